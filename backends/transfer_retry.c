@@ -1,0 +1,124 @@
+/*
+ * transfer_retry.c - when a call is tried again, and how fast attempts may start.
+ *
+ * Backoff: full jitter, a random wait in [0, min(10 s, 100 ms * 2^n)], never shorter than the store's Retry-After,
+ * until the deadline. Corruption is tried three times: in transit it passes, in the store it stays.
+ *
+ * Slow-down: an answer "throttled" doubles the gap between starts of attempts, each success shrinks it, so many threads
+ * together approach the rate that the store allows instead of each hammering on.
+ *
+ * Threads: a struct retry belongs to one; what attempts share is guarded by transfer->lock.
+ */
+#include "transfer_retry.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "checksum.h"
+
+#define RETRY_FIRST_NS (100 * NS_PER_MS)
+#define RETRY_MAX_NS (10 * NS_PER_SEC)
+#define RETRY_CORRUPTIONS 3
+#define RETRY_DOUBLINGS 7
+/* A call that moves bytes may take this much longer for each so many of them: 128 KiB a second is alive. */
+#define PATIENCE_BYTES_PER_SECOND (128 * 1024)
+
+#define GAP_FIRST_NS (5 * NS_PER_MS)
+#define GAP_MAX_NS NS_PER_SEC
+#define GAP_FORGET_NS NS_PER_MS
+
+void retry_begin(struct retry *retry, struct transfer *transfer, const struct call *call, uint64_t bytes)
+{
+	*retry = (struct retry){.transfer = transfer};
+	if (call)
+		retry->call = *call;
+	if (retry->call.deadline_ns == 0)
+		retry->call.deadline_ns = clock_monotonic() + transfer->options.call_timeout_ns +
+					  (int64_t)(bytes / PATIENCE_BYTES_PER_SECOND) * NS_PER_SEC;
+}
+
+static int64_t reserve_start(struct transfer *transfer)
+{
+	LOCK_GUARD(&transfer->lock);
+	int64_t now = clock_monotonic();
+	if (transfer->gap_ns == 0)
+		return now;
+	int64_t start = transfer->next_start_ns > now ? transfer->next_start_ns : now;
+	transfer->next_start_ns = start + transfer->gap_ns;
+	return start;
+}
+
+int retry_start(struct retry *retry, struct err *err)
+{
+	int r = pace_sleep_until(reserve_start(retry->transfer), &retry->call);
+	if (r == -ECANCELED)
+		return err_set(err, ERR_CANCELLED, "cancelled");
+	if (r == -ETIMEDOUT)
+		return err_set(err, ERR_TIMED_OUT, "deadline passed while the store throttles");
+	return 0;
+}
+
+/* Answers that say nothing bad of the store or the way to it. */
+static bool is_ordinary(enum err_kind kind)
+{
+	return kind == ERR_NONE || kind == ERR_NOT_FOUND || kind == ERR_PRECONDITION || kind == ERR_CANCELLED;
+}
+
+static bool reached_store(const struct err *err)
+{
+	if (err->http_status != 0)
+		return true;
+	return err->kind != ERR_UNAVAILABLE && err->kind != ERR_TIMED_OUT && err->kind != ERR_INDETERMINATE;
+}
+
+void retry_note(struct transfer *transfer, int r, const struct err *err)
+{
+	LOCK_GUARD(&transfer->lock);
+	if (r == 0) {
+		transfer->online = true;
+		transfer->gap_ns -= transfer->gap_ns / 16;
+		if (transfer->gap_ns < GAP_FORGET_NS)
+			transfer->gap_ns = 0;
+		return;
+	}
+	if (err->kind == ERR_THROTTLED) {
+		transfer->gap_ns = transfer->gap_ns ? 2 * transfer->gap_ns : GAP_FIRST_NS;
+		if (transfer->gap_ns > GAP_MAX_NS)
+			transfer->gap_ns = GAP_MAX_NS;
+	}
+	if (err->kind != ERR_CANCELLED)
+		transfer->online = reached_store(err);
+	if (!is_ordinary(err->kind)) {
+		transfer->last_error_wall = clock_wall();
+		_Static_assert(sizeof(transfer->last_error) >= sizeof(err->message), "a message fits");
+		memcpy(transfer->last_error, err->message, sizeof(err->message));
+	}
+}
+
+static int64_t backoff(const struct retry *retry, const struct err *err)
+{
+	unsigned doublings = retry->failures < RETRY_DOUBLINGS ? retry->failures : RETRY_DOUBLINGS;
+	int64_t most = RETRY_FIRST_NS << doublings;
+	if (most > RETRY_MAX_NS)
+		most = RETRY_MAX_NS;
+	uint64_t random;
+	random_bytes(&random, sizeof(random));
+	int64_t wait = (int64_t)(random % (uint64_t)most);
+	int64_t asked = (int64_t)err->retry_after_ms * NS_PER_MS;
+	return wait < asked ? asked : wait;
+}
+
+bool retry_again(struct retry *retry, int r, const struct err *err)
+{
+	retry_note(retry->transfer, r, err);
+	if (r == 0 || !err_is_transient(err->kind))
+		return false;
+	if (err->kind == ERR_CORRUPT && ++retry->corruptions >= RETRY_CORRUPTIONS)
+		return false;
+	int64_t until = clock_monotonic() + backoff(retry, err);
+	retry->failures++;
+	if (until >= retry->call.deadline_ns || pace_sleep_until(until, &retry->call) < 0)
+		return false;
+	retry->transfer->retries++;
+	return true;
+}

@@ -1,0 +1,64 @@
+/*
+ * transfer_retry.h - inside transfer: the engine, and the pace of attempts.
+ *
+ * Private to backends/transfer*.c.
+ */
+#ifndef VARVE_TRANSFER_RETRY_H
+#define VARVE_TRANSFER_RETRY_H
+
+#include "clock.h"
+#include "lock.h"
+#include "pace.h"
+#include "transfer.h"
+
+struct transfer_pool;
+
+/* What a probe said; never changed once published, so readers need no lock. */
+struct transfer_info {
+	struct transfer_info *older;
+	struct backend_info info;
+};
+
+struct transfer {
+	struct backend *backend;
+	struct transfer_options options; /* constant */
+	struct transfer_pool *pool;
+	struct transfer_info *_Atomic info; /* the newest; all are freed with the engine */
+	struct pace up, down;
+
+	struct lock lock;      /* LOCK_LEAF: guards what follows */
+	int64_t gap_ns;        /* between starts of attempts; 0: the store does not throttle us */
+	int64_t next_start_ns; /* CLOCK_MONOTONIC */
+	bool online;
+	int64_t last_error_wall;
+	char last_error[256];
+
+	_Atomic uint64_t retries;
+};
+
+/* One call with all its attempts. */
+struct retry {
+	struct transfer *transfer;
+	struct call call; /* with a deadline */
+	unsigned failures;
+	unsigned corruptions;
+};
+
+/* `bytes`: how much the call moves; patience grows with it. */
+void retry_begin(struct retry *retry, struct transfer *transfer, const struct call *call, uint64_t bytes);
+/* Waits until an attempt may start. 0 or -errno with err filled. */
+int retry_start(struct retry *retry, struct err *err);
+/* Notes what an attempt came to, for the figures and the pace. */
+void retry_note(struct transfer *transfer, int r, const struct err *err);
+/* retry_note, and for r < 0 whether there may be another, after the wait that is due. err is not changed. */
+bool retry_again(struct retry *retry, int r, const struct err *err);
+
+/* transfer_pool.c */
+int transfer_pool_new(unsigned threads, struct transfer_pool **ret_pool);
+void transfer_pool_free(struct transfer_pool *pool);
+void transfer_pool_submit(struct transfer_pool *pool, struct transfer_task *task);
+bool transfer_pool_withdraw(struct transfer_pool *pool, struct transfer_task *task);
+unsigned transfer_pool_threads(const struct transfer_pool *pool);
+void transfer_pool_count(struct transfer_pool *pool, unsigned *ret_queued, unsigned *ret_running);
+
+#endif

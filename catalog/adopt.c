@@ -1,0 +1,1318 @@
+/*
+ * adopt.c - takes what the store shows into the catalog: listings, HEADs, and
+ * versions older than our knowledge.
+ *
+ * Who is believed
+ *  - What we changed and the store does not have yet always wins: a name is left
+ *    alone while a job is pending on its inode, its key or a directory above, while
+ *    its file is dirty or its version not stored, and when it changed after the
+ *    listing was begun.
+ *  - Otherwise the store wins. Content is never changed in place: another object
+ *    under a known key is a new inode that takes the name.
+ *
+ * A listing is worked off in updates of at most BATCH names: first the names that
+ * vanished, then what was found; `listed_at` is set by the last update only, so
+ * that a crash in between just lists again.
+ *
+ * `a` beside `a/…`: the directory has the name, the file its clash name.
+ * Sequence numbers and file ids in metadata are strangers' words: they make the
+ * identity of a version and push our counter on, but are never used as keys.
+ *
+ * Threads: any. `changed` callbacks run between the updates, without locks.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "catalog/catalog_internal.h"
+#include "checksum.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "escape.h"
+#include "log.h"
+
+#define BATCH 500
+#define VANISH_BUDGET 2000 /* names of vanished directories looked at in one update */
+#define VANISH_DEPTH 64
+
+struct change {
+	uint64_t ino;
+	char name[CAT_NAME_MAX + 1];
+};
+
+struct adopt {
+	const struct cat_adopt *request;
+	const struct cat_found **sorted; /* by name, files before directories */
+	size_t count, next;		 /* of sorted; the first not yet adopted */
+	char last[CAT_NAME_MAX + 1];	 /* the last live name asked whether it vanished; "": none */
+	bool names_done;
+	/* Of the update that runs: */
+	bool was_listed, held; /* held: a directory above is being moved; all names are left alone */
+	struct buf dir_key;    /* with its '/', or empty for the root */
+	int nlink_change;
+	bool touched;
+	size_t taken; /* how many of `sorted` the update did */
+	char reached[CAT_NAME_MAX + 1];
+	bool reached_end;
+	struct change *changes;
+	size_t change_count, change_cap;
+};
+
+/* --- the listing -------------------------------------------------------------------------------- */
+
+static int found_compare(const void *a, const void *b)
+{
+	const struct cat_found *x = *(const struct cat_found *const *)a, *y = *(const struct cat_found *const *)b;
+	int order = strcmp(x->name, y->name);
+
+	return order ? order : x->directory - y->directory;
+}
+
+/* A directory's own object, which tells more, before the common prefix of the same name. */
+static int found_sort(const void *a, const void *b)
+{
+	const struct cat_found *x = *(const struct cat_found *const *)a, *y = *(const struct cat_found *const *)b;
+	int order = found_compare(a, b);
+
+	return order ? order : (y->etag != NULL) - (x->etag != NULL);
+}
+
+static const struct cat_found *listing_find(const struct adopt *adopt, const char *name, bool directory)
+{
+	struct cat_found wanted = {.name = name, .directory = directory};
+	const struct cat_found *key = &wanted;
+	const struct cat_found **cell =
+		adopt->count ? bsearch(&key, adopt->sorted, adopt->count, sizeof(*adopt->sorted), found_compare) : NULL;
+
+	return cell ? *cell : NULL;
+}
+
+/* The listing's name for a live one: a clash name's object is listed under its plain component. */
+static int listed_name(struct cat_txn *txn, const struct cat_name *name, struct buf *ret_name)
+{
+	AUTO_BUF component = BUF_INIT;
+	int rc;
+
+	if (!escape_is_clash(name->name, strlen(name->name))) {
+		buf_adds(ret_name, name->name);
+	} else {
+		rc = cat_component_of(txn, name->parent, name->name, &component);
+		if (rc < 0)
+			return rc;
+		(void)escape_component(component.data, component.len, ret_name); /* escaped or not: that is its name */
+	}
+	return buf_failed(ret_name) ? -ENOMEM : 0;
+}
+
+static int found_component(struct cat_txn *txn, const struct adopt *adopt, const struct cat_found *found,
+			   struct buf *ret_component)
+{
+	if (!found->component)
+		return cat_component_of(txn, adopt->request->dir, found->name, ret_component);
+	buf_adds(ret_component, found->component);
+	return buf_failed(ret_component) ? -ENOMEM : 0;
+}
+
+static int clash_name(struct cat_txn *txn, const struct adopt *adopt, const struct cat_found *found, struct buf *ret_name)
+{
+	AUTO_BUF component = BUF_INIT;
+	int rc = found_component(txn, adopt, found, &component);
+
+	if (rc < 0)
+		return rc;
+	escape_clash(component.data, component.len, ret_name);
+	return buf_failed(ret_name) ? -ENOMEM : 0;
+}
+
+/* Only the catalog can tell the component of a digest name. */
+static int record_component(struct cat_txn *txn, const struct adopt *adopt, const struct cat_found *found,
+			    const char *name)
+{
+	AUTO_BUF component = BUF_INIT;
+	int rc;
+
+	if (!escape_is_digest(name, strlen(name)))
+		return 0;
+	rc = found_component(txn, adopt, found, &component);
+	return rc ? rc : cat_component_put(txn, adopt->request->dir, name, component.data);
+}
+
+static int note_change(struct adopt *adopt, const char *name, uint64_t ino)
+{
+	if (adopt->change_count == adopt->change_cap) {
+		size_t cap = adopt->change_cap ? 2 * adopt->change_cap : 64;
+		struct change *changes = realloc(adopt->changes, cap * sizeof(*changes));
+
+		if (!changes)
+			return -ENOMEM;
+		adopt->changes = changes;
+		adopt->change_cap = cap;
+	}
+	adopt->changes[adopt->change_count].ino = ino;
+	cat_name_set(adopt->changes[adopt->change_count++].name, name);
+	adopt->touched = true;
+	return 0;
+}
+
+/* Is a job pending that concerns this key or moves a directory above it? 1, 0, -errno. */
+static int held_above(struct cat_txn *txn, const char *dir_key)
+{
+	AUTO_FREE char *key = strdup(dir_key);
+	struct schema_key jobs;
+	char *slash;
+	int rc;
+
+	if (!key)
+		return -ENOMEM;
+	schema_key_begin(&jobs, SCHEMA_JOB);
+	rc = cat_any(txn, &jobs);
+	if (rc <= 0)
+		return rc;
+	while ((slash = strrchr(key, '/'))) {
+		*slash = '\0';
+		rc = cat_jobs_on_key(txn, key);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static int adopt_begin(struct cat_txn *txn, struct adopt *adopt)
+{
+	struct cat_inode dir;
+	int rc = cat_dir_get(txn, adopt->request->dir, &dir);
+
+	adopt->change_count = 0;
+	adopt->nlink_change = 0;
+	adopt->touched = false;
+	adopt->taken = 0;
+	buf_reset(&adopt->dir_key);
+	if (rc == 0)
+		rc = cat_key_of(txn, adopt->request->dir, &adopt->dir_key);
+	if (rc < 0)
+		return rc;
+	if (adopt->dir_key.len)
+		buf_addc(&adopt->dir_key, '/');
+	if (buf_failed(&adopt->dir_key))
+		return -ENOMEM;
+	adopt->was_listed = dir.flags & CAT_LISTED;
+	rc = held_above(txn, adopt->dir_key.data);
+	adopt->held = rc == 1;
+	return rc < 0 ? rc : 0;
+}
+
+static int adopt_end(struct cat_txn *txn, const struct adopt *adopt)
+{
+	struct cat_inode dir;
+	int rc;
+
+	if (!adopt->touched && !adopt->nlink_change)
+		return 0;
+	rc = cat_inode_get(txn, adopt->request->dir, &dir);
+	if (rc < 0)
+		return rc;
+	dir.nlink = (uint32_t)((int64_t)dir.nlink + adopt->nlink_change);
+	if (adopt->was_listed) /* a first listing only learns what was there all along */
+		dir.mtime = dir.ctime = cat_now(txn);
+	return cat_inode_put(txn, &dir);
+}
+
+/* --- what may be touched ------------------------------------------------------------------------ */
+
+/* When the object that we know at a key got there; 0: not known. */
+static int stored_at(struct cat_txn *txn, const struct cat_key *record, int64_t *ret_ns)
+{
+	struct cat_copy copy;
+	int rc = record->seq ? cat_copy_get(txn, record->ino, record->seq, &copy) : -ENOENT;
+
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	*ret_ns = 0;
+	if (rc == 0) {
+		*ret_ns = copy.stored_ns;
+		cat_copy_clear(&copy);
+	}
+	return 0;
+}
+
+/* May the store's word change this live name? 1, 0, -errno. */
+static int is_settled(struct cat_txn *txn, const struct adopt *adopt, const struct cat_name *name)
+{
+	struct cat_version version;
+	struct cat_inode inode;
+	int rc;
+
+	if (name->since_ns >= adopt->request->listed_at)
+		return 0;
+	rc = cat_jobs_on_inode(txn, name->ino);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = cat_inode_get(txn, name->ino, &inode);
+	if (rc < 0)
+		return rc;
+	if (inode.flags & CAT_DIRTY)
+		return 0;
+	if (!S_ISREG(inode.mode))
+		return 1;
+	if (!inode.version)
+		return 0;
+	rc = cat_version_get(txn, inode.ino, inode.version, &version);
+	if (rc < 0)
+		return rc;
+	return version.state == CAT_STORED || version.state == CAT_EXPIRED;
+}
+
+/* Did a name that is free now end after the listing was begun? 1, 0, -errno. */
+static int take_past(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+	int rc = cat_check_row(key, schema_decode_past(key, value, arg));
+
+	return rc ? rc : 1;
+}
+
+static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const char *name)
+{
+	struct schema_key from, to;
+	struct cat_past past;
+	int rc;
+
+	schema_key_past(&from, adopt->request->dir, name, 0);
+	schema_key_past(&to, adopt->request->dir, name, UINT64_MAX);
+	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, &past);
+	if (rc <= 0)
+		return rc;
+	return past.until_ns >= adopt->request->listed_at;
+}
+
+/* --- vanishing ---------------------------------------------------------------------------------- */
+
+/* The live name ends for a reason the store gave. */
+static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_how how, uint64_t until)
+{
+	struct cat_ending ending = {.how = how, .until = until};
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, name->ino, &inode);
+
+	if (rc == 0)
+		rc = cat_end(txn, name, &ending);
+	if (rc < 0)
+		return rc;
+	inode.nlink = S_ISDIR(inode.mode) || inode.nlink == 0 ? 0 : inode.nlink - 1;
+	inode.ctime = cat_now(txn);
+	return cat_inode_put(txn, &inode);
+}
+
+struct vanish {
+	const struct adopt *adopt;
+	size_t budget;
+	int depth;
+};
+
+/* 1: the name ended; 0: it stays. */
+static int vanish_file(struct cat_txn *txn, const struct adopt *adopt, const struct cat_name *name, const char *key)
+{
+	struct cat_key record;
+	int64_t stored_ns = 0;
+	bool ours;
+	int rc = is_settled(txn, adopt, name);
+
+	if (rc <= 0)
+		return rc;
+	rc = cat_jobs_on_key(txn, key);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = cat_key_get(txn, 0, key, &record);
+	if (rc < 0) /* it never was at this key: that it is missing there says nothing */
+		return rc == -ENOENT ? 0 : rc;
+	ours = record.ino == name->ino;
+	rc = stored_at(txn, &record, &stored_ns);
+	cat_key_clear(&record);
+	if (rc < 0 || !ours || stored_ns >= adopt->request->listed_at)
+		return rc;
+	rc = cat_key_delete(txn, 0, key);
+	if (rc == 0)
+		rc = end_name(txn, name, CAT_HOW_VANISH, cat_next_seq(txn));
+	return rc ? rc : 1;
+}
+
+static int vanish_dir(struct cat_txn *txn, struct vanish *vanish, const struct cat_name *name, const char *key);
+
+/* One child of a vanished directory. 1: ended; 0: stays. */
+static int vanish_child(struct cat_txn *txn, struct vanish *vanish, const struct cat_name *child, const char *dir_key)
+{
+	AUTO_BUF key = BUF_INIT;
+	int rc;
+
+	if (vanish->budget == 0)
+		return 0;
+	vanish->budget--;
+	buf_adds(&key, dir_key);
+	buf_addc(&key, '/');
+	rc = cat_component_of(txn, child->parent, child->name, &key);
+	if (rc == 0 && buf_failed(&key))
+		rc = -ENOMEM;
+	if (rc < 0)
+		return rc;
+	if (child->type == S_IFDIR)
+		return vanish_dir(txn, vanish, child, key.data);
+	return vanish_file(txn, vanish->adopt, child, key.data);
+}
+
+/* Removes what can vanish beneath. *ret_ended: how many children did. */
+static int vanish_children(struct cat_txn *txn, struct vanish *vanish, const struct cat_name *name, const char *key,
+			   size_t *ret_ended)
+{
+	struct kv_bytes row_key, value;
+	struct schema_key prefix;
+	struct cat_name child;
+	struct rows rows;
+	size_t ended = 0;
+	int rc = 0;
+
+	schema_key_number(&prefix, SCHEMA_NAME, name->ino);
+	rows_open(&rows, &prefix, KV_FORWARD);
+	rows.batch = 128;
+	while (vanish->budget > 0) {
+		rc = rows_next(&rows, txn, &row_key, &value);
+		if (rc < 0) {
+			rc = rc == -ENOENT ? 0 : rc;
+			break;
+		}
+		rc = cat_check_row(row_key, schema_decode_name(row_key, value, &child));
+		if (rc == 0)
+			rc = vanish_child(txn, vanish, &child, key);
+		if (rc < 0)
+			break;
+		ended += rc == 1;
+	}
+	rows_close(&rows);
+	if (rc < 0)
+		return rc;
+	*ret_ended = ended;
+	return 0;
+}
+
+static int unlist(struct cat_txn *txn, uint64_t ino)
+{
+	struct cat_inode dir;
+	int rc = cat_inode_get(txn, ino, &dir);
+
+	if (rc < 0)
+		return rc;
+	dir.flags &= ~(uint32_t)CAT_LISTED;
+	dir.listed_at = 0;
+	return cat_inode_put(txn, &dir);
+}
+
+/* 1: the directory is gone with all beneath; 0: something stays, and so does it. */
+static int vanish_dir(struct cat_txn *txn, struct vanish *vanish, const struct cat_name *name, const char *key)
+{
+	AUTO_BUF marker = BUF_INIT;
+	size_t ended = 0;
+	int rc = is_settled(txn, vanish->adopt, name);
+
+	if (rc == 1) {
+		rc = cat_jobs_on_key(txn, key);
+		rc = rc < 0 ? rc : !rc;
+	}
+	if (rc <= 0 || vanish->depth >= VANISH_DEPTH)
+		return rc < 0 ? rc : 0;
+	vanish->depth++;
+	rc = vanish_children(txn, vanish, name, key, &ended);
+	vanish->depth--;
+	if (rc < 0)
+		return rc;
+	rc = cat_dir_any(txn, name->ino);
+	if (rc == 1) /* looked at again when it is next opened */
+		return ended || vanish->budget == 0 ? unlist(txn, name->ino) : 0;
+	if (rc < 0)
+		return rc;
+	buf_adds(&marker, key);
+	buf_addc(&marker, '/');
+	if (buf_failed(&marker))
+		return -ENOMEM;
+	rc = cat_key_delete(txn, 0, marker.data);
+	if (rc == 0)
+		rc = end_name(txn, name, CAT_HOW_VANISH, cat_next_seq(txn));
+	if (rc == 0 && vanish->depth > 0)
+		rc = cat_dir_touch(txn, name->parent, -1);
+	return rc ? rc : 1;
+}
+
+/* A live name of the listed directory: ends when the listing does not have it. */
+static int vanish_name(struct cat_txn *txn, struct adopt *adopt, struct vanish *vanish, const struct cat_name *name)
+{
+	AUTO_BUF listed = BUF_INIT;
+	AUTO_BUF key = BUF_INIT;
+	bool is_dir = name->type == S_IFDIR;
+	int rc = listed_name(txn, name, &listed);
+
+	if (rc < 0)
+		return rc;
+	if (listing_find(adopt, listed.data, is_dir))
+		return 0;
+	rc = cat_key_of_name(txn, name->parent, name->name, &key);
+	if (rc == 0)
+		rc = is_dir ? vanish_dir(txn, vanish, name, key.data) : vanish_file(txn, adopt, name, key.data);
+	if (rc <= 0)
+		return rc;
+	adopt->nlink_change -= is_dir;
+	return note_change(adopt, name->name, name->ino);
+}
+
+static int vanish_closure(struct cat_txn *txn, void *arg)
+{
+	struct adopt *adopt = arg;
+	struct vanish vanish = {.adopt = adopt, .budget = VANISH_BUDGET};
+	struct kv_bytes key, value;
+	struct schema_key prefix;
+	struct cat_name name;
+	struct rows rows;
+	int rc = adopt_begin(txn, adopt);
+
+	adopt->reached_end = true;
+	if (rc < 0 || adopt->held)
+		return rc;
+	schema_key_number(&prefix, SCHEMA_NAME, adopt->request->dir);
+	rows_open(&rows, &prefix, KV_FORWARD);
+	if (adopt->last[0]) {
+		schema_key_named(&rows.from, SCHEMA_NAME, adopt->request->dir, adopt->last);
+		schema_key_u8(&rows.from, 0);
+	}
+	rows.batch = BATCH;
+	adopt->reached_end = false;
+	for (size_t i = 0; i < BATCH && rc == 0; i++) {
+		rc = rows_next(&rows, txn, &key, &value);
+		if (rc == -ENOENT)
+			adopt->reached_end = true;
+		if (rc == 0)
+			rc = cat_check_row(key, schema_decode_name(key, value, &name));
+		if (rc == 0) {
+			cat_name_set(adopt->reached, name.name);
+			rc = vanish_name(txn, adopt, &vanish, &name);
+		}
+	}
+	rows_close(&rows);
+	if (rc == -ENOENT)
+		rc = 0;
+	return rc ? rc : adopt_end(txn, adopt);
+}
+
+/* --- newcomers ---------------------------------------------------------------------------------- */
+
+static bool same_string(const char *a, const char *b)
+{
+	return a && b && strcmp(a, b) == 0;
+}
+
+static bool is_ours(const struct cat_found *found)
+{
+	return found->file_id && found->seq && found->seq < CAT_SEQ_MAX;
+}
+
+/* Strangers' metadata gives no privilege: no set-id bits, no device nodes. */
+static uint32_t found_mode(const struct cat_found *found, uint32_t fallback)
+{
+	uint32_t type = found->mode & S_IFMT;
+	uint32_t bits = found->resolved && found->mode ? found->mode & 01777 : fallback & 07777;
+
+	if (found->directory)
+		return S_IFDIR | bits;
+	if (found->resolved && found->target)
+		return S_IFLNK | 0777;
+	if (found->resolved && (type == S_IFIFO || type == S_IFSOCK))
+		return type | bits;
+	return S_IFREG | (bits & 0777);
+}
+
+static enum cat_key_kind kind_of(uint32_t mode)
+{
+	switch (mode & S_IFMT) {
+	case S_IFREG:
+		return CAT_KEY_DATA;
+	case S_IFDIR:
+		return CAT_KEY_DIRECTORY;
+	case S_IFLNK:
+		return CAT_KEY_SYMLINK;
+	default:
+		return CAT_KEY_SPECIAL;
+	}
+}
+
+/* The facts a found object tells of the version it is; ino, seq and shown_ms are the caller's. */
+static void fill_facts(const struct cat_found *found, const struct cat_inode *inode, struct cat_version *version)
+{
+	bool ours = is_ours(found);
+
+	version->size = found->size;
+	version->mtime = found->resolved ? found->mtime : found->modified_ns;
+	version->commit_ns = ours && found->commit_ns ? found->commit_ns : found->modified_ns;
+	version->identity = ours ? cat_identity_own(found->file_id, found->seq)
+				 : cat_identity_foreign(found->key, found->native_id ? found->native_id : found->etag);
+	version->mode = inode->mode;
+	version->uid = version->author = inode->uid;
+	version->gid = inode->gid;
+	version->state = CAT_STORED;
+	version->origin = ours ? CAT_ORIGIN_CLOSE : CAT_ORIGIN_EXTERNAL;
+}
+
+static void fill_copy(const struct cat_found *found, uint64_t ino, uint64_t seq, struct cat_copy *ret_copy)
+{
+	*ret_copy = (struct cat_copy){
+		.ino = ino,
+		.seq = seq,
+		.state = CAT_STORED,
+		.stored_ns = found->modified_ns,
+		.key = (char *)found->key,
+		.native_id = (char *)found->native_id,
+		.etag = (char *)found->etag,
+		.storage_class = (char *)found->storage_class,
+	};
+}
+
+static int put_key_record(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+{
+	struct cat_key record = {
+		.kind = kind_of(inode->mode),
+		.ino = inode->ino,
+		.seq = S_ISREG(inode->mode) ? inode->version : 0,
+		.native_id = (char *)found->native_id,
+		.etag = (char *)found->etag,
+	};
+
+	/* A common prefix is no object. */
+	if (found->directory && !found->etag && !found->native_id && !found->resolved)
+		return 0;
+	return cat_key_put(txn, found->key, &record);
+}
+
+/* The first version of a newly found file, and where it lies. */
+static int put_content(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode)
+{
+	struct cat_version version = {.ino = inode->ino, .seq = cat_next_seq(txn)};
+	struct cat_copy copy;
+	int rc;
+
+	fill_facts(found, inode, &version);
+	version.shown_ms = version.commit_ns / NS_PER_MS;
+	fill_copy(found, version.ino, version.seq, &copy);
+	if (copy.stored_ns > cat_now(txn)) /* a store's clock that runs ahead must not make it look like news for long */
+		copy.stored_ns = cat_now(txn);
+	inode->version = version.seq;
+	rc = cat_version_put(txn, &version);
+	return rc ? rc : cat_copy_add(txn, &copy);
+}
+
+static void fill_inode(struct cat_txn *txn, const struct cat_adopt *request, const struct cat_found *found,
+		       struct cat_inode *ret_inode)
+{
+	int64_t mtime = found->resolved ? found->mtime : found->modified_ns;
+	bool is_dir = found->directory;
+
+	if (!mtime)
+		mtime = cat_now(txn); /* a common prefix has no time */
+	*ret_inode = (struct cat_inode){
+		.ino = cat_next_ino(txn),
+		.mode = found_mode(found, is_dir ? request->dir_mode : request->file_mode),
+		.uid = found->resolved ? found->uid : request->uid,
+		.gid = found->resolved ? found->gid : request->gid,
+		.nlink = is_dir ? 2 : 1,
+		.size = is_dir ? 0 : found->size,
+		.atime = mtime,
+		.mtime = mtime,
+		.ctime = found->modified_ns ? found->modified_ns : mtime,
+		.btime = mtime,
+		.parent = is_dir ? request->dir : 0,
+		.flags = found->resolved ? 0 : CAT_UNRESOLVED,
+	};
+	if (found->file_id)
+		memcpy(ret_inode->file_id, found->file_id, CAT_FILE_ID_SIZE);
+	else
+		random_bytes(ret_inode->file_id, CAT_FILE_ID_SIZE);
+}
+
+/* A new inode takes `name`; `replaced`, if any, loses it. */
+static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found, const char *name,
+			const struct cat_name *replaced)
+{
+	struct cat_name bound = {.parent = adopt->request->dir, .how = CAT_HOW_ADOPT, .since_ns = cat_now(txn)};
+	struct cat_inode inode;
+	int rc = 0;
+
+	fill_inode(txn, adopt->request, found, &inode);
+	if (is_ours(found))
+		cat_seq_above(txn, found->seq);
+	if (S_ISREG(inode.mode))
+		rc = put_content(txn, found, &inode);
+	else if (S_ISLNK(inode.mode))
+		rc = cat_symlink_put(txn, inode.ino, found->target, inode.size = strlen(found->target));
+	if (rc < 0)
+		return rc;
+	bound.ino = inode.ino;
+	bound.type = inode.mode & S_IFMT;
+	bound.since = cat_next_seq(txn);
+	cat_name_set(bound.name, name);
+	if (replaced) {
+		bound.cookie = replaced->cookie;
+		rc = end_name(txn, replaced, CAT_HOW_REPLACE, bound.since);
+	}
+	if (rc == 0)
+		rc = record_component(txn, adopt, found, name);
+	if (rc == 0)
+		rc = cat_inode_put(txn, &inode);
+	if (rc == 0)
+		rc = cat_bind(txn, &bound);
+	if (rc == 0)
+		rc = put_key_record(txn, found, &inode);
+	adopt->nlink_change += S_ISDIR(inode.mode);
+	if (rc < 0 || !(replaced || adopt->was_listed))
+		return rc;
+	return note_change(adopt, name, replaced ? replaced->ino : 0);
+}
+
+/* --- resolving ---------------------------------------------------------------------------------- */
+
+/* The object turned out to be no plain file: what stood for its content goes. */
+static int drop_content(struct cat_txn *txn, struct cat_inode *inode)
+{
+	struct schema_key key;
+	struct cat_copy copy;
+	int rc = cat_copy_get(txn, inode->ino, inode->version, &copy);
+
+	if (rc == 0) {
+		rc = cat_copy_drop(txn, copy.ino, copy.seq, copy.key, copy.native_id);
+		schema_key_copy(&key, copy.ino, copy.seq, copy.n);
+		if (rc == 0)
+			rc = cat_delete(txn, &key);
+		cat_copy_clear(&copy);
+	}
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	schema_key_pair(&key, SCHEMA_VERSION_RECORD, inode->ino, inode->version);
+	inode->version = 0;
+	return cat_delete(txn, &key);
+}
+
+struct retype {
+	struct cat_name names[16];
+	size_t count;
+};
+
+static int take_link(void *arg, const struct cat_name *name)
+{
+	struct retype *retype = arg;
+
+	if (retype->count == sizeof(retype->names) / sizeof(retype->names[0]))
+		return 1;
+	retype->names[retype->count++] = *name;
+	return 0;
+}
+
+/* A found inode has one name, or a few if hard links were made before it was resolved. */
+static int retype_names(struct cat_txn *txn, const struct cat_inode *inode)
+{
+	struct retype *retype = calloc(1, sizeof(*retype));
+	int rc = retype ? cat_link_each(txn, inode->ino, take_link, retype) : -ENOMEM;
+
+	for (size_t i = 0; rc >= 0 && retype && i < retype->count; i++) {
+		retype->names[i].type = inode->mode & S_IFMT;
+		rc = cat_bind(txn, &retype->names[i]);
+	}
+	free(retype);
+	return rc < 0 ? rc : 0;
+}
+
+/* The version and copy of an inode now that its object's metadata is known. */
+static int resolve_content(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+{
+	struct cat_version version, before;
+	struct cat_copy copy, known;
+	int rc = cat_version_get(txn, inode->ino, inode->version, &version);
+
+	if (rc < 0)
+		return rc;
+	fill_facts(found, inode, &version);
+	version.shown_ms = version.commit_ns / NS_PER_MS;
+	rc = version.seq ? cat_version_at(txn, inode->ino, version.seq - 1, &before) : -ENOENT;
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	if (rc == 0 && version.shown_ms <= before.shown_ms)
+		version.shown_ms = before.shown_ms + 1;
+	rc = cat_version_put(txn, &version);
+	if (rc == 0)
+		rc = cat_copy_get(txn, inode->ino, inode->version, &known);
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	fill_copy(found, known.ino, known.seq, &copy);
+	copy.n = known.n;
+	copy.key = known.key; /* stays where it is known to lie */
+	copy.stored_ns = known.stored_ns;
+	if (!copy.native_id)
+		copy.native_id = known.native_id;
+	if (!copy.etag)
+		copy.etag = known.etag;
+	if (!copy.storage_class)
+		copy.storage_class = known.storage_class;
+	rc = cat_copy_replace(txn, &known, &copy);
+	cat_copy_clear(&known);
+	return rc;
+}
+
+/* Is this still the object the current version was taken from? 0, -ESTALE. */
+static int check_same_object(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+{
+	struct cat_version version;
+	struct cat_copy copy;
+	bool differs;
+	int rc = cat_version_get(txn, inode->ino, inode->version, &version);
+
+	if (rc == 0)
+		rc = cat_copy_get(txn, inode->ino, inode->version, &copy);
+	if (rc < 0)
+		return rc == -ENOENT ? -ESTALE : rc;
+	differs = version.size != found->size || strcmp(copy.key, found->key) != 0;
+	if (copy.native_id && found->native_id)
+		differs = differs || strcmp(copy.native_id, found->native_id) != 0;
+	else if (copy.etag && found->etag)
+		differs = differs || strcmp(copy.etag, found->etag) != 0;
+	cat_copy_clear(&copy);
+	return differs ? -ESTALE : 0;
+}
+
+/* Applies a HEAD to an unresolved inode and writes it. */
+static int resolve_inode(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode)
+{
+	uint32_t type = inode->mode & S_IFMT;
+	int rc = S_ISREG(type) ? check_same_object(txn, found, inode) : 0;
+
+	if (rc < 0)
+		return rc;
+	if (S_ISDIR(type) != found->directory)
+		return -ESTALE;
+	inode->mode = found_mode(found, inode->mode);
+	inode->uid = found->uid;
+	inode->gid = found->gid;
+	if (found->mtime)
+		inode->mtime = found->mtime;
+	inode->flags &= ~(uint32_t)CAT_UNRESOLVED;
+	if (found->file_id)
+		memcpy(inode->file_id, found->file_id, CAT_FILE_ID_SIZE);
+	if (is_ours(found))
+		cat_seq_above(txn, found->seq);
+	if (S_ISREG(inode->mode)) {
+		rc = resolve_content(txn, found, inode);
+	} else if (S_ISREG(type)) {
+		rc = drop_content(txn, inode);
+		if (rc == 0 && S_ISLNK(inode->mode))
+			rc = cat_symlink_put(txn, inode->ino, found->target, inode->size = strlen(found->target));
+		if (rc == 0)
+			rc = retype_names(txn, inode);
+	}
+	if (rc == 0)
+		rc = put_key_record(txn, found, inode);
+	return rc ? rc : cat_inode_put(txn, inode);
+}
+
+struct resolve {
+	uint64_t ino;
+	const struct cat_found *found;
+	struct cat_inode inode;
+};
+
+static int resolve_closure(struct cat_txn *txn, void *arg)
+{
+	struct resolve *resolve = arg;
+	struct cat_found found = *resolve->found;
+	int rc = cat_inode_get(txn, resolve->ino, &resolve->inode);
+
+	/* Not unresolved: our own changes since the listing count more than the store's metadata. */
+	if (rc < 0 || !(resolve->inode.flags & CAT_UNRESOLVED))
+		return rc;
+	found.resolved = true;
+	return resolve_inode(txn, &found, &resolve->inode);
+}
+
+int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found, struct cat_inode *ret_inode)
+{
+	struct resolve resolve = {.ino = ino, .found = found};
+	int rc = catalog_update(catalog, resolve_closure, &resolve);
+
+	if (rc == 0 && ret_inode)
+		*ret_inode = resolve.inode;
+	return rc;
+}
+
+/* --- one found object --------------------------------------------------------------------------- */
+
+struct meeting { /* what the catalog has where the object was found */
+	struct cat_name name; /* the live name that the object's inode has or would take */
+	bool lives;
+	struct cat_key record;
+	bool recorded;
+};
+
+static bool same_object(const struct cat_found *found, const struct cat_key *record)
+{
+	if (found->native_id && record->native_id)
+		return same_string(found->native_id, record->native_id);
+	if (found->etag && record->etag)
+		return same_string(found->etag, record->etag);
+	return false;
+}
+
+/* The object is the one we know: only what we did not know of it is added. */
+static int meet_known(struct cat_txn *txn, const struct cat_found *found, const struct meeting *meeting)
+{
+	struct cat_inode inode;
+	int rc;
+
+	if (!found->resolved)
+		return 0;
+	rc = cat_inode_get(txn, meeting->name.ino, &inode);
+	if (rc < 0 || !(inode.flags & CAT_UNRESOLVED))
+		return rc;
+	rc = resolve_inode(txn, found, &inode);
+	return rc == -ESTALE ? 0 : rc;
+}
+
+/* A known name over which the listing may have something new. */
+static int meet_name(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found,
+		     const struct meeting *meeting)
+{
+	int64_t stored_ns = 0;
+	int rc = is_settled(txn, adopt, &meeting->name);
+
+	/* An object where we know of none did not replace one we knew. */
+	if (rc <= 0 || !meeting->recorded || meeting->name.type == S_IFDIR)
+		return rc < 0 ? rc : 0;
+	if (same_object(found, &meeting->record))
+		return meeting->record.ino == meeting->name.ino ? meet_known(txn, found, meeting) : 0;
+	rc = stored_at(txn, &meeting->record, &stored_ns);
+	if (rc < 0 || stored_ns >= adopt->request->listed_at)
+		return rc; /* our own upload overtook the listing */
+	return put_newcomer(txn, adopt, found, meeting->name.name, &meeting->name);
+}
+
+static int meet_free(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found,
+		     const struct meeting *meeting)
+{
+	int64_t stored_ns = 0;
+	int rc = adopt->was_listed || meeting->recorded ? ended_lately(txn, adopt, meeting->name.name) : 0;
+
+	if (rc)
+		return rc < 0 ? rc : 0;
+	if (meeting->recorded) {
+		rc = cat_jobs_on_inode(txn, meeting->record.ino);
+		if (rc)
+			return rc < 0 ? rc : 0;
+		rc = stored_at(txn, &meeting->record, &stored_ns);
+		if (rc < 0 || stored_ns >= adopt->request->listed_at)
+			return rc;
+	}
+	return put_newcomer(txn, adopt, found, meeting->name.name, NULL);
+}
+
+/* A file that must give its name to a directory goes on under the clash name; its key stays the same. */
+static int move_to_clash(struct cat_txn *txn, struct adopt *adopt, struct cat_name *name, const char *clash)
+{
+	struct cat_ending ending = {.how = CAT_HOW_RENAME, .to_parent = name->parent, .to_name = clash};
+	struct cat_name bound = *name;
+	int rc = is_settled(txn, adopt, name);
+
+	if (rc <= 0)
+		return rc;
+	ending.until = bound.since = cat_next_seq(txn);
+	bound.since_ns = cat_now(txn);
+	bound.cookie = 0;
+	bound.how = CAT_HOW_RENAME;
+	bound.from_parent = name->parent;
+	cat_name_set(bound.from_name, name->name);
+	cat_name_set(bound.name, clash);
+	rc = cat_end(txn, name, &ending);
+	if (rc == 0)
+		rc = cat_bind(txn, &bound);
+	if (rc == 0)
+		rc = note_change(adopt, name->name, name->ino);
+	*name = bound;
+	return rc ? rc : 1;
+}
+
+/* Under which name a found file lives or shall live. 1: left alone. */
+static int place_file(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found, struct meeting *meeting)
+{
+	AUTO_BUF clash = BUF_INIT;
+	struct cat_name plain, clashed;
+	bool has_plain, has_clashed, is_clash;
+	int rc = cat_name_get(txn, adopt->request->dir, found->name, &plain);
+
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	has_plain = rc == 0;
+	is_clash = listing_find(adopt, found->name, true) || (has_plain && plain.type == S_IFDIR);
+	if (has_plain && !is_clash) {
+		meeting->name = plain;
+		meeting->lives = true;
+		return 0;
+	}
+	cat_name_set(meeting->name.name, found->name);
+	if (!is_clash && !meeting->recorded)
+		return 0;
+	rc = clash_name(txn, adopt, found, &clash);
+	if (rc == 0)
+		rc = cat_name_get(txn, adopt->request->dir, clash.data, &clashed);
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	has_clashed = rc == 0;
+	if (has_clashed) {
+		meeting->name = clashed;
+		meeting->lives = true;
+	} else if (is_clash && has_plain && plain.type != S_IFDIR) {
+		rc = record_component(txn, adopt, found, clash.data);
+		if (rc == 0)
+			rc = move_to_clash(txn, adopt, &plain, clash.data);
+		meeting->name = plain;
+		meeting->lives = true;
+		return rc < 0 ? rc : !rc;
+	} else if (is_clash) {
+		cat_name_set(meeting->name.name, clash.data);
+	}
+	return 0;
+}
+
+static int adopt_file(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found, struct meeting *meeting)
+{
+	int rc = place_file(txn, adopt, found, meeting);
+
+	if (rc)
+		return rc < 0 ? rc : 0;
+	if (meeting->lives)
+		return meet_name(txn, adopt, found, meeting);
+	return meet_free(txn, adopt, found, meeting);
+}
+
+static int adopt_dir(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found, struct meeting *meeting)
+{
+	struct cat_inode inode;
+	int rc = cat_name_get(txn, adopt->request->dir, found->name, &meeting->name);
+
+	if (rc == -ENOENT) {
+		cat_name_set(meeting->name.name, found->name);
+		return meet_free(txn, adopt, found, meeting);
+	}
+	if (rc < 0 || meeting->name.type != S_IFDIR) /* a file with changes of ours keeps the name for now */
+		return rc;
+	if (!found->etag && !found->native_id && !found->resolved)
+		return 0;
+	if (meeting->recorded && same_object(found, &meeting->record) && !found->resolved)
+		return 0;
+	rc = is_settled(txn, adopt, &meeting->name);
+	if (rc <= 0)
+		return rc;
+	rc = cat_inode_get(txn, meeting->name.ino, &inode);
+	if (rc < 0)
+		return rc;
+	if (found->resolved && inode.flags & CAT_UNRESOLVED)
+		return resolve_inode(txn, found, &inode);
+	return put_key_record(txn, found, &inode);
+}
+
+static int adopt_one(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found)
+{
+	struct meeting meeting = {.recorded = false};
+	AUTO_BUF bare = BUF_INIT; /* jobs name a directory without its '/' */
+	int rc = cat_name_check(found->name);
+
+	if (rc < 0 || strncmp(found->key, adopt->dir_key.data, adopt->dir_key.len) != 0) {
+		log_warn("catalog", "object '%s' does not belong into its directory's listing", found->key);
+		return 0;
+	}
+	buf_adds(&bare, found->key);
+	while (found->directory && bare.len > 0 && bare.data[bare.len - 1] == '/')
+		bare.data[--bare.len] = '\0';
+	if (buf_failed(&bare))
+		return -ENOMEM;
+	rc = cat_jobs_on_key(txn, bare.data);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = cat_key_get(txn, 0, found->key, &meeting.record);
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	meeting.recorded = rc == 0;
+	rc = found->directory ? adopt_dir(txn, adopt, found, &meeting) : adopt_file(txn, adopt, found, &meeting);
+	cat_key_clear(&meeting.record);
+	return rc;
+}
+
+static int found_closure(struct cat_txn *txn, void *arg)
+{
+	struct adopt *adopt = arg;
+	int rc = adopt_begin(txn, adopt);
+
+	while (rc == 0 && adopt->taken < BATCH && adopt->next + adopt->taken < adopt->count) {
+		if (!adopt->held)
+			rc = adopt_one(txn, adopt, adopt->sorted[adopt->next + adopt->taken]);
+		adopt->taken++;
+	}
+	return rc ? rc : adopt_end(txn, adopt);
+}
+
+static int listed_closure(struct cat_txn *txn, void *arg)
+{
+	const struct adopt *adopt = arg;
+	struct cat_inode dir;
+	int rc = cat_dir_get(txn, adopt->request->dir, &dir);
+
+	if (rc < 0)
+		return rc;
+	dir.flags |= CAT_LISTED;
+	dir.listed_at = adopt->request->listed_at;
+	return cat_inode_put(txn, &dir);
+}
+
+static void report_changes(const struct adopt *adopt)
+{
+	const struct cat_adopt *request = adopt->request;
+
+	if (!request->changed)
+		return;
+	for (size_t i = 0; i < adopt->change_count; i++)
+		request->changed(request->changed_arg, request->dir, adopt->changes[i].name, adopt->changes[i].ino);
+}
+
+int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request)
+{
+	struct adopt adopt = {.request = request, .count = request->count, .dir_key = BUF_INIT};
+	int rc = -ENOMEM;
+
+	adopt.sorted = malloc((request->count + 1) * sizeof(*adopt.sorted));
+	if (!adopt.sorted)
+		goto out;
+	for (size_t i = 0; i < request->count; i++)
+		adopt.sorted[i] = &request->found[i];
+	qsort(adopt.sorted, adopt.count, sizeof(*adopt.sorted), found_sort);
+	do {
+		rc = catalog_update(catalog, vanish_closure, &adopt);
+		if (rc < 0)
+			goto out;
+		report_changes(&adopt);
+		memcpy(adopt.last, adopt.reached, sizeof(adopt.last));
+	} while (!adopt.reached_end);
+	while (adopt.next < adopt.count) {
+		rc = catalog_update(catalog, found_closure, &adopt);
+		if (rc < 0)
+			goto out;
+		report_changes(&adopt);
+		adopt.next += adopt.taken;
+	}
+	rc = catalog_update(catalog, listed_closure, &adopt);
+out:
+	free(adopt.sorted);
+	free(adopt.changes);
+	buf_free(&adopt.dir_key);
+	return rc;
+}
+
+/* --- older versions ----------------------------------------------------------------------------- */
+
+struct known { /* of an inode's versions, what placing another needs */
+	uint64_t seq;
+	int64_t commit_ns, shown_ms;
+};
+
+struct versions {
+	uint64_t ino;
+	const struct cat_found **sorted; /* newest first */
+	size_t count, next, taken;
+	struct known *known; /* by seq */
+	size_t known_count, known_cap;
+};
+
+static int known_reserve(struct versions *versions)
+{
+	size_t cap = versions->known_cap ? 2 * versions->known_cap : 64;
+	struct known *known;
+
+	if (versions->known_count < versions->known_cap)
+		return 0;
+	known = realloc(versions->known, cap * sizeof(*known));
+	if (!known)
+		return -ENOMEM;
+	versions->known = known;
+	versions->known_cap = cap;
+	return 0;
+}
+
+static int take_known(void *arg, const struct cat_version *version)
+{
+	struct versions *versions = arg;
+	int rc = known_reserve(versions);
+
+	if (rc < 0)
+		return rc;
+	versions->known[versions->known_count++] = (struct known){
+		.seq = version->seq, .commit_ns = version->commit_ns, .shown_ms = version->shown_ms};
+	return 0;
+}
+
+static int time_compare(const void *a, const void *b)
+{
+	const struct cat_found *x = *(const struct cat_found *const *)a, *y = *(const struct cat_found *const *)b;
+
+	return (x->modified_ns < y->modified_ns) - (x->modified_ns > y->modified_ns);
+}
+
+/*
+ * Where by its time a version belongs among the known ones, and a sequence
+ * number and shown time between its neighbours'. Where they leave no room, the
+ * next place below is taken; below the oldest there is always room. Never after
+ * the current version: an old version is not news. Returns the index, or -ENOSPC.
+ */
+static ssize_t choose_place(const struct versions *versions, uint64_t current, struct cat_version *version)
+{
+	const struct known *known = versions->known;
+	size_t at = 0;
+
+	while (at < versions->known_count && known[at].seq < current && known[at].commit_ns <= version->commit_ns)
+		at++;
+	if (at == versions->known_count) { /* the current version is not among them: damaged */
+		if (at == 0)
+			return -EBADMSG;
+		at--;
+	}
+	for (;; at--) {
+		const struct known *high = &known[at];
+		uint64_t low_seq = at ? known[at - 1].seq : 0;
+		int64_t low_ms = at ? known[at - 1].shown_ms : INT64_MIN / 2;
+		int64_t ms = version->commit_ns / NS_PER_MS;
+
+		if (high->seq - low_seq >= 2 && high->shown_ms - low_ms >= 2) {
+			uint64_t step = high->seq - low_seq > 2 * CAT_SEQ_STRIDE ? CAT_SEQ_STRIDE : 1;
+
+			version->seq = high->seq - step;
+			version->shown_ms = ms <= low_ms ? low_ms + 1 : ms >= high->shown_ms ? high->shown_ms - 1 : ms;
+			return (ssize_t)at;
+		}
+		if (at == 0)
+			return -ENOSPC;
+	}
+}
+
+/* Is this object one of the versions we know? A copy without native id learns it here. 1, 0, -errno. */
+static int is_known(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+{
+	const char *id = found->native_id ? found->native_id : found->etag;
+	struct cat_copy copy, better;
+	uint64_t ino, seq;
+	int rc = cat_place_get(txn, 0, found->key, id ? id : "", &ino, &seq);
+
+	if (rc == 0)
+		return 1;
+	if (rc != -ENOENT)
+		return rc;
+	rc = cat_copy_get(txn, inode->ino, inode->version, &copy);
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	rc = 0;
+	if (!copy.native_id && found->native_id && same_string(copy.etag, found->etag) &&
+	    strcmp(copy.key, found->key) == 0) {
+		better = copy;
+		better.native_id = (char *)found->native_id;
+		rc = cat_copy_replace(txn, &copy, &better);
+		if (rc == 0)
+			rc = put_key_record(txn, found, inode);
+		if (rc == 0)
+			rc = 1;
+	}
+	cat_copy_clear(&copy);
+	return rc;
+}
+
+/* One of our own whose reply was lost: its upload job is still there and will find it. 1, 0, -errno. */
+static int is_on_its_way(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+{
+	struct cat_version version;
+	int rc;
+
+	if (!is_ours(found) || memcmp(found->file_id, inode->file_id, CAT_FILE_ID_SIZE) != 0)
+		return 0;
+	rc = cat_version_get(txn, inode->ino, found->seq, &version);
+	return rc == 0 ? 1 : rc == -ENOENT ? 0 : rc;
+}
+
+static int add_older(struct cat_txn *txn, struct versions *versions, const struct cat_found *found,
+		     const struct cat_inode *inode)
+{
+	struct cat_version version = {.ino = inode->ino};
+	struct cat_copy copy;
+	ssize_t at;
+	int rc = is_known(txn, found, inode);
+
+	if (rc == 0)
+		rc = is_on_its_way(txn, found, inode);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	fill_facts(found, inode, &version);
+	if (is_ours(found))
+		cat_seq_above(txn, found->seq);
+	at = choose_place(versions, inode->version, &version);
+	if (at < 0)
+		return (int)at;
+	fill_copy(found, version.ino, version.seq, &copy);
+	rc = cat_version_put(txn, &version);
+	if (rc == 0)
+		rc = cat_copy_add(txn, &copy);
+	if (rc == 0)
+		rc = known_reserve(versions);
+	if (rc < 0)
+		return rc;
+	memmove(versions->known + at + 1, versions->known + at,
+		(versions->known_count - (size_t)at) * sizeof(*versions->known));
+	versions->known_count++;
+	versions->known[at] = (struct known){
+		.seq = version.seq, .commit_ns = version.commit_ns, .shown_ms = version.shown_ms};
+	return 0;
+}
+
+static int versions_closure(struct cat_txn *txn, void *arg)
+{
+	struct versions *versions = arg;
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, versions->ino, &inode);
+
+	versions->taken = 0;
+	versions->known_count = 0;
+	if (rc == 0)
+		rc = cat_version_each(txn, versions->ino, 0, UINT64_MAX, take_known, versions);
+	if (rc < 0)
+		return rc;
+	if (!inode.version) { /* nothing to place them before: no file, or never stored */
+		versions->taken = versions->count - versions->next;
+		return 0;
+	}
+	while (rc == 0 && versions->taken < BATCH && versions->next + versions->taken < versions->count)
+		rc = add_older(txn, versions, versions->sorted[versions->next + versions->taken++], &inode);
+	return rc;
+}
+
+int catalog_adopt_versions(struct catalog *catalog, uint64_t ino, const struct cat_found *found, size_t count)
+{
+	struct versions versions = {.ino = ino, .count = count};
+	int rc = -ENOMEM;
+
+	versions.sorted = malloc((count + 1) * sizeof(*versions.sorted));
+	if (!versions.sorted)
+		goto out;
+	for (size_t i = 0; i < count; i++)
+		versions.sorted[i] = &found[i];
+	qsort(versions.sorted, count, sizeof(*versions.sorted), time_compare);
+	rc = 0;
+	while (rc == 0 && versions.next < versions.count) {
+		rc = catalog_update(catalog, versions_closure, &versions);
+		versions.next += versions.taken;
+	}
+out:
+	free(versions.sorted);
+	free(versions.known);
+	return rc;
+}

@@ -1,0 +1,134 @@
+/*
+ * catalog_internal.h - what the files of catalog/ share: the open catalog, a
+ * transaction, scans by batch, and the building blocks of the operations.
+ *
+ * Numbers (sequence, inode) and times are handed out from memory and leased
+ * from the store by ranges: a lease counts only once the update that wrote it
+ * has succeeded (`leased`), so a failed update can waste numbers but a crash
+ * can never bring one back. kv runs one update at a time, which is the guard of
+ * `next`; it is atomic because views and figures may look.
+ */
+#ifndef VARVE_CATALOG_INTERNAL_H
+#define VARVE_CATALOG_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "catalog.h"
+#include "catalog/kv.h"
+#include "catalog/schema.h"
+#include "lock.h"
+
+struct lease {
+	_Atomic uint64_t next;	 /* the next number to give */
+	_Atomic uint64_t leased; /* numbers below are ours, and the store says so */
+};
+
+/* Distance of two sequence numbers: leaves room for versions found later in the store (adopt_versions). */
+#define CAT_SEQ_STRIDE 16
+#define CAT_SEQ_FIRST (UINT64_C(1) << 24)
+#define CAT_SEQ_MAX (UINT64_C(1) << 62) /* a sequence number from a stranger's metadata beyond this is not believed */
+
+struct catalog {
+	struct kv *kv;
+	bool read_only;
+	struct lease seq, ino, clock;
+	_Atomic int64_t jobs; /* how many there are */
+	char host[64];
+	struct lock notify_lock; /* guards the two below; LOCK_LEAF */
+	void (*notify)(void *arg);
+	void *notify_arg;
+};
+
+struct cat_txn {
+	struct catalog *catalog;
+	struct kv_txn *kv;
+	bool writing;
+	int error;   /* sticky: fails the update where a function has no way to return it */
+	int64_t now; /* 0: not asked yet */
+	int64_t jobs_added, jobs_deleted;
+	uint64_t seq_leased, ino_leased, clock_leased; /* leases written by this update; 0: none */
+	struct buf scratch;			       /* for encoding one value */
+};
+
+/* Looks the counters up again after records came in from outside (import): never goes back. */
+int catalog_reload_counters(struct catalog *catalog);
+/* Later cat_next_seq give more than `seq`. */
+void cat_seq_above(struct cat_txn *txn, uint64_t seq);
+uint64_t cat_next_ino(struct cat_txn *txn);
+
+/* --- rows ------------------------------------------------------------------------------------- */
+
+int cat_get(struct cat_txn *txn, const struct schema_key *key, struct kv_bytes *ret_value);
+int cat_put(struct cat_txn *txn, const struct schema_key *key, const struct buf *value);
+int cat_put_empty(struct cat_txn *txn, const struct schema_key *key);
+int cat_delete(struct cat_txn *txn, const struct schema_key *key);
+/* txn->scratch, empty. */
+struct buf *cat_scratch(struct cat_txn *txn);
+/* Logs that the record is damaged and returns `rc`; passes every rc but -EBADMSG through silently. */
+int cat_check_row(struct kv_bytes key, int rc);
+
+/*
+ * Copies of consecutive rows: unlike in a kv_scan visitor, anything may be done
+ * while walking them. rows_next fetches the next batch of at most `batch` rows of
+ * the range that are after the last one.
+ */
+struct rows {
+	struct schema_key from, to;
+	enum kv_direction direction;
+	size_t batch; /* rows at once; 0: 512 */
+	bool done;
+	struct buf bytes;
+	struct row {
+		size_t key, key_len, value, value_len; /* offsets into bytes */
+	} * cells;
+	size_t count, cap, at;
+};
+void rows_open(struct rows *rows, const struct schema_key *prefix, enum kv_direction direction);
+void rows_close(struct rows *rows);
+/* 0, -ENOENT at the end. The bytes live until the next call. */
+int rows_next(struct rows *rows, struct cat_txn *txn, struct kv_bytes *ret_key, struct kv_bytes *ret_value);
+/* Is there any row with this prefix? 1, 0 or -errno. */
+int cat_any(struct cat_txn *txn, const struct schema_key *prefix);
+
+/* --- names (names.c, records.c) ------------------------------------------------------------------ */
+
+int cat_name_check(const char *name); /* 0, -EINVAL, -ENAMETOOLONG */
+/* The key component of a name in `parent`. -EINVAL: no key maps to it. */
+int cat_component_of(struct cat_txn *txn, uint64_t parent, const char *name, struct buf *ret_component);
+int cat_component_put(struct cat_txn *txn, uint64_t parent, const char *name, const char *component);
+/* A live directory: -ENOENT, -ENOTDIR. */
+int cat_dir_get(struct cat_txn *txn, uint64_t ino, struct cat_inode *ret_dir);
+/* 1 when it has a live child, 0, -errno. */
+int cat_dir_any(struct cat_txn *txn, uint64_t ino);
+/* Writes name, cookie (name->cookie 0: from since) and link. */
+int cat_bind(struct cat_txn *txn, struct cat_name *name);
+struct cat_ending {
+	enum cat_how how;
+	uint64_t until;
+	uint64_t to_parent; /* how == CAT_HOW_RENAME */
+	const char *to_name;
+	uint32_t actor;
+};
+/* The live name goes to the past. Link counts are the caller's. */
+int cat_end(struct cat_txn *txn, const struct cat_name *name, const struct cat_ending *ending);
+/* mtime and ctime of a directory whose names changed, and its link count. */
+int cat_dir_touch(struct cat_txn *txn, uint64_t ino, int nlink_change);
+void cat_name_set(char ret_field[static CAT_NAME_MAX + 1], const char *name);
+
+/* --- versions and jobs ----------------------------------------------------------------------------- */
+
+uint32_t cat_identity_own(const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
+uint32_t cat_identity_foreign(const char *key, const char *native_id);
+/* The newest version with seq <= at. -ENOENT. */
+int cat_version_at(struct cat_txn *txn, uint64_t ino, uint64_t at, struct cat_version *ret_version);
+/* The version lying at (key, id): id is the native id, or the etag where there is none. -ENOENT. */
+int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *key, const char *id, uint64_t *ret_ino,
+		  uint64_t *ret_seq);
+/* Rewrites the copy in place, its place with it. */
+int cat_copy_replace(struct cat_txn *txn, const struct cat_copy *before, const struct cat_copy *after);
+int cat_job_add(struct cat_txn *txn, enum cat_job_type type, uint64_t ino, const char *key);
+int cat_job_get(struct cat_txn *txn, uint64_t seq, struct cat_job *ret_job);
+int cat_jobs_on_inode(struct cat_txn *txn, uint64_t ino);     /* 1, 0, -errno */
+int cat_jobs_on_key(struct cat_txn *txn, const char *key);    /* 1, 0, -errno */
+
+#endif

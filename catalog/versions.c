@@ -1,0 +1,218 @@
+/*
+ * versions.c - from the first change of a file to its version in the store.
+ *
+ *   clean --catalog_mark_dirty--> dirty --catalog_flush--> dirty, acknowledged
+ *     ^                             |                          |
+ *     +------catalog_commit---------+--------------------------+
+ *   version: local --catalog_stored--> stored
+ *
+ * Invariants
+ *  1. A version's facts are written once, here or by adopt.c; only its state changes.
+ *  2. A local version has its UPLOAD job until catalog_stored deletes it.
+ *  3. Within an inode, shown_ms grows with seq.
+ *
+ * Threads: any.
+ */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "catalog/catalog_internal.h"
+#include "clock.h"
+
+struct change {
+	uint64_t ino, size;
+	int64_t mtime;
+	const struct cat_extent *extent;
+	bool acknowledged;
+};
+
+/* A file that content may be recorded for. */
+static int file_get(struct cat_txn *txn, uint64_t ino, struct cat_inode *ret_inode)
+{
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, ino, &inode);
+
+	if (rc < 0)
+		return rc;
+	if (!S_ISREG(inode.mode))
+		return S_ISDIR(inode.mode) ? -EISDIR : -EINVAL;
+	*ret_inode = inode;
+	return 0;
+}
+
+static void set_content(struct cat_txn *txn, struct cat_inode *inode, uint64_t size, int64_t mtime)
+{
+	if (inode->size != size || inode->mtime != mtime)
+		inode->ctime = cat_now(txn);
+	inode->size = size;
+	inode->mtime = mtime;
+}
+
+static int change_closure(struct cat_txn *txn, void *arg)
+{
+	const struct change *change = arg;
+	struct cat_inode inode;
+	int rc = file_get(txn, change->ino, &inode);
+
+	if (rc < 0)
+		return rc;
+	inode.flags |= CAT_DIRTY;
+	if (change->acknowledged) {
+		inode.flags |= CAT_FLUSHED;
+		set_content(txn, &inode, change->size, change->mtime);
+	}
+	rc = cat_inode_put(txn, &inode);
+	if (rc == 0 && change->extent)
+		rc = cat_extent_put(txn, change->ino, change->extent);
+	return rc;
+}
+
+int catalog_mark_dirty(struct catalog *catalog, uint64_t ino, const struct cat_extent *extent)
+{
+	struct change change = {.ino = ino, .extent = extent};
+
+	return catalog_update(catalog, change_closure, &change);
+}
+
+int catalog_flush(struct catalog *catalog, uint64_t ino, uint64_t size, int64_t mtime, const struct cat_extent *extent)
+{
+	struct change change = {.ino = ino, .size = size, .mtime = mtime, .extent = extent, .acknowledged = true};
+
+	return catalog_update(catalog, change_closure, &change);
+}
+
+/* --- commit ------------------------------------------------------------------------------------- */
+
+struct commit {
+	const struct cat_commit *request;
+	struct cat_version version;
+};
+
+static int fill_version(struct cat_txn *txn, const struct cat_commit *request, const struct cat_inode *inode,
+			struct cat_version *ret_version)
+{
+	struct cat_version before;
+	struct cat_version version = {
+		.ino = inode->ino,
+		.seq = cat_next_seq(txn),
+		.size = request->size,
+		.mtime = request->mtime,
+		.commit_ns = cat_now(txn),
+		.mode = inode->mode,
+		.uid = inode->uid,
+		.gid = inode->gid,
+		.author = request->author,
+		.crc32c = request->has_crc32c ? request->crc32c : 0,
+		.flags = request->has_crc32c ? CAT_HAS_CRC32C : 0,
+		.state = CAT_LOCAL,
+		.origin = request->origin,
+	};
+	int rc = cat_version_at(txn, inode->ino, UINT64_MAX, &before);
+
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	version.shown_ms = version.commit_ns / NS_PER_MS;
+	if (rc == 0 && version.shown_ms <= before.shown_ms)
+		version.shown_ms = before.shown_ms + 1;
+	version.identity = cat_identity_own(inode->file_id, version.seq);
+	memcpy(version.host, txn->catalog->host, sizeof(version.host));
+	*ret_version = version;
+	return 0;
+}
+
+static int commit_closure(struct cat_txn *txn, void *arg)
+{
+	struct commit *commit = arg;
+	const struct cat_commit *request = commit->request;
+	struct cat_version *version = &commit->version;
+	struct cat_job job = {.type = CAT_JOB_UPLOAD, .ino = request->ino};
+	struct cat_inode inode;
+	int rc = file_get(txn, request->ino, &inode);
+
+	if (rc < 0)
+		return rc;
+	if (inode.flags & CAT_DISCARDED)
+		return -ENOENT;
+	rc = fill_version(txn, request, &inode, version);
+	if (rc == 0)
+		rc = cat_version_put(txn, version);
+	if (rc < 0)
+		return rc;
+	if (request->extent) {
+		struct cat_extent extent = *request->extent; /* borrows the ranges */
+
+		extent.base = inode.version;
+		rc = cat_extent_put(txn, inode.ino, &extent);
+		if (rc < 0)
+			return rc;
+	}
+	if (request->origin != CAT_ORIGIN_SUSPECT) { /* not provably whole: kept, never shown as the file */
+		inode.version = version->seq;
+		inode.flags &= ~(uint32_t)CAT_UNRESOLVED; /* what the store's metadata said is overtaken */
+		set_content(txn, &inode, request->size, request->mtime);
+	}
+	if (!request->still_dirty)
+		inode.flags &= ~(uint32_t)(CAT_DIRTY | CAT_FLUSHED);
+	rc = cat_inode_put(txn, &inode);
+	job.version = version->seq;
+	return rc ? rc : cat_job_put(txn, &job);
+}
+
+int catalog_commit(struct catalog *catalog, const struct cat_commit *request, struct cat_version *ret_version)
+{
+	struct commit commit = {.request = request};
+	int rc = catalog_update(catalog, commit_closure, &commit);
+
+	if (rc == 0 && ret_version)
+		*ret_version = commit.version;
+	return rc;
+}
+
+/* --- stored ------------------------------------------------------------------------------------- */
+
+struct stored {
+	uint64_t job;
+	const struct cat_copy *copy;
+	const struct cat_extent *extent;
+};
+
+static int stored_closure(struct cat_txn *txn, void *arg)
+{
+	const struct stored *stored = arg;
+	struct cat_copy copy = *stored->copy; /* borrows the strings */
+	struct cat_key record = {
+		.backend = copy.backend,
+		.kind = CAT_KEY_DATA,
+		.ino = copy.ino,
+		.seq = copy.seq,
+		.native_id = copy.native_id,
+		.etag = copy.etag,
+	};
+	struct cat_version version;
+	int rc = cat_job_delete(txn, stored->job);
+
+	if (rc == 0)
+		rc = cat_version_get(txn, copy.ino, copy.seq, &version);
+	if (rc < 0)
+		return rc;
+	version.state = CAT_STORED;
+	copy.state = CAT_STORED;
+	if (!copy.stored_ns)
+		copy.stored_ns = cat_now(txn);
+	rc = cat_version_put(txn, &version);
+	if (rc == 0)
+		rc = cat_copy_add(txn, &copy);
+	if (rc == 0)
+		rc = cat_key_put(txn, copy.key, &record);
+	if (rc == 0 && stored->extent)
+		rc = cat_extent_put(txn, copy.ino, stored->extent);
+	return rc;
+}
+
+int catalog_stored(struct catalog *catalog, uint64_t job, const struct cat_copy *copy, const struct cat_extent *extent)
+{
+	struct stored stored = {.job = job, .copy = copy, .extent = extent};
+
+	return catalog_update(catalog, stored_closure, &stored);
+}

@@ -1,0 +1,368 @@
+/*
+ * cache.c - the cache directory and its space.
+ *
+ * Invariants
+ *  1. Every file with data in the directory has an entry; an entry's bytes are what was last accounted.
+ *  2. used is the sum of the entries' bytes.
+ *  3. Entries are in order of use, the stalest first. Eviction asks the owner of a content (content.c), which alone
+ *     knows what is dirty, shared or in use; the cache itself never removes data it was not told to.
+ *
+ * Files lie in 256 folders by the low byte of their number, so no folder grows past what ext4 likes.
+ * Threads: any. Lock: LOCK_CACHE_LRU, never held over I/O or over the evict callback.
+ */
+#include "fs/cache.h"
+
+#include <errno.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "lock.h"
+#include "log.h"
+#include "table.h"
+
+#define FOLDERS 256
+#define NAME_SIZE 32
+/* How often the filesystem's own free space is asked for: every so many bytes reserved. */
+#define STATVFS_EVERY (UINT64_C(16) << 20)
+
+struct entry {
+	struct table_node node;
+	struct list lru;
+	uint64_t id;
+	uint64_t bytes;
+};
+
+struct cache {
+	int dirfd;
+	uint64_t limit, reserve;
+	cache_evict_fn evict;
+	void *evict_arg;
+	struct lock lock;
+	struct table entries;	/* guarded by lock, as all below */
+	struct list lru;	/* stalest first */
+	uint64_t used;
+	uint64_t evicted;
+	uint64_t since_statvfs; /* bytes reserved since free space was asked for */
+};
+
+static void name_of(uint64_t id, char ret_name[static NAME_SIZE])
+{
+	(void)snprintf(ret_name, NAME_SIZE, "%02" PRIx64 "/%" PRIx64, id & (FOLDERS - 1), id);
+}
+
+static bool entry_matches(const struct table_node *node, const void *key)
+{
+	return container_of(node, struct entry, node)->id == *(const uint64_t *)key;
+}
+
+static struct entry *entry_find(const struct cache *cache, uint64_t id)
+{
+	struct table_node *node = table_find(&cache->entries, hash_u64(id), entry_matches, &id);
+
+	return node ? container_of(node, struct entry, node) : NULL;
+}
+
+static void entry_drop(struct cache *cache, struct entry *entry)
+{
+	table_remove(&cache->entries, &entry->node);
+	list_remove(&entry->lru);
+	cache->used -= entry->bytes;
+	free(entry);
+}
+
+void cache_account(struct cache *cache, uint64_t id, uint64_t bytes)
+{
+	LOCK_GUARD(&cache->lock);
+	struct entry *entry = entry_find(cache, id);
+
+	if (!entry) {
+		entry = calloc(1, sizeof(*entry));
+		if (!entry)
+			return; /* uncounted until its next use: the reserve still keeps the disk from filling */
+		entry->id = id;
+		list_init(&entry->lru);
+		table_insert(&cache->entries, &entry->node, hash_u64(id));
+	}
+	cache->used += bytes - entry->bytes;
+	entry->bytes = bytes;
+	list_remove(&entry->lru);
+	list_add_tail(&cache->lru, &entry->lru);
+}
+
+/* What an earlier mount left behind, counted by what it takes on disk. */
+static int scan_folder(struct cache *cache, unsigned folder)
+{
+	char name[8];
+	int fd, err = 0;
+	DIR *dir;
+
+	(void)snprintf(name, sizeof(name), "%02x", folder);
+	if (mkdirat(cache->dirfd, name, 0700) == 0)
+		return 0;
+	if (errno != EEXIST)
+		return -errno;
+	fd = openat(cache->dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	dir = fdopendir(fd);
+	if (!dir) {
+		err = -errno;
+		(void)close(fd);
+		return err;
+	}
+	for (struct dirent *at = readdir(dir); at; at = readdir(dir)) {
+		struct stat st;
+		char *end;
+		uint64_t id = strtoull(at->d_name, &end, 16);
+
+		if (at->d_name[0] == '.')
+			continue;
+		if (*end) { /* a clone that a crash cut short */
+			(void)unlinkat(fd, at->d_name, 0);
+			continue;
+		}
+		if (fstatat(fd, at->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0)
+			cache_account(cache, id, (uint64_t)st.st_blocks * 512);
+	}
+	(void)closedir(dir);
+	return err;
+}
+
+int cache_open(const struct cache_options *options, cache_evict_fn evict, void *evict_arg, struct cache **ret_cache)
+{
+	struct cache *cache = calloc(1, sizeof(*cache));
+	int err;
+
+	if (!cache)
+		return -ENOMEM;
+	*cache = (struct cache){
+		.dirfd = -1, .limit = options->limit, .reserve = options->reserve, .evict = evict, .evict_arg = evict_arg};
+	lock_init(&cache->lock, LOCK_CACHE_LRU);
+	list_init(&cache->lru);
+	err = table_init(&cache->entries, 1024);
+	if (err)
+		goto fail;
+	if (mkdir(options->dir, 0700) && errno != EEXIST) {
+		err = -errno;
+		goto fail;
+	}
+	cache->dirfd = open(options->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (cache->dirfd < 0) {
+		err = -errno;
+		goto fail;
+	}
+	for (unsigned folder = 0; folder < FOLDERS && !err; folder++)
+		err = scan_folder(cache, folder);
+	if (err)
+		goto fail;
+	*ret_cache = cache;
+	return 0;
+fail:
+	cache_close(cache);
+	return err;
+}
+
+void cache_close(struct cache *cache)
+{
+	if (!cache)
+		return;
+	while (!list_empty(&cache->lru))
+		entry_drop(cache, list_entry(cache->lru.next, struct entry, lru));
+	table_destroy(&cache->entries);
+	if (cache->dirfd >= 0)
+		(void)close(cache->dirfd);
+	lock_destroy(&cache->lock);
+	free(cache);
+}
+
+/* Somebody may have deleted the whole cache below a running mount: the folder is made again. */
+static int open_in_folder(struct cache *cache, const char *name, int flags)
+{
+	char folder[3] = {name[0], name[1], '\0'};
+	int fd = openat(cache->dirfd, name, flags | O_CLOEXEC, 0600);
+
+	if (fd >= 0 || errno != ENOENT || !(flags & O_CREAT))
+		return fd >= 0 ? fd : -errno;
+	if (mkdirat(cache->dirfd, folder, 0700) && errno != EEXIST)
+		return -errno;
+	fd = openat(cache->dirfd, name, flags | O_CLOEXEC, 0600);
+	return fd >= 0 ? fd : -errno;
+}
+
+int cache_file_open(struct cache *cache, uint64_t id, int flags, int *ret_fd)
+{
+	char name[NAME_SIZE];
+	int fd;
+
+	name_of(id, name);
+	fd = open_in_folder(cache, name, flags);
+	if (fd < 0)
+		return fd;
+	*ret_fd = fd;
+	return 0;
+}
+
+void cache_file_unlink(struct cache *cache, uint64_t id)
+{
+	char name[NAME_SIZE];
+
+	name_of(id, name);
+	if (unlinkat(cache->dirfd, name, 0) && errno != ENOENT)
+		log_warn("cache", "cannot remove cache file %s: %m", name);
+	LOCK_GUARD(&cache->lock);
+	struct entry *entry = entry_find(cache, id);
+
+	if (entry)
+		entry_drop(cache, entry);
+}
+
+int cache_file_link(struct cache *cache, uint64_t id, uint64_t version_id)
+{
+	char from[NAME_SIZE], to[NAME_SIZE];
+
+	name_of(id, from);
+	name_of(version_id, to);
+	if (linkat(cache->dirfd, from, cache->dirfd, to, 0) == 0)
+		return 0;
+	if (errno == EEXIST) {
+		if (unlinkat(cache->dirfd, to, 0) || linkat(cache->dirfd, from, cache->dirfd, to, 0))
+			return -errno;
+		return 0;
+	}
+	return -errno;
+}
+
+/* Data segments only, so that a sparse file stays sparse. */
+static int copy_data(int from, int to)
+{
+	struct stat st;
+	off_t at = 0;
+
+	if (fstat(from, &st) || ftruncate(to, st.st_size))
+		return -errno;
+	while ((at = lseek(from, at, SEEK_DATA)) >= 0) {
+		off_t end = lseek(from, at, SEEK_HOLE), in = at, out = at;
+
+		if (end < 0)
+			return -errno;
+		while (in < end) {
+			ssize_t n = copy_file_range(from, &in, to, &out, (size_t)(end - in), 0);
+
+			if (n <= 0)
+				return n ? -errno : -EIO;
+		}
+		at = end;
+	}
+	return errno == ENXIO ? 0 : -errno;
+}
+
+int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, int *ret_fd)
+{
+	char name[NAME_SIZE], temporary[NAME_SIZE + 8];
+	int fd, err = 0;
+
+	name_of(version_id, name);
+	(void)snprintf(temporary, sizeof(temporary), "%s.new", name);
+	fd = open_in_folder(cache, temporary, O_RDWR | O_CREAT | O_TRUNC);
+	if (fd < 0)
+		return fd;
+	if (ioctl(fd, FICLONE, source_fd))
+		err = copy_data(source_fd, fd);
+	if (!err && renameat(cache->dirfd, temporary, cache->dirfd, name))
+		err = -errno;
+	if (err) {
+		(void)close(fd);
+		(void)unlinkat(cache->dirfd, temporary, 0);
+		return err;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
+/* --- space ---------------------------------------------------------------------------------- */
+
+static uint64_t bytes_over_reserve(const struct cache *cache, uint64_t len)
+{
+	struct statvfs vfs;
+	uint64_t free_bytes;
+
+	if (fstatvfs(cache->dirfd, &vfs))
+		return 0; /* the write itself will tell */
+	free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+	return free_bytes >= cache->reserve + len ? 0 : cache->reserve + len - free_bytes;
+}
+
+/* How many bytes must go before `len` more fit. */
+static uint64_t bytes_needed(struct cache *cache, uint64_t len)
+{
+	uint64_t over_limit = 0;
+	bool ask = false;
+
+	{
+		LOCK_GUARD(&cache->lock);
+		if (cache->used + len > cache->limit)
+			over_limit = cache->used + len - cache->limit;
+		cache->since_statvfs += len;
+		if (cache->since_statvfs >= STATVFS_EVERY || cache->since_statvfs == len) {
+			cache->since_statvfs = 1;
+			ask = true;
+		}
+	}
+	uint64_t over_reserve = ask ? bytes_over_reserve(cache, len) : 0;
+
+	return over_limit > over_reserve ? over_limit : over_reserve;
+}
+
+/* Takes the stalest entry to the fresh end, so that what cannot be evicted is asked once a round. */
+static bool next_victim(struct cache *cache, uint64_t *ret_id)
+{
+	LOCK_GUARD(&cache->lock);
+	if (list_empty(&cache->lru))
+		return false;
+	struct entry *entry = list_entry(cache->lru.next, struct entry, lru);
+
+	list_remove(&entry->lru);
+	list_add_tail(&cache->lru, &entry->lru);
+	*ret_id = entry->id;
+	return true;
+}
+
+int cache_reserve(struct cache *cache, uint64_t len)
+{
+	uint64_t needed = bytes_needed(cache, len);
+	uint64_t freed = 0, tries, id;
+
+	if (!needed)
+		return 0;
+	{
+		LOCK_GUARD(&cache->lock);
+		tries = cache->entries.count;
+		/* Evicting a little ahead spares a round for every write that follows. */
+		needed += cache->limit / 64;
+	}
+	while (freed < needed && tries-- > 0 && next_victim(cache, &id))
+		freed += cache->evict(cache->evict_arg, id);
+	{
+		LOCK_GUARD(&cache->lock);
+		cache->evicted += freed;
+		cache->since_statvfs = 0;
+	}
+	return bytes_needed(cache, len) ? -ENOSPC : 0;
+}
+
+void cache_figures(struct cache *cache, struct cache_figures *ret_figures)
+{
+	LOCK_GUARD(&cache->lock);
+	*ret_figures = (struct cache_figures){
+		.used = cache->used, .limit = cache->limit, .files = cache->entries.count, .evicted = cache->evicted};
+}

@@ -1,0 +1,56 @@
+/*
+ * cache.h - the cache directory: one sparse file per content, its space, and
+ * who must leave when it runs out.
+ *
+ * A content is named by a number: a live file's is its ino; a version's that is
+ * not stored yet CACHE_VERSION | seq (never evicted: it may be the only copy);
+ * what was fetched of a stored one CACHE_HISTORY | seq. What a cache file holds is known by its extent record
+ * (catalog) and, while somebody uses it, by its struct content (content.h).
+ *
+ * Thread-safe.
+ */
+#ifndef VARVE_FS_CACHE_H
+#define VARVE_FS_CACHE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct cache;
+struct catalog;
+
+#define CACHE_VERSION (UINT64_C(1) << 63)
+#define CACHE_HISTORY (UINT64_C(1) << 62)
+
+struct cache_options {
+	const char *dir;
+	uint64_t limit;	  /* bytes; what is dirty may exceed it only by failing writers with ENOSPC */
+	uint64_t reserve; /* bytes to leave free on the cache's filesystem */
+};
+
+/* Asks the owner of a content to give up what it can of its cache file; see content.c. Returns bytes freed. */
+typedef uint64_t (*cache_evict_fn)(void *arg, uint64_t id);
+
+int cache_open(const struct cache_options *options, cache_evict_fn evict, void *evict_arg, struct cache **ret_cache);
+void cache_close(struct cache *cache);
+
+/* Opens, or creates empty, the file of `id`: 0 and a descriptor of the caller's. O_TRUNC may be given in flags. */
+int cache_file_open(struct cache *cache, uint64_t id, int flags, int *ret_fd);
+void cache_file_unlink(struct cache *cache, uint64_t id);
+/* Makes version_id a second name of the file of `id` (replacing what was there). */
+int cache_file_link(struct cache *cache, uint64_t id, uint64_t version_id);
+/* Gives version_id a file of its own with the same bytes: reflink, else a copy of its data segments. *ret_fd is open
+ * read-write. The old name is replaced at once, by rename. */
+int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, int *ret_fd);
+
+/* Before `len` bytes are written: evicts what it must. -ENOSPC when neither the limit nor the disk has room. */
+int cache_reserve(struct cache *cache, uint64_t len);
+/* Tells how many bytes the file of `id` holds now and that it was used. */
+void cache_account(struct cache *cache, uint64_t id, uint64_t bytes);
+
+struct cache_figures {
+	uint64_t used, limit, files, evicted;
+};
+void cache_figures(struct cache *cache, struct cache_figures *ret_figures);
+
+#endif

@@ -1,0 +1,735 @@
+/*
+ * content.c - changes to a file's bytes and the versions made of them.
+ *
+ * States and invariants are in content.h. Who moves a content on:
+ *   CLEAN or LOCAL -> CHANGED   modify_begin
+ *   CHANGED -> LOCAL            content_commit
+ *   LOCAL -> CLEAN              content_stored
+ *   any -> gone                 content_discard_locked (the last name and handle went)
+ *
+ * Threads: FUSE workers and upload jobs. Each function takes the content's lock itself unless its name ends in _locked
+ * or it is static.
+ */
+#include "fs/content_internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checksum.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "fs/killpoint.h"
+#include "log.h"
+
+/* A version larger than this is not copied to keep it from a writer at once: its upload is waited for a while first. */
+#define FREEZE_COPY_MAX (UINT64_C(64) << 20)
+#define FREEZE_WAIT_NS (10 * NS_PER_SEC)
+/* How far the extent record may be behind an open file's writes. */
+#define JOURNAL_EVERY (UINT64_C(64) << 20)
+/* Versions up to this size get their checksum when they are made; larger ones when they are uploaded. */
+#define CRC_AT_COMMIT_MAX (UINT64_C(1) << 20)
+#define POLL_NS (100 * NS_PER_MS)
+
+void content_extent(const struct content *content, struct cat_extent *ret_extent)
+{
+	*ret_extent = (struct cat_extent){
+		.present = content->present,
+		.dirty = content->dirty,
+		.base = content->base,
+		.base_limit = content->base_limit,
+		.synced = content->synced,
+	};
+	memcpy(ret_extent->boot_id, content->owner->boot_id, sizeof(ret_extent->boot_id));
+}
+
+struct extent_arg {
+	uint64_t id;
+	const struct cat_extent *extent;
+};
+
+static int put_extent(struct cat_txn *txn, void *arg)
+{
+	const struct extent_arg *put = arg;
+
+	return cat_extent_put(txn, put->id, put->extent);
+}
+
+static int extent_write(struct content *content, uint64_t id)
+{
+	struct cat_extent extent;
+
+	content_extent(content, &extent);
+	return catalog_update(content->owner->catalog, put_extent, &(struct extent_arg){.id = id, .extent = &extent});
+}
+
+int content_save(struct content *content)
+{
+	int err = extent_write(content, content->id);
+
+	if (!err) {
+		content->stale = false;
+		content->unjournaled = 0;
+	}
+	return err;
+}
+
+/* --- freezing ---------------------------------------------------------------------------------------- */
+
+/* The version `shared` gets a file of its own; whoever reads it goes on there. */
+static int freeze_by_clone(struct content *content)
+{
+	struct contents *owner = content->owner;
+	uint64_t version_id = CACHE_VERSION | content->shared;
+	struct content *frozen;
+	int fd, err;
+
+	err = extent_write(content, version_id);
+	if (err)
+		return err;
+	frozen = contents_peek_id(owner, version_id);
+	err = cache_file_clone(owner->cache, content->fd, version_id, &fd);
+	if (err)
+		goto out;
+	if (frozen) {
+		LOCK_GUARD(&frozen->lock);
+		while (frozen->io > 0)
+			(void)lock_wait(&frozen->lock, &frozen->cond, 0); /* local reads: soon */
+		if (frozen->loaded) {
+			int old = frozen->fd;
+
+			frozen->fd = fd;
+			fd = old;
+		}
+	}
+	(void)close(fd);
+	cache_account(owner->cache, version_id, ranges_total(&content->present));
+	content->shared = 0;
+out:
+	if (frozen)
+		content_put(frozen);
+	return err;
+}
+
+static bool interrupted(const struct waiter *waiter)
+{
+	return waiter && waiter->interrupted && waiter->interrupted(waiter->arg);
+}
+
+static int freeze(struct content *content, const struct waiter *waiter)
+{
+	int64_t patience = clock_monotonic() + FREEZE_WAIT_NS;
+
+	while (content->shared) {
+		if (ranges_total(&content->present) <= FREEZE_COPY_MAX || clock_monotonic() >= patience)
+			return freeze_by_clone(content);
+		if (interrupted(waiter))
+			return -EINTR;
+		(void)lock_wait(&content->lock, &content->cond, clock_monotonic() + POLL_NS);
+	}
+	return 0;
+}
+
+/* Everything that must be true before the first byte of a change. */
+static int modify_begin(struct content *content, const struct waiter *waiter)
+{
+	struct cat_extent extent;
+	int err;
+
+	if (content->seq)
+		return -EROFS;
+	err = freeze(content, waiter);
+	if (err)
+		return err;
+	content->synced = false;
+	if (!content->changed) {
+		content_extent(content, &extent);
+		err = catalog_mark_dirty(content->owner->catalog, content->ino, &extent);
+		if (err)
+			return err;
+		content->changed = true;
+	}
+	content->flushed = false;
+	return 0;
+}
+
+static void touch(struct content *content)
+{
+	content->mtime = content->ctime = clock_wall();
+}
+
+/* --- writing ------------------------------------------------------------------------------------------ */
+
+/* When dirty data fills the cache a writer waits for uploads to make room, as long as they do. */
+static int reserve(struct content *content, uint64_t len, const struct waiter *waiter)
+{
+	int64_t patience = clock_monotonic() + FREEZE_WAIT_NS;
+	int err;
+
+	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC) {
+		if (interrupted(waiter))
+			return -EINTR;
+		if (clock_monotonic() >= patience)
+			break;
+		struct timespec pause = clock_to_timespec(POLL_NS);
+
+		(void)nanosleep(&pause, NULL);
+	}
+	return err;
+}
+
+static int wrote(struct content *content, uint64_t offset, uint64_t len)
+{
+	uint64_t end = offset + len;
+	int err = ranges_add(&content->present, offset, end);
+
+	if (!err)
+		err = ranges_add(&content->dirty, offset, end);
+	if (err)
+		return err;
+	if (end > content->size)
+		content->size = end;
+	touch(content);
+	content->stale = true;
+	content->unjournaled += len;
+	if (content->unjournaled >= JOURNAL_EVERY)
+		err = content_save(content);
+	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
+	return err;
+}
+
+ssize_t content_write(struct content *content, const struct content_write *request)
+{
+	uint64_t offset;
+	ssize_t written;
+	int err = reserve(content, request->len, request->waiter);
+
+	if (err)
+		return err;
+	LOCK_GUARD(&content->lock);
+	err = modify_begin(content, request->waiter);
+	if (err)
+		return err;
+	offset = request->offset == CONTENT_APPEND ? content->size : request->offset;
+	if (offset > INT64_MAX - request->len)
+		return -EFBIG;
+	written = request->fill(request->arg, content->fd, offset, request->len);
+	if (written > 0) {
+		err = wrote(content, offset, (uint64_t)written);
+		killpoint("data-written");
+	}
+	return err ? err : written;
+}
+
+static int shrink(struct content *content, uint64_t size)
+{
+	int err = ranges_remove(&content->present, size, UINT64_MAX);
+
+	if (!err)
+		err = ranges_remove(&content->dirty, size, UINT64_MAX);
+	if (!err && content->base_limit > size)
+		content->base_limit = size;
+	if (!err && ftruncate(content->fd, (off_t)size))
+		err = -errno;
+	return err;
+}
+
+int content_truncate(struct content *content, uint64_t size, const struct waiter *waiter)
+{
+	int err = 0;
+
+	if (size > INT64_MAX)
+		return -EFBIG;
+	LOCK_GUARD(&content->lock);
+	if (size == content->size)
+		return 0;
+	err = modify_begin(content, waiter);
+	if (err)
+		return err;
+	if (size < content->size)
+		err = shrink(content, size);
+	if (err)
+		return err;
+	content->size = size;
+	content->stale = true;
+	touch(content);
+	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
+	return content_lengthen(content);
+}
+
+/* Zeros in [offset, end), which lies within the file. */
+static int zero(struct content *content, uint64_t offset, uint64_t end)
+{
+	int err;
+
+	if (fallocate(content->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)(end - offset)))
+		return -errno;
+	err = ranges_add(&content->present, offset, end);
+	return err ? err : ranges_add(&content->dirty, offset, end);
+}
+
+int content_allocate(struct content *content, int mode, uint64_t offset, uint64_t len, const struct waiter *waiter)
+{
+	bool keep = mode & FALLOC_FL_KEEP_SIZE;
+	bool zeroes = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+	uint64_t end = offset + len, inside;
+	int err;
+
+	if (mode & ~(FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE))
+		return -EOPNOTSUPP;
+	if (!len || end > INT64_MAX)
+		return len ? -EFBIG : -EINVAL;
+	err = (mode & FALLOC_FL_PUNCH_HOLE) ? 0 : reserve(content, len, waiter);
+	if (err)
+		return err;
+	LOCK_GUARD(&content->lock);
+	inside = end < content->size ? end : content->size;
+	if (!(zeroes && offset < inside) && (keep || end <= content->size))
+		return 0; /* space is reserved, no byte changes */
+	err = modify_begin(content, waiter);
+	if (!err && zeroes && offset < inside)
+		err = zero(content, offset, inside);
+	if (err)
+		return err;
+	if (!keep && end > content->size)
+		content->size = end;
+	content->stale = true;
+	touch(content);
+	return content_lengthen(content);
+}
+
+void content_set_mtime(struct content *content, int64_t mtime)
+{
+	LOCK_GUARD(&content->lock);
+	content->mtime = mtime;
+	content->ctime = clock_wall();
+	content->flushed = false;
+}
+
+int content_mark_new(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	int err = modify_begin(content, NULL);
+
+	if (!err)
+		touch(content);
+	return err;
+}
+
+/* --- reading ------------------------------------------------------------------------------------------- */
+
+int content_read_begin(struct content *content, uint64_t offset, size_t *len, const struct waiter *waiter)
+{
+	int err = 0;
+
+	LOCK_GUARD(&content->lock);
+	if (offset >= content->size)
+		*len = 0;
+	else if (*len > content->size - offset)
+		*len = (size_t)(content->size - offset);
+	if (*len)
+		err = content_wait_present(content, offset, offset + *len, waiter);
+	/* The file may have been cut while we waited. */
+	if (!err && offset + *len > content->size)
+		*len = offset < content->size ? (size_t)(content->size - offset) : 0;
+	if (!err)
+		content->io++;
+	return err;
+}
+
+void content_read_done(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	if (--content->io == 0)
+		(void)pthread_cond_broadcast(&content->cond);
+}
+
+int content_fd(const struct content *content)
+{
+	return content->fd;
+}
+
+/* A cache file ends where its data does; what lies between that and the file's end is zeros. */
+static ssize_t pread_padded(int fd, char *bytes, size_t len, uint64_t offset)
+{
+	size_t done = 0;
+
+	while (done < len) {
+		ssize_t n = pread(fd, bytes + done, len - done, (off_t)(offset + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			break;
+		done += (size_t)n;
+	}
+	memset(bytes + done, 0, len - done);
+	return (ssize_t)len;
+}
+
+ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset, const struct waiter *waiter)
+{
+	int err = content_read_begin(content, offset, &len, waiter);
+	ssize_t n;
+
+	if (err)
+		return err;
+	n = pread_padded(content->fd, ret_bytes, len, offset);
+	content_read_done(content);
+	return n;
+}
+
+off_t content_seek(struct content *content, uint64_t offset, int whence)
+{
+	LOCK_GUARD(&content->lock);
+	while (offset < content->size) {
+		struct range gap;
+		bool absent = offset < content->base_limit &&
+			      ranges_next_gap(&content->present, offset, content->base_limit, &gap) && gap.start == offset;
+		uint64_t known_end = content->size; /* up to here the cache file itself can tell */
+		off_t found;
+
+		if (absent) {
+			if (whence == SEEK_DATA)
+				return (off_t)offset;
+			offset = gap.end;
+			continue;
+		}
+		if (offset < content->base_limit && ranges_next_gap(&content->present, offset, content->base_limit, &gap))
+			known_end = gap.start;
+		found = lseek(content->fd, (off_t)offset, whence);
+		if (found < 0 && errno != ENXIO)
+			return -errno;
+		if (found < 0)
+			found = whence == SEEK_HOLE ? (off_t)offset : (off_t)known_end;
+		if ((uint64_t)found < known_end)
+			return found;
+		offset = known_end;
+	}
+	if (whence == SEEK_HOLE && offset == content->size && content->size)
+		return (off_t)content->size;
+	return -ENXIO;
+}
+
+void content_overlay(struct content *content, struct cat_inode *attr)
+{
+	LOCK_GUARD(&content->lock);
+	if (!content->loaded || content->seq)
+		return;
+	attr->size = content->size;
+	if (content->changed) {
+		attr->mtime = content->mtime;
+		if (content->ctime > attr->ctime)
+			attr->ctime = content->ctime;
+	}
+}
+
+uint64_t content_size(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	return content->size;
+}
+
+/* --- writers come and go --------------------------------------------------------------------------------- */
+
+void content_writer_came(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	content->writers++;
+}
+
+unsigned content_writer_gone(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	return --content->writers;
+}
+
+unsigned content_writers(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	return content->writers;
+}
+
+/* --- acknowledging and committing ------------------------------------------------------------------------- */
+
+static int flush_locked(struct content *content)
+{
+	struct cat_extent extent;
+	int err;
+
+	if (!content->changed || content->flushed || content->discarded)
+		return 0;
+	content_extent(content, &extent);
+	err = catalog_flush(content->owner->catalog, content->ino, content->size, content->mtime, &extent);
+	if (err)
+		return err;
+	content->flushed = true;
+	content->stale = false;
+	content->unjournaled = 0;
+	return 0;
+}
+
+int content_flush(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	int err = flush_locked(content);
+
+	if (!err)
+		killpoint("journal-committed");
+	return err;
+}
+
+int content_sync_disk(struct content *content)
+{
+	int err = 0;
+
+	if (fdatasync(content->fd))
+		return -errno;
+	killpoint("cache-synced");
+	{
+		LOCK_GUARD(&content->lock);
+		if (!content->discarded) {
+			content->synced = true;
+			content->flushed = false;
+			err = content->changed ? flush_locked(content) : content_save(content);
+		}
+	}
+	return err ? err : catalog_sync(content->owner->catalog);
+}
+
+/* 0 and the checksum, when the whole of a small file is at hand. */
+static int small_crc(struct content *content, uint32_t *ret_crc)
+{
+	AUTO_FREE char *bytes = NULL;
+	struct range gap;
+
+	if (content->size > CRC_AT_COMMIT_MAX || ranges_next_gap(&content->present, 0, content->base_limit, &gap))
+		return -ENODATA;
+	bytes = malloc(content->size + 1);
+	if (!bytes)
+		return -ENOMEM;
+	if (pread_padded(content->fd, bytes, content->size, 0) < 0)
+		return -EIO;
+	*ret_crc = crc32c_update(0, bytes, content->size);
+	return 0;
+}
+
+static int newest_version(struct content *content, uint64_t *ret_seq)
+{
+	struct cat_inode inode;
+	int err = catalog_getattr(content->owner->catalog, content->ino, &inode);
+
+	if (!err)
+		*ret_seq = inode.version;
+	return err;
+}
+
+static int commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+{
+	struct contents *owner = content->owner;
+	struct cat_extent extent;
+	struct cat_version version;
+	struct cat_commit request = {
+		.ino = content->ino,
+		.size = content->size,
+		.mtime = content->mtime,
+		.author = author,
+		.origin = origin,
+		.extent = &extent,
+	};
+	int err;
+
+	content_extent(content, &extent);
+	request.has_crc32c = small_crc(content, &request.crc32c) == 0;
+	err = catalog_commit(owner->catalog, &request, &version);
+	if (err)
+		return err;
+	killpoint("version-committed");
+	content->changed = content->flushed = content->stale = false;
+	content->unjournaled = 0;
+	content->shared = version.seq;
+	/* Without its second name the version still lies in our file; content_load makes the name anew, and until
+	 * then a writer must not pass: the clone of freeze_by_clone is then its first file. */
+	err = cache_file_link(owner->cache, content->id, CACHE_VERSION | version.seq);
+	if (err)
+		log_warn("content", "cannot link version %llu of file %llu: %s", (unsigned long long)version.seq,
+			 (unsigned long long)content->ino, strerror(-err));
+	*ret_seq = version.seq;
+	return 0;
+}
+
+int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+{
+	struct cat_inode inode;
+	int err;
+
+	LOCK_GUARD(&content->lock);
+	if (!content->changed || content->discarded)
+		return newest_version(content, ret_seq);
+	err = catalog_getattr(content->owner->catalog, content->ino, &inode);
+	if (err)
+		return err;
+	if (!inode.nlink) { /* no name: its bytes live as long as its handles, no longer */
+		*ret_seq = inode.version;
+		return 0;
+	}
+	return commit_locked(content, origin, author, ret_seq);
+}
+
+/* --- the end of an upload ------------------------------------------------------------------------------------ */
+
+/* The frozen file of a stored version is of no more use, but to those who have it open. */
+static void drop_frozen(struct contents *contents, uint64_t seq)
+{
+	uint64_t id = CACHE_VERSION | seq;
+	struct content *frozen = contents_peek_id(contents, id);
+
+	if (frozen) {
+		lock_acquire(&frozen->lock);
+		frozen->discarded = true;
+		lock_release(&frozen->lock);
+		content_put(frozen);
+	}
+	cache_file_unlink(contents->cache, id);
+}
+
+static int stored_locked(struct content *content, uint64_t job, const struct cat_copy *copy)
+{
+	struct ranges none = RANGES_INIT;
+	struct cat_extent extent;
+	int err;
+
+	content_extent(content, &extent);
+	extent.dirty = none;
+	extent.base = copy->seq;
+	extent.base_limit = content->size;
+	err = catalog_stored(content->owner->catalog, job, copy, &extent);
+	if (err)
+		return err;
+	ranges_clear(&content->dirty);
+	content->shared = 0;
+	content->stale = false;
+	(void)pthread_cond_broadcast(&content->cond);
+	return content_load_copy(content); /* base is the new version from here on */
+}
+
+struct delete_arg {
+	uint64_t id;
+};
+
+static int delete_extent(struct cat_txn *txn, void *arg)
+{
+	const struct delete_arg *del = arg;
+
+	return cat_extent_delete(txn, del->id);
+}
+
+int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64_t job, const struct cat_copy *copy)
+{
+	struct content *live = NULL;
+	bool clean = false;
+	int err = content_get(contents, ino, 0, &live);
+
+	if (err)
+		return err;
+	{
+		LOCK_GUARD(&live->lock);
+		clean = live->shared == seq && !live->discarded;
+		err = clean ? stored_locked(live, job, copy) : catalog_stored(contents->catalog, job, copy, NULL);
+	}
+	killpoint("version-recorded");
+	if (!err)
+		drop_frozen(contents, seq);
+	if (!err && !clean)
+		err = catalog_update(contents->catalog, delete_extent, &(struct delete_arg){.id = CACHE_VERSION | seq});
+	content_put(live);
+	return err;
+}
+
+int content_plan(struct content *content, struct content_plan *ret_plan)
+{
+	struct content_plan plan = {0};
+	int err;
+
+	LOCK_GUARD(&content->lock);
+	plan.size = content->size;
+	plan.base = content->base;
+	plan.base_limit = content->base_limit;
+	err = ranges_copy(&plan.dirty, &content->dirty);
+	if (!err && content->copy.key) {
+		plan.copy = content->copy;
+		plan.copy.key = strdup(content->copy.key);
+		plan.copy.native_id = content->copy.native_id ? strdup(content->copy.native_id) : NULL;
+		plan.copy.etag = content->copy.etag ? strdup(content->copy.etag) : NULL;
+		plan.copy.storage_class = NULL;
+		if (!plan.copy.key)
+			err = -ENOMEM;
+	}
+	if (err)
+		content_plan_clear(&plan);
+	else
+		*ret_plan = plan;
+	return err;
+}
+
+void content_plan_clear(struct content_plan *plan)
+{
+	ranges_free(&plan->dirty);
+	cat_copy_clear(&plan->copy);
+}
+
+/* --- no name, no handle ----------------------------------------------------------------------------------------- */
+
+static int forget_changes(struct cat_txn *txn, void *arg)
+{
+	const struct content *content = arg;
+	struct cat_inode inode;
+	int err = cat_inode_get(txn, content->ino, &inode);
+
+	if (err)
+		return err;
+	inode.flags &= ~(uint32_t)(CAT_DIRTY | CAT_FLUSHED);
+	err = cat_inode_put(txn, &inode);
+	return err ? err : cat_extent_delete(txn, content->ino);
+}
+
+void content_discard_locked(struct content *content)
+{
+	int err = 0;
+
+	if (content->discarded || content->seq)
+		return;
+	/* A closed version may still wait for its upload: it keeps the bytes under its own name. */
+	if (content->shared)
+		err = extent_write(content, CACHE_VERSION | content->shared);
+	if (!err)
+		err = catalog_update(content->owner->catalog, forget_changes, content);
+	if (err) {
+		log_warn("content", "cannot drop the cache of file %llu: %s", (unsigned long long)content->ino, strerror(-err));
+		return;
+	}
+	content->discarded = true;
+	content->changed = content->stale = false;
+	cache_file_unlink(content->owner->cache, content->id);
+}
+
+void content_forget(struct contents *contents, uint64_t ino)
+{
+	struct content *content;
+	struct cat_inode inode;
+
+	if (content_get(contents, ino, 0, &content))
+		return;
+	if (catalog_getattr(contents->catalog, ino, &inode) == 0 && inode.nlink == 0) {
+		LOCK_GUARD(&content->lock);
+		if (!content->writers)
+			content_discard_locked(content);
+	}
+	content_put(content);
+}

@@ -1,0 +1,149 @@
+/*
+ * content.h - the bytes of one file or version while somebody uses them.
+ *
+ * A content is a cache file seen through three sets:
+ *   present  what the cache file holds
+ *   dirty    of that, what the stored version `base` does not have (dirty is within present)
+ *   the rest, below base_limit, is in `base` in the store; at or past it, zeros.
+ *
+ * A live file's content moves through these states:
+ *
+ *            open+write              close/fsync              upload done
+ *   CLEAN ----------------> CHANGED ---------------> LOCAL ----------------> CLEAN
+ *                              ^    content_commit     |    content_stored
+ *                              |                       |
+ *                              +-- modify_begin  ------+   (freezes first)
+ *
+ *   CLEAN    dirty empty, base is the current version
+ *   CHANGED  `changed` set; the catalog has CAT_DIRTY
+ *   LOCAL    `shared` is the seq of the newest version, whose cache file is a second name of ours until somebody
+ *            modifies; dirty is not empty unless the version is all zeros or empty
+ *
+ * Invariants
+ *  1. Bytes of a committed version never change: the first modification after a commit gives the version a file of
+ *     its own (clone), before the first byte is written.
+ *  2. The extent record in the catalog never claims more than the cache file holds: it shrinks before a punch and
+ *     grows after a write. CAT_DIRTY with the extent is recorded before the first byte of a change.
+ *  3. Fetched bytes only ever fill what is absent, under the lock: a write is never overwritten by a fetch.
+ *  4. All fetches of one content come from one pinned copy (key, native id, etag) of `base`.
+ *
+ * Thread-safe. Lock: content's own (LOCK_CONTENT). Held over local disk I/O, never over the network or a reply.
+ */
+#ifndef VARVE_FS_CONTENT_H
+#define VARVE_FS_CONTENT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "catalog.h"
+#include "lock.h"
+#include "transfer.h"
+
+struct cache;
+struct content;
+struct contents; /* all contents in use */
+
+/* Whoever waits for the network may be told to stop. Polled a few times a second. */
+struct waiter {
+	bool (*interrupted)(void *arg);
+	void *arg;
+	int64_t deadline_ns; /* CLOCK_MONOTONIC; 0: the default read deadline */
+};
+
+struct contents_options {
+	struct catalog *catalog;
+	struct transfer *transfer;
+	const char *cache_dir;
+	uint64_t cache_limit, cache_reserve;
+	int64_t read_timeout_ns; /* 0: 30 s */
+};
+int contents_new(const struct contents_options *options, struct contents **ret_contents);
+void contents_free(struct contents *contents);
+struct cache *contents_cache(struct contents *contents);
+
+/* The content of file `ino` (seq 0), or of its version `seq`. Takes a reference. -EIO: no version, or no copy of it. */
+int content_get(struct contents *contents, uint64_t ino, uint64_t seq, struct content **ret_content);
+/* Drops it; the last one writes the extent record down and closes the cache file. */
+void content_put(struct content *content);
+/* A reference to it only if somebody uses it already; NULL else. For getattr: catalog answers what is closed. */
+struct content *content_peek(struct contents *contents, uint64_t ino);
+
+/* Overlays size, mtime and ctime of an open, changed file. */
+void content_overlay(struct content *content, struct cat_inode *attr);
+uint64_t content_size(struct content *content);
+
+/*
+ * Makes [offset, offset + *len) readable in content_fd, fetching what is
+ * absent; clips *len at the end of the file. The range stays until
+ * content_read_done. -EIO, -EINTR, -ETIMEDOUT.
+ */
+int content_read_begin(struct content *content, uint64_t offset, size_t *len, const struct waiter *waiter);
+void content_read_done(struct content *content);
+int content_fd(const struct content *content);
+/* pread through the above, for those who want a buffer. */
+ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset, const struct waiter *waiter);
+
+/* Writes `len` bytes from whoever `fill` gets them (it is called with the cache descriptor, under the lock, and
+ * returns the bytes written or -errno). Returns that. */
+typedef ssize_t (*content_fill_fn)(void *arg, int fd, uint64_t offset, size_t len);
+struct content_write {
+	uint64_t offset; /* CONTENT_APPEND: at the end, whatever it is */
+	size_t len;
+	content_fill_fn fill;
+	void *arg;
+	const struct waiter *waiter; /* freezing a large version waits for its upload */
+};
+#define CONTENT_APPEND UINT64_MAX
+ssize_t content_write(struct content *content, const struct content_write *request);
+int content_truncate(struct content *content, uint64_t size, const struct waiter *waiter);
+/* fallocate(2) modes 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE (with or without KEEP_SIZE). */
+int content_allocate(struct content *content, int mode, uint64_t offset, uint64_t len, const struct waiter *waiter);
+/* SEEK_DATA and SEEK_HOLE: the offset or -ENXIO. Absent ranges count as data. */
+off_t content_seek(struct content *content, uint64_t offset, int whence);
+
+/* utimens of an open file: the next version carries it, and later writes set it anew. */
+void content_set_mtime(struct content *content, int64_t mtime);
+
+/* A file just created, or O_TRUNC'd: it gets a version at close even if nothing is written. */
+int content_mark_new(struct content *content);
+
+/* A writer came or went. The return of content_writer_gone is how many are left. */
+void content_writer_came(struct content *content);
+unsigned content_writer_gone(struct content *content);
+unsigned content_writers(struct content *content);
+
+/* A close() acknowledges: size, mtime and extent are in the journal when it returns. Nothing to do: 0. */
+int content_flush(struct content *content);
+/* fsync=disk: the cache file is on the platter, then the journal. */
+int content_sync_disk(struct content *content);
+
+/* Makes a version of the changes since the last, if any: 0 and its seq, or that of the newest version when there was no
+ * change (0: never had one). Unlinked files make none. */
+int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
+
+/* The upload of version `seq` is in the store as `copy`: one update with job's end; frees what was frozen for it. */
+int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64_t job, const struct cat_copy *copy);
+
+/* The file has no name and no handle: its cache goes. */
+void content_forget(struct contents *contents, uint64_t ino);
+
+/* What an uploader must know of the version's content it holds. */
+struct content_plan {
+	uint64_t size;
+	uint64_t base;	     /* seq, 0: none */
+	uint64_t base_limit; /* below it, absent bytes are in base's copy */
+	struct ranges dirty;
+	struct cat_copy copy; /* of base; key NULL when there is none */
+};
+int content_plan(struct content *content, struct content_plan *ret_plan);
+void content_plan_clear(struct content_plan *plan);
+
+/* At mount, before anything runs: contents of files found CAT_DIRTY become versions (origin close when their close was
+ * acknowledged, else recovered); leftovers of files without a name are dropped. ret_recovered: versions made. */
+int contents_recover(struct contents *contents, uint64_t *ret_recovered);
+
+/* Wakes whoever waits in content_write for an upload. */
+void contents_wake(struct contents *contents);
+
+#endif

@@ -1,0 +1,114 @@
+/* fs.c - what the groups of operations share. Threads: FUSE workers; no state of its own. */
+#include "fs/fs.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+#include "clock.h"
+#include "fs/reconcile.h"
+#include "fs/ship.h"
+#include "fs/writeback.h"
+#include "log.h"
+
+#define LISTING_PATIENCE_NS (30 * NS_PER_SEC)
+
+static bool request_interrupted(void *arg)
+{
+	return fuse_req_interrupted(arg);
+}
+
+struct waiter fs_waiter(fuse_req_t req)
+{
+	return (struct waiter){.interrupted = request_interrupted, .arg = req};
+}
+
+struct cat_actor fs_actor(fuse_req_t req)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+
+	return (struct cat_actor){.uid = ctx->uid, .gid = ctx->gid};
+}
+
+int fs_may_change(const struct fs *fs, fuse_ino_t ino)
+{
+	return versions_is_node(ino) || fs->config->read_only ? -EROFS : 0;
+}
+
+bool fs_is_reserved(fuse_ino_t parent, const char *name)
+{
+	return parent == FUSE_ROOT_ID && strcmp(name, ".varve") == 0;
+}
+
+int fs_getattr(const struct fs *fs, uint64_t ino, struct cat_inode *ret_inode)
+{
+	int err = catalog_getattr(fs->catalog, ino, ret_inode);
+	struct content *content;
+
+	if (err)
+		return err == -ENOENT ? -ESTALE : err;
+	if (!S_ISREG(ret_inode->mode))
+		return 0;
+	content = content_peek(fs->contents, ino);
+	if (content) {
+		content_overlay(content, ret_inode);
+		content_put(content);
+	}
+	return 0;
+}
+
+void fs_stat(const struct cat_inode *inode, struct stat *ret_stat)
+{
+	*ret_stat = (struct stat){
+		.st_ino = inode->ino,
+		.st_mode = inode->mode,
+		.st_nlink = inode->nlink,
+		.st_uid = inode->uid,
+		.st_gid = inode->gid,
+		.st_rdev = makedev(inode->rdev >> 20, inode->rdev & 0xfffff),
+		.st_size = (off_t)inode->size,
+		.st_blksize = 4096,
+		.st_blocks = (blkcnt_t)((inode->size + 511) / 512),
+		.st_atim = clock_to_timespec(inode->atime),
+		.st_mtim = clock_to_timespec(inode->mtime),
+		.st_ctim = clock_to_timespec(inode->ctime),
+	};
+}
+
+int fs_list_known(fuse_req_t req, uint64_t dir)
+{
+	struct fs *fs = fs_of(req);
+	struct call call = {.deadline_ns = clock_monotonic() + LISTING_PATIENCE_NS};
+	struct cat_inode inode;
+	struct err error = {0};
+	int err = catalog_getattr(fs->catalog, dir, &inode);
+
+	if (err)
+		return err == -ENOENT ? -ESTALE : err;
+	if (!S_ISDIR(inode.mode))
+		return -ENOTDIR;
+	if (inode.flags & CAT_LISTED) {
+		reconcile_refresh_soon(fs->reconcile, dir);
+		return 0;
+	}
+	err = reconcile_directory(fs->reconcile, dir, &call, &error);
+	if (err)
+		log_warn("fs", "directory %llu cannot be listed: %s", (unsigned long long)dir, error.message);
+	return err ? (error.kind == ERR_DENIED ? -EACCES : -EIO) : 0;
+}
+
+int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq)
+{
+	struct fs *fs = fs_of(req);
+	struct waiter waiter = fs_waiter(req);
+	struct call call = {.deadline_ns = clock_monotonic() + fs->config->fsync_timeout_ns};
+	struct err error = {0};
+	int err = seq ? writeback_wait(fs->writeback, ino, seq, fs->config->fsync_timeout_ns, &waiter) : 0;
+
+	if (!err && fs->ship && ship_now(fs->ship, &call, &error)) {
+		log_warn("fs", "file %llu is stored, but not what the catalog says of it: %s", (unsigned long long)ino,
+			 error.message);
+		err = -EIO;
+	}
+	return err;
+}

@@ -1,0 +1,1214 @@
+/*
+ * placement.c - uploads, relocations and removals.
+ *
+ * Invariants
+ *  1. A version's copy record is written only after the store said it has the object.
+ *  2. What lies at a key is overwritten or removed only when every version it holds has another copy: by the store's own
+ *     versioning, or, without it, by a copy under `.varve/versions/` made first (preserve) and a conditional write.
+ *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id.
+ *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
+ *
+ * Every step reads the catalog anew, so a job can stop anywhere and run again.
+ * Threads: pool threads; no state but the pointers.
+ */
+#include "fs/placement.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "checksum.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "escape.h"
+#include "fs/content.h"
+#include "fs/killpoint.h"
+#include "fs/lease.h"
+#include "fs/objmeta.h"
+#include "log.h"
+#include "table.h"
+#include "transfer.h"
+
+#define PUT_MAX (UINT64_C(16) << 20)  /* larger goes up in parts */
+#define PART_MIN (UINT64_C(8) << 20)
+#define READ_STEP (256u << 10)
+#define JOB_PATIENCE_NS (120 * NS_PER_SEC) /* plus a second for every MiB */
+#define TREE_BATCH 256
+
+struct placement {
+	struct catalog *catalog;
+	struct transfer *transfer;
+	struct contents *contents;
+	struct lease *lease;
+	char host[64];
+};
+
+int placement_new(const struct placement_options *options, struct placement **ret_placement)
+{
+	struct placement *placement = calloc(1, sizeof(*placement));
+
+	if (!placement)
+		return -ENOMEM;
+	placement->catalog = options->catalog;
+	placement->transfer = options->transfer;
+	placement->contents = options->contents;
+	placement->lease = options->lease;
+	(void)gethostname(placement->host, sizeof(placement->host) - 1); /* without a name the field stays empty */
+	*ret_placement = placement;
+	return 0;
+}
+
+void placement_free(struct placement *placement)
+{
+	free(placement);
+}
+
+void placement_reprobe(struct placement *placement, struct err *err)
+{
+	struct call call = {0};
+
+	if (transfer_probe(placement->transfer, &call, err))
+		log_debug("placement", "cannot ask the store what it can: %s", err->message);
+}
+
+static bool versioned(const struct placement *placement)
+{
+	return transfer_can(placement->transfer, BACKEND_VERSIONS);
+}
+
+static struct call call_for(uint64_t bytes)
+{
+	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS + (int64_t)(bytes >> 20) * NS_PER_SEC};
+}
+
+/* --- keys -------------------------------------------------------------------------------------------------- */
+
+static bool key_fits(const struct placement *placement, const char *key)
+{
+	const struct backend_limits *limits = transfer_limits(placement->transfer);
+	size_t len = strlen(key);
+
+	if (len > limits->max_key)
+		return false;
+	for (const char *at = key; limits->max_component && *at;) {
+		size_t component = strcspn(at, "/");
+
+		if (component > limits->max_component)
+			return false;
+		at += component + (at[component] == '/');
+	}
+	return true;
+}
+
+/* A key the store cannot hold is replaced by one of the file's own, so that no rename fails on a descendant. */
+static int fit_key(const struct placement *placement, const uint8_t *file_id, struct buf *key)
+{
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+
+	if (!buf_failed(key) && key_fits(placement, key->data))
+		return 0;
+	hex_encode(file_id, CAT_FILE_ID_SIZE, hex);
+	buf_reset(key);
+	buf_adds(key, ".varve/long/");
+	buf_adds(key, hex);
+	return buf_failed(key) ? -ENOMEM : 0;
+}
+
+/* --- what the catalog says, read in one view ------------------------------------------------------------------ */
+
+struct link {
+	char *key;
+	struct link *next;
+};
+
+struct facts {
+	const struct placement *placement;
+	const struct cat_job *job;
+	struct cat_inode inode;
+	struct cat_version version; /* the job's, or the current one */
+	bool has_version;
+	struct link *links; /* keys of the live names, oldest first */
+	struct cat_copy copy; /* of the version; key NULL: not stored */
+	struct buf target;
+};
+
+static void facts_clear(struct facts *facts)
+{
+	while (facts->links) {
+		struct link *link = facts->links;
+
+		facts->links = link->next;
+		free(link->key);
+		free(link);
+	}
+	cat_copy_clear(&facts->copy);
+	buf_free(&facts->target);
+}
+
+struct link_walk {
+	struct facts *facts;
+	struct cat_txn *txn;
+	struct link **tail;
+};
+
+static int add_link(void *arg, const struct cat_name *name)
+{
+	struct link_walk *walk = arg;
+	AUTO_BUF key = BUF_INIT;
+	struct link *link;
+	int err = cat_key_of_name(walk->txn, name->parent, name->name, &key);
+
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	if (S_ISDIR(walk->facts->inode.mode))
+		buf_addc(&key, '/');
+	err = fit_key(walk->facts->placement, walk->facts->inode.file_id, &key);
+	link = err ? NULL : calloc(1, sizeof(*link));
+	if (!link)
+		return -ENOMEM;
+	link->key = buf_detach(&key);
+	*walk->tail = link;
+	walk->tail = &link->next;
+	return link->key ? 0 : -ENOMEM;
+}
+
+static int read_facts(struct cat_txn *txn, void *arg)
+{
+	struct facts *facts = arg;
+	struct link_walk walk = {.facts = facts, .txn = txn, .tail = &facts->links};
+	uint64_t seq;
+	int err = cat_inode_get(txn, facts->job->ino, &facts->inode);
+
+	if (err)
+		return err;
+	seq = facts->job->type == CAT_JOB_UPLOAD ? facts->job->version : facts->inode.version;
+	if (seq) {
+		err = cat_version_get(txn, facts->inode.ino, seq, &facts->version);
+		if (err)
+			return err;
+		facts->has_version = true;
+		err = cat_copy_get(txn, facts->inode.ino, seq, &facts->copy);
+		if (err && err != -ENOENT)
+			return err;
+	}
+	if (S_ISLNK(facts->inode.mode)) {
+		err = cat_symlink_get(txn, facts->inode.ino, &facts->target);
+		if (err)
+			return err;
+	}
+	if (!facts->inode.nlink || facts->inode.ino == CAT_ROOT_INO)
+		return 0;
+	return cat_link_each(txn, facts->inode.ino, add_link, &walk);
+}
+
+static int facts_of(struct placement *placement, const struct cat_job *job, struct facts *ret_facts)
+{
+	int err;
+
+	*ret_facts = (struct facts){.placement = placement, .job = job};
+	buf_init(&ret_facts->target);
+	err = catalog_view(placement->catalog, read_facts, ret_facts);
+	if (err)
+		facts_clear(ret_facts);
+	return err;
+}
+
+static bool has_link(const struct facts *facts, const char *key)
+{
+	for (const struct link *link = facts->links; link; link = link->next)
+		if (strcmp(link->key, key) == 0)
+			return true;
+	return false;
+}
+
+struct key_get {
+	const char *key;
+	struct cat_key record;
+};
+
+static int get_key(struct cat_txn *txn, void *arg)
+{
+	struct key_get *get = arg;
+
+	return cat_key_get(txn, 0, get->key, &get->record);
+}
+
+/* --- metadata --------------------------------------------------------------------------------------------------- */
+
+static int meta_of(const struct placement *placement, const struct facts *facts, struct meta *ret_meta)
+{
+	const struct cat_inode *inode = &facts->inode;
+	const struct cat_version *version = &facts->version;
+	struct objmeta meta = {
+		.has = OBJMETA_MODE | OBJMETA_UID | OBJMETA_GID | OBJMETA_MTIME | OBJMETA_FILE_ID | OBJMETA_EPOCH,
+		.mode = inode->mode,
+		.uid = inode->uid,
+		.gid = inode->gid,
+		/* cp, tar and rsync set the time right after the close that made the version. */
+		.mtime = facts->has_version && version->seq != inode->version ? version->mtime : inode->mtime,
+		.epoch = placement->lease ? lease_epoch(placement->lease) : 0,
+	};
+
+	memcpy(meta.file_id, inode->file_id, sizeof(meta.file_id));
+	if (facts->has_version) {
+		meta.has |= OBJMETA_SEQ | OBJMETA_COMMIT | OBJMETA_ORIGIN | OBJMETA_AUTHOR | OBJMETA_HOST;
+		meta.seq = version->seq;
+		meta.commit_ns = version->commit_ns;
+		meta.origin = version->origin;
+		meta.author = version->author;
+		memcpy(meta.host, version->host[0] ? version->host : placement->host, sizeof(meta.host));
+	} else {
+		meta.has |= OBJMETA_SEQ;
+		meta.seq = facts->job->seq;
+	}
+	if (facts->has_version && (version->flags & CAT_HAS_CRC32C)) {
+		meta.has |= OBJMETA_CRC32C;
+		meta.crc32c = version->crc32c;
+	}
+	return objmeta_encode(&meta, ret_meta);
+}
+
+/* --- preserving what would be lost --------------------------------------------------------------------------------- */
+
+/* The current object of a key is copied to `to`, pinned, its metadata kept. */
+static int copy_aside(struct placement *placement, const struct object_info *info, const char *to,
+		      struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(info->size);
+	struct copy_request request = {
+		.source = {.key = info->key, .native_id = info->native_id, .etag = info->native_id ? NULL : info->etag},
+		.key = to,
+		.meta = &info->meta,
+		.storage_class = info->storage_class,
+	};
+	struct transfer_part part = {.size = info->size, .copy_from = request.source};
+	struct put_request put = {.key = to, .size = info->size, .meta = &info->meta, .storage_class = info->storage_class};
+
+	if (info->size <= transfer_limits(placement->transfer)->max_copy)
+		return transfer_copy(placement->transfer, &call, &request, ret_info, err);
+	return transfer_upload(placement->transfer, &call, &put, &part, 1, ret_info, err);
+}
+
+static int add_copy(struct cat_txn *txn, void *arg)
+{
+	return cat_copy_add(txn, arg);
+}
+
+static int copy_recorded(struct placement *placement, const struct cat_key *of, const struct object_info *info)
+{
+	struct cat_copy copy = {
+		.ino = of->ino,
+		.seq = of->seq,
+		.state = CAT_STORED,
+		.stored_ns = clock_wall(),
+		.key = info->key,
+		.native_id = info->native_id,
+		.etag = info->etag,
+		.storage_class = info->storage_class,
+	};
+
+	return catalog_update(placement->catalog, add_copy, &copy);
+}
+
+struct sole {
+	const char *key;
+	const struct cat_key *record;
+	struct cat_inode inode;
+	bool is_sole;
+};
+
+static int is_sole_copy(struct cat_txn *txn, void *arg)
+{
+	struct sole *sole = arg;
+	struct cat_copy copy;
+	int err = cat_inode_get(txn, sole->record->ino, &sole->inode);
+
+	if (!err)
+		err = cat_copy_get(txn, sole->record->ino, sole->record->seq, &copy);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	sole->is_sole = strcmp(copy.key, sole->key) == 0;
+	cat_copy_clear(&copy);
+	return 0;
+}
+
+/* Where what we did not make is kept before we write over it. */
+static void external_key(const struct object_info *info, struct buf *ret_key)
+{
+	uint8_t digest[SHA256_SIZE];
+	char hex[SHA256_HEX_SIZE];
+
+	sha256_of(info->key, strlen(info->key), digest);
+	hex_encode(digest, 16, hex);
+	buf_addf(ret_key, ".varve/versions/external/%s/", hex);
+	sha256_of(info->etag ? info->etag : "", info->etag ? strlen(info->etag) : 0, digest);
+	hex_encode(digest, 8, hex);
+	buf_adds(ret_key, hex);
+}
+
+static void own_key(const struct cat_inode *inode, uint64_t seq, struct buf *ret_key)
+{
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+
+	hex_encode(inode->file_id, CAT_FILE_ID_SIZE, hex);
+	buf_addf(ret_key, ".varve/versions/%s/%016" PRIx64, hex, seq);
+}
+
+/* What is at the key now, if anything: 0 with key NULL when it is free. */
+static int head_current(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(0);
+	struct object_ref ref = {.key = key};
+	int result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
+
+	if (result && err->kind == ERR_NOT_FOUND) {
+		*ret_info = (struct object_info){0};
+		*err = (struct err){0};
+		return 0;
+	}
+	return result;
+}
+
+/* The object at `key` as the store shows it gets another copy, unless it has one. */
+static int preserve_object(struct placement *placement, struct object_info *info, struct err *err)
+{
+	struct key_get get = {.key = info->key};
+	struct sole sole = {.key = info->key, .record = &get.record};
+	struct object_info kept = {0};
+	AUTO_BUF to = BUF_INIT;
+	bool known = catalog_view(placement->catalog, get_key, &get) == 0;
+	bool ours = known && get.record.etag && info->etag && strcmp(get.record.etag, info->etag) == 0;
+	int result = 0;
+
+	if (ours && get.record.kind != CAT_KEY_DATA)
+		goto out; /* markers, links and directories are made anew from the catalog */
+	if (ours) {
+		result = catalog_view(placement->catalog, is_sole_copy, &sole);
+		if (result || !sole.is_sole)
+			goto out;
+		own_key(&sole.inode, get.record.seq, &to);
+	} else {
+		external_key(info, &to);
+	}
+	result = buf_failed(&to) ? -ENOMEM : copy_aside(placement, info, to.data, &kept, err);
+	if (!result && ours)
+		result = copy_recorded(placement, &get.record, &kept);
+	if (!result && !ours)
+		log_info("placement", "an object made by others at %s is kept as %s", info->key, to.data);
+out:
+	object_info_clear(&kept);
+	if (known)
+		cat_key_clear(&get.record);
+	return result;
+}
+
+/*
+ * Before the object of `key` is overwritten or removed on a store without versions. Says on which condition the key may
+ * be written: the etag that was preserved (malloc'd), or that it be free.
+ */
+static int preserve(struct placement *placement, const char *key, struct put_condition *ret_condition, char **ret_etag,
+		    struct err *err)
+{
+	struct object_info info = {0};
+	int result;
+
+	if (versioned(placement))
+		return 0;
+	result = head_current(placement, key, &info, err);
+	if (!result && info.key)
+		result = preserve_object(placement, &info, err);
+	if (!result && info.key && transfer_can(placement->transfer, BACKEND_IF_MATCH)) {
+		*ret_etag = info.etag;
+		info.etag = NULL;
+		ret_condition->if_match = *ret_etag;
+	}
+	if (!result && !info.key && transfer_can(placement->transfer, BACKEND_IF_NONE_MATCH))
+		ret_condition->if_none_match = true;
+	object_info_clear(&info);
+	return result;
+}
+
+/* --- upload ------------------------------------------------------------------------------------------------------------ */
+
+static int read_content(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	ssize_t n = content_pread(arg, ret_bytes, len, offset, NULL);
+
+	return n < 0 ? (int)n : (size_t)n == len ? 0 : -EIO;
+}
+
+static int crc_of(struct content *content, uint64_t size, uint32_t *ret_crc)
+{
+	AUTO_FREE char *bytes = malloc(READ_STEP);
+	uint32_t crc = 0;
+
+	if (!bytes)
+		return -ENOMEM;
+	for (uint64_t at = 0; at < size;) {
+		size_t len = size - at < READ_STEP ? (size_t)(size - at) : READ_STEP;
+		int err = read_content(content, bytes, len, at);
+
+		if (err)
+			return err;
+		crc = crc32c_update(crc, bytes, len);
+		at += len;
+	}
+	*ret_crc = crc;
+	return 0;
+}
+
+/* Part sizes grow with the object, so that the largest one fits the number of parts. */
+static uint64_t part_size_of(const struct backend_limits *limits, uint64_t size)
+{
+	uint64_t part = limits->min_part > PART_MIN ? limits->min_part : PART_MIN;
+	unsigned parts = limits->max_parts ? limits->max_parts : 10000;
+
+	while (size / part >= parts)
+		part *= 2;
+	return part;
+}
+
+struct parts {
+	struct transfer_part *cells;
+	size_t count;
+};
+
+/* Clean stretches are copied from the base on the store's side, the rest is sent. */
+static int plan_parts(const struct placement *placement, const struct content_plan *plan, struct parts *ret_parts)
+{
+	const struct backend_limits *limits = transfer_limits(placement->transfer);
+	uint64_t step = part_size_of(limits, plan->size), at = 0;
+	bool can_copy = plan->copy.key && transfer_can(placement->transfer, BACKEND_PART_COPY);
+	struct parts parts = {.cells = calloc(plan->size / step + 1, sizeof(struct transfer_part))};
+
+	if (!parts.cells)
+		return -ENOMEM;
+	while (at < plan->size) {
+		uint64_t len = plan->size - at < step ? plan->size - at : step;
+		bool clean = can_copy && at + len <= plan->base_limit && !ranges_intersects(&plan->dirty, at, at + len);
+		struct transfer_part *last = parts.count ? &parts.cells[parts.count - 1] : NULL;
+
+		if (clean && last && last->copy_from.key && last->size + len <= limits->max_part) {
+			last->size += len;
+		} else {
+			parts.cells[parts.count] = (struct transfer_part){.offset = at, .size = len, .copy_offset = at};
+			if (clean)
+				parts.cells[parts.count].copy_from = (struct object_ref){
+					.key = plan->copy.key,
+					.native_id = plan->copy.native_id,
+					.etag = plan->copy.etag,
+				};
+			parts.count++;
+		}
+		at += len;
+	}
+	*ret_parts = parts;
+	return 0;
+}
+
+static int send_parts(struct placement *placement, struct content *content, const struct put_request *request,
+		      struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(request->size);
+	struct content_plan plan;
+	struct parts parts = {0};
+	int result = content_plan(content, &plan);
+
+	if (result)
+		return result;
+	result = plan_parts(placement, &plan, &parts);
+	if (!result)
+		result = transfer_upload(placement->transfer, &call, request, parts.cells, parts.count, ret_info, err);
+	free(parts.cells);
+	content_plan_clear(&plan);
+	return result;
+}
+
+static int send(struct placement *placement, struct content *content, struct put_request *request,
+		struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(request->size);
+	int result = 0;
+
+	if (request->size > transfer_limits(placement->transfer)->max_object)
+		return err_set(err, ERR_TOO_LARGE, "%s: %" PRIu64 " bytes are more than the store takes in one object",
+			       request->key, request->size);
+	if (request->size > PUT_MAX && transfer_can(placement->transfer, BACKEND_MULTIPART))
+		return send_parts(placement, content, request, ret_info, err);
+	if (!request->has_crc32c) {
+		result = crc_of(content, request->size, &request->crc32c);
+		request->has_crc32c = result == 0;
+	}
+	return result ? result : transfer_put(placement->transfer, &call, request, ret_info, err);
+}
+
+static int upload_to(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
+		     struct err *err)
+{
+	struct content *content = NULL;
+	struct meta meta = {0};
+	AUTO_FREE char *etag = NULL;
+	struct put_request request = {
+		.key = key,
+		.source = read_content,
+		.size = facts->version.size,
+		.meta = &meta,
+		.content_type = objmeta_content_type(facts->inode.mode),
+		.crc32c = facts->version.crc32c,
+		.has_crc32c = facts->version.flags & CAT_HAS_CRC32C,
+	};
+	int result = content_get(placement->contents, facts->inode.ino, facts->version.seq, &content);
+
+	if (result)
+		return err_from_errno(err, -result, "the cached content of %s", key);
+	request.source_arg = content;
+	result = meta_of(placement, facts, &meta);
+	if (!result)
+		result = preserve(placement, key, &request.condition, &etag, err);
+	killpoint("upload-started");
+	if (!result)
+		result = send(placement, content, &request, ret_info, err);
+	meta_clear(&meta);
+	content_put(content);
+	return result;
+}
+
+/* The key an unlinked file's last version goes to: the one its name was at. */
+struct left_key {
+	uint64_t ino;
+	char *key;
+};
+
+static int find_left(void *arg, struct cat_job *job)
+{
+	struct left_key *left = arg;
+
+	if (job->type != CAT_JOB_PLACE || job->ino != left->ino || !job->key)
+		return 0;
+	left->key = job->key;
+	job->key = NULL;
+	return 1;
+}
+
+static int upload_key(struct placement *placement, const struct facts *facts, const struct cat_job *job, char **ret_key)
+{
+	struct left_key left = {.ino = job->ino};
+	AUTO_BUF key = BUF_INIT;
+	int err;
+
+	if (facts->links) {
+		*ret_key = strdup(facts->links->key);
+		return *ret_key ? 0 : -ENOMEM;
+	}
+	err = catalog_jobs(placement->catalog, job->seq, 0, find_left, &left);
+	if (err < 0)
+		return err;
+	if (left.key)
+		buf_adds(&key, left.key);
+	free(left.key);
+	if (!key.len) /* it has no name any more and nobody says where it was: history still finds it by its copy */
+		own_key(&facts->inode, facts->version.seq, &key);
+	err = fit_key(placement, facts->inode.file_id, &key);
+	*ret_key = err ? NULL : buf_detach(&key);
+	return *ret_key ? 0 : -ENOMEM;
+}
+
+/* Did an attempt that we know nothing more of reach the store? */
+static int find_sent(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
+		     struct err *err)
+{
+	struct call call = call_for(0);
+	struct meta meta = {0};
+	int result = meta_of(placement, facts, &meta);
+	const char *mark = result ? NULL : meta_get(&meta, TRANSFER_UPLOAD_META);
+
+	if (!result)
+		result = mark ? transfer_find_upload(placement->transfer, &call, key, mark, ret_info, err) : -ENOENT;
+	if (result && err->kind == ERR_NOT_FOUND) {
+		*err = (struct err){0};
+		result = -ENOENT;
+	}
+	meta_clear(&meta);
+	return result;
+}
+
+static int record_stored(struct placement *placement, const struct facts *facts, uint64_t job, const char *key,
+			 const struct object_info *info)
+{
+	struct cat_copy copy = {
+		.ino = facts->inode.ino,
+		.seq = facts->version.seq,
+		.state = CAT_STORED,
+		.stored_ns = clock_wall(),
+		.key = (char *)key, /* borrowed: the catalog copies */
+		.native_id = info->native_id,
+		.etag = info->etag,
+		.storage_class = info->storage_class,
+	};
+
+	return content_stored(placement->contents, copy.ino, copy.seq, job, &copy);
+}
+
+/* From here on a restart must look whether it was sent, and where. */
+static int note_sending(struct placement *placement, struct cat_job *job, const char *key)
+{
+	char *copy = strdup(key);
+
+	if (!copy)
+		return -ENOMEM;
+	free(job->key);
+	job->key = copy;
+	job->stage = 1;
+	return catalog_job_update(placement->catalog, job);
+}
+
+static int run_upload(struct placement *placement, struct cat_job *job, enum placement_history history, struct err *err)
+{
+	struct facts facts;
+	struct object_info info = {0};
+	AUTO_FREE char *key = NULL;
+	int result = facts_of(placement, job, &facts);
+
+	if (result)
+		return result;
+	if (!facts.has_version || facts.version.state == CAT_STORED || facts.version.state == CAT_EXPIRED) {
+		result = catalog_job_done(placement->catalog, job->seq);
+		goto out;
+	}
+	result = -ENOENT;
+	if (history == PLACEMENT_AGAIN && job->stage && job->key) {
+		key = strdup(job->key);
+		result = key ? find_sent(placement, &facts, key, &info, err) : -ENOMEM;
+	}
+	if (result == -ENOENT) {
+		free(key);
+		key = NULL;
+		result = upload_key(placement, &facts, job, &key);
+		if (!result)
+			result = note_sending(placement, job, key);
+		if (!result)
+			result = upload_to(placement, &facts, key, &info, err);
+	}
+	killpoint("upload-sent");
+	if (!result)
+		result = record_stored(placement, &facts, job->seq, key, &info);
+	if (!result)
+		killpoint("journal-retired");
+out:
+	object_info_clear(&info);
+	facts_clear(&facts);
+	return result;
+}
+
+/* --- place --------------------------------------------------------------------------------------------------------------- */
+
+struct placed {
+	struct cat_copy *copy; /* NULL: kinds without versions */
+	const char *key;
+	struct cat_key record;
+};
+
+static int record_placed(struct cat_txn *txn, void *arg)
+{
+	const struct placed *placed = arg;
+	int err = placed->copy ? cat_copy_add(txn, placed->copy) : 0;
+
+	return err ? err : cat_key_put(txn, placed->key, &placed->record);
+}
+
+/* Is the key's record already of this inode, this kind and this version? */
+static bool at_key(struct placement *placement, const char *key, enum cat_key_kind kind, uint64_t ino, uint64_t seq)
+{
+	struct key_get get = {.key = key};
+	bool there;
+
+	if (catalog_view(placement->catalog, get_key, &get))
+		return false;
+	there = get.record.kind == kind && get.record.ino == ino && get.record.seq == seq;
+	cat_key_clear(&get.record);
+	return there;
+}
+
+/* A small object without versions: directory, symlink, special file or link marker. */
+struct small {
+	const char *key;
+	enum cat_key_kind kind;
+	const void *body;
+	size_t len;
+};
+
+static int read_small(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	const struct small *small = arg;
+
+	if (offset + len > small->len)
+		return -EIO;
+	memcpy(ret_bytes, (const char *)small->body + offset, len);
+	return 0;
+}
+
+static int link_meta(const struct facts *facts, struct meta *meta)
+{
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+
+	hex_encode(facts->inode.file_id, CAT_FILE_ID_SIZE, hex);
+	return meta_set(meta, "varve-link", hex);
+}
+
+static int put_small(struct placement *placement, const struct facts *facts, const struct small *small, struct err *err)
+{
+	struct call call = call_for(0);
+	struct object_info info = {0};
+	struct meta meta = {0};
+	AUTO_FREE char *etag = NULL;
+	struct placed placed = {.key = small->key, .record = {.kind = small->kind, .ino = facts->inode.ino}};
+	struct put_request request = {
+		.key = small->key,
+		.source = read_small,
+		.source_arg = (void *)small, /* only read */
+		.size = small->len,
+		.meta = &meta,
+		.content_type = objmeta_content_type(facts->inode.mode),
+		.crc32c = crc32c_update(0, small->body, small->len),
+		.has_crc32c = true,
+	};
+	int result;
+
+	if (at_key(placement, small->key, small->kind, facts->inode.ino, 0))
+		return 0;
+	result = meta_of(placement, facts, &meta);
+	if (!result && small->kind == CAT_KEY_LINK)
+		result = link_meta(facts, &meta);
+	if (!result)
+		result = preserve(placement, small->key, &request.condition, &etag, err);
+	if (!result)
+		result = transfer_put(placement->transfer, &call, &request, &info, err);
+	if (!result) {
+		placed.record.native_id = info.native_id;
+		placed.record.etag = info.etag;
+		result = catalog_update(placement->catalog, record_placed, &placed);
+	}
+	object_info_clear(&info);
+	meta_clear(&meta);
+	return result;
+}
+
+/* The copy is there, whole, and ours. */
+static int verify_copy(struct placement *placement, const struct facts *facts, const struct object_info *made,
+		       const char *key, struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(0);
+	struct object_ref ref = {.key = key, .native_id = made->native_id};
+	int result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
+
+	if (result)
+		return result;
+	if (ret_info->size != facts->version.size) {
+		object_info_clear(ret_info);
+		*ret_info = (struct object_info){0};
+		return err_set(err, ERR_CORRUPT, "the copy at %s has %" PRIu64 " bytes instead of %" PRIu64, key,
+			       made->size, facts->version.size);
+	}
+	return 0;
+}
+
+static int copy_to(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
+		   struct err *err)
+{
+	struct call call = call_for(facts->version.size);
+	struct meta meta = {0};
+	AUTO_FREE char *etag = NULL;
+	struct copy_request request = {
+		.source = {.key = facts->copy.key, .native_id = facts->copy.native_id,
+			   .etag = facts->copy.native_id ? NULL : facts->copy.etag},
+		.key = key,
+		.meta = &meta,
+		.content_type = objmeta_content_type(facts->inode.mode),
+		.storage_class = facts->copy.storage_class,
+	};
+	int result = meta_of(placement, facts, &meta);
+
+	if (!result)
+		result = preserve(placement, key, &request.condition, &etag, err);
+	if (!result && transfer_can(placement->transfer, BACKEND_COPY) &&
+	    facts->version.size <= transfer_limits(placement->transfer)->max_copy) {
+		result = transfer_copy(placement->transfer, &call, &request, ret_info, err);
+	} else if (!result) { /* in parts, or through this machine where the store cannot copy */
+		struct content *content = NULL;
+
+		result = content_get(placement->contents, facts->inode.ino, 0, &content);
+		if (!result) {
+			struct put_request put = {.key = key,
+						  .source = read_content,
+						  .source_arg = content,
+						  .size = facts->version.size,
+						  .meta = &meta,
+						  .condition = request.condition};
+
+			result = send(placement, content, &put, ret_info, err);
+			content_put(content);
+		}
+	}
+	meta_clear(&meta);
+	return result;
+}
+
+static int relocate(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
+{
+	struct object_info made = {0}, seen = {0};
+	struct cat_copy copy = {.ino = facts->inode.ino,
+				.seq = facts->version.seq,
+				.state = CAT_STORED,
+				.key = (char *)key, /* borrowed: the catalog copies */
+				.storage_class = facts->copy.storage_class};
+	struct placed placed = {.copy = &copy, .key = key};
+	int result = copy_to(placement, facts, key, &made, err);
+
+	killpoint("relocation-copied");
+	if (!result)
+		result = verify_copy(placement, facts, &made, key, &seen, err);
+	if (!result) {
+		copy.stored_ns = clock_wall();
+		copy.native_id = made.native_id ? made.native_id : seen.native_id;
+		copy.etag = seen.etag;
+		placed.record = (struct cat_key){.kind = CAT_KEY_DATA,
+						 .ino = copy.ino,
+						 .seq = copy.seq,
+						 .native_id = copy.native_id,
+						 .etag = copy.etag};
+		result = catalog_update(placement->catalog, record_placed, &placed);
+	}
+	killpoint("relocation-recorded");
+	object_info_clear(&made);
+	object_info_clear(&seen);
+	return result;
+}
+
+static int place_file(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	int result = 0;
+
+	/* What is not stored yet is placed by its own upload. */
+	if (!facts->links || !facts->has_version || facts->version.state != CAT_STORED || !facts->copy.key)
+		return 0;
+	if (strcmp(facts->copy.key, facts->links->key) != 0)
+		result = relocate(placement, facts, facts->links->key, err);
+	for (const struct link *link = facts->links->next; link && !result; link = link->next) {
+		struct small marker = {.key = link->key, .kind = CAT_KEY_LINK, .body = ""};
+
+		result = put_small(placement, facts, &marker, err);
+	}
+	return result;
+}
+
+static int place_special(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	bool symlink = S_ISLNK(facts->inode.mode);
+	int result = 0;
+
+	for (const struct link *link = facts->links; link && !result; link = link->next) {
+		struct small small = {
+			.key = link->key,
+			.kind = link != facts->links ? CAT_KEY_LINK : symlink ? CAT_KEY_SYMLINK : CAT_KEY_SPECIAL,
+			.body = facts->target.data,
+			.len = symlink && link == facts->links ? facts->target.len : 0,
+		};
+
+		result = put_small(placement, facts, &small, err);
+	}
+	return result;
+}
+
+static int stop_at_first(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	(void)arg;
+	(void)name;
+	(void)inode;
+	return 1;
+}
+
+/* A directory needs an object only while nothing else in the store tells of it. */
+static int place_directory(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	struct cat_readdir first = {.parent = facts->inode.ino, .max = 1};
+	struct small marker = {.kind = CAT_KEY_DIRECTORY, .body = ""};
+
+	if (!facts->links)
+		return 0;
+	if (!(facts->inode.flags & CAT_OWN_ATTRS) && catalog_readdir(placement->catalog, &first, stop_at_first, NULL) == 1)
+		return 0;
+	marker.key = facts->links->key;
+	return put_small(placement, facts, &marker, err);
+}
+
+/* --- removing what no live name owns ---------------------------------------------------------------------------------------- */
+
+struct removed {
+	const char *key;
+	const struct cat_key *record;
+	bool copy_gone;
+};
+
+static int record_removed(struct cat_txn *txn, void *arg)
+{
+	const struct removed *removed = arg;
+	int err = 0;
+
+	if (removed->copy_gone && removed->record->kind == CAT_KEY_DATA)
+		err = cat_copy_drop(txn, removed->record->ino, removed->record->seq, removed->key,
+				    removed->record->native_id);
+	return err && err != -ENOENT ? err : cat_key_delete(txn, 0, removed->key);
+}
+
+static bool same_text(const char *a, const char *b)
+{
+	return a && b && strcmp(a, b) == 0;
+}
+
+/* Does the store still hold at the key what our record says? */
+static bool still_ours(const struct cat_key *record, const struct object_info *info)
+{
+	if (record->native_id && info->native_id)
+		return same_text(record->native_id, info->native_id);
+	return same_text(record->etag, info->etag);
+}
+
+static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+{
+	struct call call = call_for(0);
+	struct object_info info = {0};
+	struct object_ref ref = {.key = key};
+	struct removed removed = {.key = key, .record = record, .copy_gone = !versioned(placement)};
+	int result = head_current(placement, key, &info, err);
+
+	if (!result && info.key && !still_ours(record, &info)) {
+		log_info("placement", "%s was changed by others and is left as it is", key);
+		removed.copy_gone = false;
+		goto record;
+	}
+	if (!result && info.key && !versioned(placement))
+		result = preserve_object(placement, &info, err);
+	if (!result && info.key) {
+		if (transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH))
+			ref.etag = info.etag;
+		result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
+		killpoint("key-removed");
+	}
+record:
+	if (!result)
+		result = catalog_update(placement->catalog, record_removed, &removed);
+	object_info_clear(&info);
+	return result;
+}
+
+static int clear_key(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
+{
+	struct key_get get = {.key = key};
+	int result = catalog_view(placement->catalog, get_key, &get);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	/* Somebody else lives there by now, or we again. */
+	if (get.record.ino == facts->inode.ino && !has_link(facts, key))
+		result = remove_recorded(placement, key, &get.record, err);
+	cat_key_clear(&get.record);
+	return result;
+}
+
+static int clear_left(struct placement *placement, const struct facts *facts, const char *left, struct err *err)
+{
+	AUTO_BUF key = BUF_INIT;
+	int result;
+
+	buf_adds(&key, left);
+	if (S_ISDIR(facts->inode.mode) && key.len && key.data[key.len - 1] != '/')
+		buf_addc(&key, '/');
+	result = fit_key(placement, facts->inode.file_id, &key);
+	return result ? result : clear_key(placement, facts, key.data, err);
+}
+
+static int run_place(struct placement *placement, struct cat_job *job, struct err *err)
+{
+	struct facts facts;
+	int result = facts_of(placement, job, &facts);
+
+	if (result)
+		return result;
+	if (S_ISREG(facts.inode.mode))
+		result = place_file(placement, &facts, err);
+	else if (S_ISDIR(facts.inode.mode))
+		result = place_directory(placement, &facts, err);
+	else
+		result = place_special(placement, &facts, err);
+	if (!result && job->key)
+		result = clear_left(placement, &facts, job->key, err);
+	if (!result)
+		result = catalog_job_done(placement->catalog, job->seq);
+	facts_clear(&facts);
+	return result;
+}
+
+/* --- tree ----------------------------------------------------------------------------------------------------------------------- */
+
+/* One directory of a renamed tree: its entries, and the key it was at. */
+struct tree_dir {
+	uint64_t ino;
+	char *left;
+	struct tree_dir *next;
+};
+
+struct tree_walk {
+	struct placement *placement;
+	struct tree_dir *todo;
+	struct tree_dir *at; /* being read */
+	struct cat_job jobs[TREE_BATCH];
+	size_t count;
+	uint64_t last; /* cookie */
+	int err;
+};
+
+static int tree_entry(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	struct tree_walk *walk = arg;
+	struct tree_dir *below;
+	AUTO_BUF key = BUF_INIT;
+
+	(void)inode;
+	buf_adds(&key, walk->at->left);
+	buf_addc(&key, '/');
+	/* Only what a listing could not tell keeps its key to itself, and such names are cleared by their records. */
+	if (escape_decode(name->name, strlen(name->name), &key))
+		buf_adds(&key, name->name);
+	if (buf_failed(&key))
+		return -ENOMEM;
+	walk->last = name->cookie;
+	walk->jobs[walk->count++] = (struct cat_job){.type = CAT_JOB_PLACE, .ino = name->ino, .key = strdup(key.data)};
+	if (!walk->jobs[walk->count - 1].key)
+		return -ENOMEM;
+	if (!S_ISDIR(name->type))
+		return 0;
+	below = calloc(1, sizeof(*below));
+	if (!below)
+		return -ENOMEM;
+	below->ino = name->ino;
+	below->left = buf_detach(&key);
+	below->next = walk->todo;
+	walk->todo = below;
+	return below->left ? 0 : -ENOMEM;
+}
+
+static int put_jobs(struct cat_txn *txn, void *arg)
+{
+	struct tree_walk *walk = arg;
+	int err = 0;
+
+	for (size_t i = 0; i < walk->count && !err; i++) {
+		walk->jobs[i].seq = 0;
+		err = cat_job_put(txn, &walk->jobs[i]);
+	}
+	return err;
+}
+
+static void batch_clear(struct tree_walk *walk)
+{
+	for (size_t i = 0; i < walk->count; i++)
+		free(walk->jobs[i].key);
+	walk->count = 0;
+}
+
+static int walk_dir(struct tree_walk *walk)
+{
+	struct cat_readdir request = {.parent = walk->at->ino, .max = TREE_BATCH};
+	int err;
+
+	do {
+		request.after = walk->last;
+		err = catalog_readdir(walk->placement->catalog, &request, tree_entry, walk);
+		if (!err && walk->count)
+			err = catalog_update(walk->placement->catalog, put_jobs, walk);
+		if (!walk->count)
+			break;
+		batch_clear(walk);
+	} while (!err);
+	batch_clear(walk);
+	return err;
+}
+
+/* Running it again makes some PLACE jobs twice, which does no harm. */
+static int run_tree(struct placement *placement, struct cat_job *job, struct err *err)
+{
+	struct tree_walk walk = {.placement = placement};
+	struct cat_job own = {.type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key};
+	int result = 0;
+
+	walk.todo = calloc(1, sizeof(*walk.todo));
+	if (!walk.todo)
+		return -ENOMEM;
+	walk.todo->ino = job->ino;
+	walk.todo->left = strdup(job->key ? job->key : "");
+	while (walk.todo && !result) {
+		struct tree_dir *dir = walk.todo;
+
+		walk.todo = dir->next;
+		walk.at = dir;
+		walk.last = 0;
+		result = dir->left ? walk_dir(&walk) : -ENOMEM;
+		free(dir->left);
+		free(dir);
+	}
+	while (walk.todo) {
+		struct tree_dir *dir = walk.todo;
+
+		walk.todo = dir->next;
+		free(dir->left);
+		free(dir);
+	}
+	if (!result) /* the directory itself: its marker moves */
+		result = run_place(placement, &(struct cat_job){.seq = job->seq, .type = own.type, .ino = own.ino, .key = own.key},
+				   err);
+	return result;
+}
+
+int placement_run(struct placement *placement, struct cat_job *job, enum placement_history history, struct err *err)
+{
+	int result = placement->lease ? lease_check(placement->lease, err) : 0;
+
+	if (result)
+		return result;
+	switch (job->type) {
+	case CAT_JOB_UPLOAD:
+		result = run_upload(placement, job, history, err);
+		break;
+	case CAT_JOB_PLACE:
+		result = run_place(placement, job, err);
+		break;
+	case CAT_JOB_TREE:
+		result = run_tree(placement, job, err);
+		break;
+	}
+	if (result == -ENOENT && !err->kind) {
+		/* Its inode is not in the catalog: nothing can be right or wrong about it any more. */
+		log_warn("placement", "journal entry %" PRIu64 " names file %" PRIu64 ", which does not exist", job->seq, job->ino);
+		result = catalog_job_done(placement->catalog, job->seq);
+	}
+	return result;
+}
+
+void placement_claims(struct placement *placement, const struct cat_job *job, struct placement_claims *ret_claims)
+{
+	struct placement_claims claims = {.hashes = {hash_u64(job->ino) | 1}, .count = 1};
+	struct facts facts;
+
+	if (job->key)
+		claims.hashes[claims.count++] = hash_bytes(job->key, strlen(job->key)) | 1;
+	if (job->type != CAT_JOB_TREE && facts_of(placement, job, &facts) == 0) {
+		if (facts.links)
+			claims.hashes[claims.count++] = hash_bytes(facts.links->key, strlen(facts.links->key)) | 1;
+		facts_clear(&facts);
+	}
+	*ret_claims = claims;
+}

@@ -1,0 +1,45 @@
+/*
+ * placement.h - what one job does to the store.
+ *
+ * Each function brings the store to what the catalog says now, whatever it
+ * found, and ends in the one catalog update that makes the job done. Running
+ * one again, after a crash at any point, does no harm.
+ * Thread-safe; writeback.c sees to it that jobs on one inode or key run one
+ * at a time, in order of commit.
+ */
+#ifndef VARVE_FS_PLACEMENT_H
+#define VARVE_FS_PLACEMENT_H
+
+#include "catalog.h"
+#include "err.h"
+
+struct contents;
+struct lease;
+struct placement;
+struct transfer;
+
+struct placement_options {
+	struct catalog *catalog;
+	struct transfer *transfer;
+	struct contents *contents;
+	struct lease *lease;
+};
+int placement_new(const struct placement_options *options, struct placement **ret_placement);
+void placement_free(struct placement *placement);
+
+/* The job may be deleted when this returns 0. `recovered`: an earlier process may have sent it already. */
+enum placement_history { PLACEMENT_FIRST, PLACEMENT_AGAIN };
+int placement_run(struct placement *placement, struct cat_job *job, enum placement_history history, struct err *err);
+
+/* Hashes of what the job touches: the inode and the keys it reads, writes or removes. */
+#define PLACEMENT_CLAIMS 3
+struct placement_claims {
+	uint64_t hashes[PLACEMENT_CLAIMS];
+	unsigned count;
+};
+void placement_claims(struct placement *placement, const struct cat_job *job, struct placement_claims *ret_claims);
+
+/* Capabilities of the store may have changed (versioning switched). */
+void placement_reprobe(struct placement *placement, struct err *err);
+
+#endif

@@ -1,0 +1,1333 @@
+/*
+ * reconcile.c - see reconcile.h.
+ *
+ * Every piece of work is a flight: (kind, ino) with one answer for all who ask
+ * while it is under way.
+ *
+ *	          flight_start                 pool thread
+ *	(none) ------------------> QUEUED ---------------------> RUNNING ---> landed: out of the table,
+ *	   |                          |  flight_join withdraws      ^         its waiters take rc and err
+ *	   +--------------------------+-----------------------------+
+ *	        flight_join: run by the one who needs it
+ *
+ * So nobody waits behind a queue: who needs a queued flight runs it himself.
+ * A flight that ended only because its own runner gave up (interrupted, out of
+ * time) is no answer for the others; the next of them flies again.
+ *
+ * Invariants
+ *  1. A listing is adopted whole or not at all, and `listed_at` is from before its first page.
+ *  2. What HEAD and GET say is taken only for the very object the catalog knows: pinned by native id and ETag.
+ *  3. The reserved prefix `.varve/` is never shown.
+ *
+ * Threads: the callers', and pool threads in the background. `lock` guards the
+ * tables and all fields of flights but what only their runner uses; it ranks
+ * before the transfer's queue and is never held across a call of the store or
+ * the catalog.
+ */
+#include "fs/reconcile.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "escape.h"
+#include "fs/objmeta.h"
+#include "lock.h"
+#include "log.h"
+#include "table.h"
+
+#define MODULE "reconcile"
+#define MAX_AGE_DEFAULT (60 * NS_PER_SEC)
+#define ENTRIES_DEFAULT (UINT64_C(4) << 20)
+#define FILE_MODE_DEFAULT 0644
+#define DIR_MODE_DEFAULT 0755
+#define PREFETCH 64            /* siblings resolved with one that is asked for */
+#define PREFETCH_LOOK 512      /* names looked at to find them */
+#define VERSION_HEADS_MAX 1024 /* older ones are taken as the listing shows them */
+#define VERSIONS_MAX 65536
+#define ASKED_MAX 65536
+#define RETRY_PAUSE (5 * NS_PER_SEC) /* after a failure in the background */
+#define CANCEL_POLL (200 * NS_PER_MS)
+#define ARENA_CHUNK (256 << 10)
+#define RESERVED ".varve/"
+
+enum kind { KIND_LIST, KIND_HEAD, KIND_VERSIONS };
+enum flight_state { FLIGHT_QUEUED, FLIGHT_RUNNING, FLIGHT_LANDED };
+
+struct flight {
+	struct table_node node;
+	struct reconcile *owner;
+	enum kind kind;
+	uint64_t ino;
+	enum flight_state state;
+	unsigned refs; /* the runner's and each waiter's */
+	int rc;
+	struct err err;
+	struct transfer_task task;
+};
+
+/* When an inode's versions were last asked for. */
+struct asked {
+	struct table_node node;
+	uint64_t ino;
+	int64_t at; /* monotonic */
+};
+
+struct reconcile {
+	struct reconcile_options options;
+	atomic_bool stop;
+	_Atomic int64_t quiet_until; /* monotonic: no background work before */
+
+	struct lock lock;
+	pthread_cond_t landed;
+	struct table flights; /* lock */
+	struct table asked;   /* lock */
+	unsigned background;  /* lock: tasks submitted and not ended */
+
+	_Atomic uint64_t listings, pages, entries, heads, failures;
+};
+
+static const struct call patient_call;
+
+/* --- arena: many small strings that go together -------------------------------------------------- */
+
+struct chunk {
+	struct chunk *next;
+	size_t used, size;
+	char bytes[];
+};
+
+struct arena {
+	struct chunk *chunks;
+};
+
+static void arena_free(struct arena *arena)
+{
+	while (arena->chunks) {
+		struct chunk *next = arena->chunks->next;
+
+		free(arena->chunks);
+		arena->chunks = next;
+	}
+}
+
+/* A copy with a NUL behind it, or NULL. */
+static char *arena_copy(struct arena *arena, const void *bytes, size_t len)
+{
+	struct chunk *chunk = arena->chunks;
+	char *copy;
+
+	if (!chunk || chunk->size - chunk->used < len + 1) {
+		size_t size = len + 1 > ARENA_CHUNK ? len + 1 : ARENA_CHUNK;
+
+		chunk = malloc(sizeof(*chunk) + size);
+		if (!chunk)
+			return NULL;
+		*chunk = (struct chunk){.next = arena->chunks, .size = size};
+		arena->chunks = chunk;
+	}
+	copy = chunk->bytes + chunk->used;
+	memcpy(copy, bytes, len);
+	copy[len] = '\0';
+	chunk->used += len + 1;
+	return copy;
+}
+
+/* NULL stays NULL. -ENOMEM. */
+static int arena_string(struct arena *arena, const char *string, const char **ret_copy)
+{
+	const char *copy = string ? arena_copy(arena, string, strlen(string)) : NULL;
+
+	if (string && !copy)
+		return -ENOMEM;
+	*ret_copy = copy;
+	return 0;
+}
+
+/* What a listing or a set of HEADs found. */
+struct findings {
+	struct arena arena;
+	struct cat_found *found;
+	size_t count, cap;
+};
+
+static void findings_clear(struct findings *findings)
+{
+	arena_free(&findings->arena);
+	free(findings->found);
+	*findings = (struct findings){0};
+}
+
+static int findings_add(struct findings *findings, const struct cat_found *found, uint64_t max)
+{
+	if (findings->count >= max)
+		return -E2BIG;
+	if (findings->count == findings->cap) {
+		size_t cap = findings->cap ? 2 * findings->cap : 128;
+		struct cat_found *cells = reallocarray(findings->found, cap, sizeof(*cells));
+
+		if (!cells)
+			return -ENOMEM;
+		findings->found = cells;
+		findings->cap = cap;
+	}
+	findings->found[findings->count++] = *found;
+	return 0;
+}
+
+/* The facts of the store that listings and HEADs share. */
+static int found_store_facts(struct arena *arena, const struct object_info *info, struct cat_found *ret_found)
+{
+	int rc = arena_string(arena, info->key, &ret_found->key);
+
+	if (!rc)
+		rc = arena_string(arena, info->native_id, &ret_found->native_id);
+	if (!rc)
+		rc = arena_string(arena, info->etag, &ret_found->etag);
+	if (!rc)
+		rc = arena_string(arena, info->storage_class, &ret_found->storage_class);
+	ret_found->size = info->size;
+	ret_found->modified_ns = info->modified_ns;
+	return rc;
+}
+
+/* --- listing a directory ------------------------------------------------------------------------------ */
+
+/* Where to list, and since when what it shows holds. */
+struct place {
+	uint64_t dir;
+	struct buf prefix; /* of every key beneath */
+	int64_t now;
+};
+
+static int place_closure(struct cat_txn *txn, void *arg)
+{
+	struct place *place = arg;
+	int rc;
+
+	buf_reset(&place->prefix); /* the closure may run again */
+	place->now = cat_now(txn); /* the catalog's clock can be ahead of the wall's; names are compared by it */
+	if (place->dir == CAT_ROOT_INO)
+		return 0;
+	rc = cat_key_of(txn, place->dir, &place->prefix);
+	buf_addc(&place->prefix, '/');
+	return !rc && buf_failed(&place->prefix) ? -ENOMEM : rc;
+}
+
+struct listing {
+	struct reconcile *reconcile;
+	const char *prefix;
+	size_t prefix_len;
+	struct findings findings;
+};
+
+/* The name under which a component is shown, and the component itself where the name does not tell it. */
+static int found_name(struct arena *arena, const char *component, size_t len, struct cat_found *ret_found)
+{
+	AUTO_BUF name = BUF_INIT;
+
+	(void)escape_component(component, len, &name); /* whether it differs is of no interest here */
+	if (buf_failed(&name))
+		return -ENOMEM;
+	ret_found->name = arena_copy(arena, name.data, name.len);
+	if (!ret_found->name)
+		return -ENOMEM;
+	if (!escape_is_digest(name.data, name.len))
+		return 0;
+	ret_found->component = arena_copy(arena, component, len);
+	return ret_found->component ? 0 : -ENOMEM;
+}
+
+static int list_entry_add(struct listing *list, const struct object_info *info)
+{
+	struct findings *findings = &list->findings;
+	struct cat_found found = {0};
+	const char *component = info->key + list->prefix_len;
+	size_t len;
+	int rc;
+
+	if (strncmp(info->key, list->prefix, list->prefix_len) != 0)
+		return -EBADMSG;
+	len = strlen(component);
+	if (!len)
+		return 0; /* the directory's own marker; HEAD asks for it */
+	if (!list->prefix_len && !strcmp(component, RESERVED))
+		return 0;
+	found.directory = component[len - 1] == '/';
+	len -= found.directory;
+	if (memchr(component, '/', len) || (!found.directory && (info->flags & OBJECT_PREFIX)))
+		return -EBADMSG; /* a store that does not know delimiters */
+	rc = found_name(&findings->arena, component, len, &found);
+	if (!rc)
+		rc = found_store_facts(&findings->arena, info, &found);
+	if (found.directory) /* a common prefix has no facts of an object */
+		found.size = 0;
+	return rc ? rc : findings_add(findings, &found, list->reconcile->options.max_entries);
+}
+
+static int list_pages(struct listing *list, const struct call *call, struct err *err)
+{
+	AUTO_FREE char *token = NULL;
+	struct list_request request = {.prefix = list->prefix, .delimiter = '/'};
+	int rc;
+
+	do {
+		struct list_page page = {0};
+
+		request.token = token;
+		rc = transfer_list(list->reconcile->options.transfer, call, &request, &page, err);
+		if (rc)
+			return rc;
+		atomic_fetch_add(&list->reconcile->pages, 1);
+		for (size_t i = 0; i < page.count && !rc; i++)
+			rc = list_entry_add(list, &page.entries[i]);
+		free(token);
+		token = page.next;
+		page.next = NULL;
+		list_page_clear(&page);
+	} while (!rc && token);
+	if (rc == -EBADMSG)
+		return err_set(err, ERR_CORRUPT, "listing of %s: a key that was not asked for", list->prefix);
+	if (rc == -E2BIG)
+		return err_set(err, ERR_TOO_LARGE, "%s has more than %zu entries", list->prefix, list->findings.count);
+	return rc ? err_from_errno(err, -rc, "listing of %s", list->prefix) : 0;
+}
+
+static int by_key(const void *a, const void *b)
+{
+	return strcmp(((const struct cat_found *)a)->key, ((const struct cat_found *)b)->key);
+}
+
+/* What a store listed twice, on two pages while it changed, stays once. `a` beside `a/` are two: the catalog has the
+ * names for both. */
+static void list_dedupe(struct findings *findings)
+{
+	size_t kept = 0;
+
+	if (findings->count)
+		qsort(findings->found, findings->count, sizeof(*findings->found), by_key);
+	for (size_t i = 0; i < findings->count; i++) {
+		if (!kept || by_key(&findings->found[kept - 1], &findings->found[i]))
+			findings->found[kept++] = findings->found[i];
+	}
+	findings->count = kept;
+}
+
+static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	const struct reconcile_options *options = &reconcile->options;
+	struct place place = {.dir = dir, .prefix = BUF_INIT};
+	struct listing list = {.reconcile = reconcile};
+	struct cat_adopt adopt = {
+		.dir = dir,
+		.file_mode = options->file_mode,
+		.dir_mode = options->dir_mode,
+		.uid = options->uid,
+		.gid = options->gid,
+		.changed = options->changed,
+		.changed_arg = options->changed_arg,
+	};
+	int rc = catalog_view(options->catalog, place_closure, &place);
+
+	if (rc) {
+		rc = err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir);
+		goto out;
+	}
+	adopt.listed_at = place.now;
+	list.prefix = place.prefix.data;
+	list.prefix_len = place.prefix.len;
+	atomic_fetch_add(&reconcile->listings, 1);
+	rc = list_pages(&list, call, err);
+	if (rc)
+		goto out;
+	list_dedupe(&list.findings);
+	adopt.found = list.findings.found;
+	adopt.count = list.findings.count;
+	rc = catalog_adopt(options->catalog, &adopt);
+	if (rc)
+		rc = err_from_errno(err, -rc, "listing of %s", list.prefix);
+	else
+		atomic_fetch_add(&reconcile->entries, adopt.count);
+out:
+	findings_clear(&list.findings);
+	buf_free(&place.prefix);
+	return rc;
+}
+
+/* --- HEADs ------------------------------------------------------------------------------------------------- */
+
+/* What the catalog knows of the inode to be resolved. */
+struct subject {
+	uint64_t ino;
+	struct cat_inode inode;
+	struct cat_name name; /* its oldest */
+	struct cat_copy copy; /* key NULL: none */
+	struct buf key;       /* where it belongs */
+};
+
+static int first_link(void *arg, const struct cat_name *name)
+{
+	struct subject *subject = arg;
+
+	subject->name = *name;
+	return 1; /* the oldest is enough */
+}
+
+static int subject_closure(struct cat_txn *txn, void *arg)
+{
+	struct subject *subject = arg;
+	int rc;
+
+	buf_reset(&subject->key); /* the closure may run again */
+	cat_copy_clear(&subject->copy);
+	subject->copy = (struct cat_copy){0};
+	rc = cat_inode_get(txn, subject->ino, &subject->inode);
+	if (rc || !(subject->inode.flags & CAT_UNRESOLVED))
+		return rc;
+	rc = cat_link_each(txn, subject->ino, first_link, subject);
+	if (rc != 1)
+		return rc ? rc : -ENOENT;
+	rc = cat_key_of(txn, subject->ino, &subject->key);
+	if (!rc && S_ISDIR(subject->inode.mode))
+		buf_addc(&subject->key, '/');
+	if (!rc && subject->inode.version) {
+		rc = cat_copy_get(txn, subject->ino, subject->inode.version, &subject->copy);
+		rc = rc == -ENOENT ? 0 : rc;
+	}
+	return !rc && buf_failed(&subject->key) ? -ENOMEM : rc;
+}
+
+static void subject_clear(struct subject *subject)
+{
+	buf_free(&subject->key);
+	cat_copy_clear(&subject->copy);
+}
+
+/* The object to ask about: what we know lies there, and nothing that took its place. */
+static struct object_ref subject_object(const struct subject *subject)
+{
+	if (!subject->copy.key)
+		return (struct object_ref){.key = subject->key.data};
+	return (struct object_ref){
+		.key = subject->copy.key,
+		.native_id = subject->copy.native_id,
+		.etag = subject->copy.etag,
+	};
+}
+
+struct body {
+	char bytes[OBJMETA_TARGET_MAX + 1];
+	size_t len;
+};
+
+static int body_sink(void *arg, const void *bytes, size_t len)
+{
+	struct body *body = arg;
+
+	if (len > sizeof(body->bytes) - 1 - body->len)
+		return -EFBIG;
+	memcpy(body->bytes + body->len, bytes, len);
+	body->len += len;
+	return 0;
+}
+
+/* *ret_body is the target with its NUL; len 0 when the object holds none. */
+static int target_get(struct reconcile *reconcile, const struct call *call, const struct object_info *info,
+		      struct body *ret_body, struct err *err)
+{
+	struct objmeta meta;
+	struct get_request request = {
+		.object = {.key = info->key, .native_id = info->native_id, .etag = info->etag},
+		.length = UINT64_MAX,
+		.expected_size = info->size,
+		.sink = body_sink,
+		.sink_arg = ret_body,
+	};
+	size_t len = 0;
+	int rc;
+
+	ret_body->len = 0;
+	if (!info->size || info->size > OBJMETA_TARGET_MAX)
+		return 0;
+	rc = transfer_get(reconcile->options.transfer, call, &request, NULL, err);
+	if (rc)
+		return rc;
+	objmeta_decode(&info->meta, &meta);
+	if (!objmeta_symlink_target(&meta, ret_body->bytes, ret_body->len, &len))
+		len = 0;
+	ret_body->len = len;
+	ret_body->bytes[len] = '\0';
+	return 0;
+}
+
+/* Type and permissions of what HEAD showed. A key with a '/' behind it is a directory, all others are none. */
+static uint32_t mode_of(const struct reconcile_options *options, const struct objmeta *meta, bool directory)
+{
+	bool said = meta->has & OBJMETA_MODE;
+	uint32_t type = said ? meta->mode & S_IFMT : 0;
+
+	if (directory)
+		return S_IFDIR | (said && (!type || S_ISDIR(type)) ? meta->mode & 07777 : options->dir_mode);
+	if (!said || S_ISDIR(type))
+		return S_IFREG | options->file_mode;
+	return (type ? type : S_IFREG) | (meta->mode & 07777);
+}
+
+/* `meta` must live as long as *ret_found: ids are borrowed from it. */
+static void found_meta(const struct reconcile_options *options, const struct objmeta *meta, struct cat_found *ret_found)
+{
+	ret_found->resolved = true;
+	ret_found->mode = mode_of(options, meta, ret_found->directory);
+	ret_found->uid = meta->has & OBJMETA_UID ? meta->uid : options->uid;
+	ret_found->gid = meta->has & OBJMETA_GID ? meta->gid : options->gid;
+	ret_found->mtime = meta->has & OBJMETA_MTIME ? meta->mtime : ret_found->modified_ns;
+	ret_found->file_id = meta->has & OBJMETA_FILE_ID ? meta->file_id : NULL;
+	ret_found->seq = meta->has & OBJMETA_SEQ ? meta->seq : 0;
+	ret_found->commit_ns = meta->has & OBJMETA_COMMIT ? meta->commit_ns : 0;
+	if ((meta->has & OBJMETA_LINK) && !ret_found->directory) {
+		ret_found->link_id = meta->link_id;
+		ret_found->mode = S_IFREG | (ret_found->mode & 07777);
+	}
+}
+
+static void tell_changed(struct reconcile *reconcile, const struct subject *subject)
+{
+	if (reconcile->options.changed)
+		reconcile->options.changed(reconcile->options.changed_arg, subject->name.parent, subject->name.name,
+					   subject->ino);
+}
+
+/* HEAD's answer into the catalog. */
+static int head_take(struct reconcile *reconcile, const struct call *call, const struct subject *subject,
+		     const struct object_info *info, struct err *err)
+{
+	struct cat_found found = {
+		.name = subject->name.name,
+		.key = info->key ? info->key : subject->key.data,
+		.native_id = info->native_id,
+		.etag = info->etag,
+		.storage_class = info->storage_class,
+		.size = info->size,
+		.modified_ns = info->modified_ns,
+		.directory = S_ISDIR(subject->inode.mode),
+	};
+	struct objmeta meta;
+	struct cat_inode inode;
+	struct body body;
+	int rc = 0;
+
+	objmeta_decode(&info->meta, &meta);
+	found_meta(&reconcile->options, &meta, &found);
+	if (S_ISLNK(found.mode)) {
+		rc = target_get(reconcile, call, info, &body, err);
+		if (rc)
+			return rc;
+		found.target = body.len ? body.bytes : NULL;
+		if (!found.target)
+			found.mode = S_IFREG | reconcile->options.file_mode;
+	}
+	rc = catalog_resolve(reconcile->options.catalog, subject->ino, &found, &inode);
+	if (rc == -ESTALE)
+		return err_set(err, ERR_PRECONDITION, "%s is another object now", found.key);
+	if (rc)
+		return err_from_errno(err, -rc, "%s", found.key);
+	/* A listing took it for a plain file; or the name is another inode's now. */
+	if (((inode.mode ^ subject->inode.mode) & S_IFMT) || inode.ino != subject->ino)
+		tell_changed(reconcile, subject);
+	return 0;
+}
+
+static int resolved_closure(struct cat_txn *txn, void *arg)
+{
+	const struct subject *subject = arg;
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, subject->ino, &inode);
+
+	if (rc || !(inode.flags & CAT_UNRESOLVED))
+		return rc;
+	inode.flags &= ~(uint32_t)CAT_UNRESOLVED;
+	return cat_inode_put(txn, &inode);
+}
+
+/* A directory that is only a common prefix: nothing says anything of it, and no object is to be recorded at its key. */
+static int head_nothing(struct reconcile *reconcile, struct subject *subject, struct err *err)
+{
+	int rc = catalog_update(reconcile->options.catalog, resolved_closure, subject);
+
+	return rc ? err_from_errno(err, -rc, "%s", subject->key.data) : 0;
+}
+
+static int flight_join(struct reconcile *reconcile, enum kind kind, uint64_t ino, const struct call *call,
+		       struct err *err);
+
+static int head_run(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
+{
+	struct subject subject = {.ino = ino, .key = BUF_INIT};
+	struct object_info info = {0};
+	struct object_ref object;
+	struct err why = {0};
+	int rc = catalog_view(reconcile->options.catalog, subject_closure, &subject);
+
+	if (rc)
+		rc = err_from_errno(&why, -rc, "inode %llu", (unsigned long long)ino);
+	if (rc || !(subject.inode.flags & CAT_UNRESOLVED))
+		goto out;
+	object = subject_object(&subject);
+	atomic_fetch_add(&reconcile->heads, 1);
+	rc = transfer_head(reconcile->options.transfer, call, &object, &info, &why);
+	if (!rc)
+		rc = head_take(reconcile, call, &subject, &info, &why);
+	else if (why.kind == ERR_NOT_FOUND && S_ISDIR(subject.inode.mode))
+		rc = head_nothing(reconcile, &subject, &why);
+	if (rc && (why.kind == ERR_NOT_FOUND || why.kind == ERR_PRECONDITION)) {
+		rc = flight_join(reconcile, KIND_LIST, subject.name.parent, call, &why);
+		if (!rc)
+			rc = err_set(&why, ERR_PRECONDITION, "%s was replaced in the store", object.key);
+	}
+out:
+	if (rc && err)
+		*err = why;
+	object_info_clear(&info);
+	subject_clear(&subject);
+	return rc;
+}
+
+/* --- versions -------------------------------------------------------------------------------------------------- */
+
+/* Native ids of the versions of one inode that the catalog knows. */
+struct known {
+	uint64_t ino;
+	struct buf key;
+	struct cat_txn *txn;
+	char **ids;
+	size_t count, cap;
+};
+
+static void known_clear(struct known *known)
+{
+	for (size_t i = 0; i < known->count; i++)
+		free(known->ids[i]);
+	free(known->ids);
+	known->ids = NULL;
+	known->count = known->cap = 0;
+	buf_reset(&known->key);
+}
+
+static int known_version(void *arg, const struct cat_version *version)
+{
+	struct known *known = arg;
+	struct cat_copy copy = {0};
+	int rc = cat_copy_get(known->txn, version->ino, version->seq, &copy);
+
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	if (!copy.native_id)
+		goto out;
+	if (known->count == known->cap) {
+		size_t cap = known->cap ? 2 * known->cap : 32;
+		char **ids = reallocarray(known->ids, cap, sizeof(*ids));
+
+		if (!ids) {
+			rc = -ENOMEM;
+			goto out;
+		}
+		known->ids = ids;
+		known->cap = cap;
+	}
+	known->ids[known->count++] = copy.native_id;
+	copy.native_id = NULL;
+out:
+	cat_copy_clear(&copy);
+	return rc;
+}
+
+/* A file without a live name is looked for where its newest version lies. */
+static int last_key(struct cat_txn *txn, const struct cat_inode *inode, struct buf *ret_key)
+{
+	struct cat_copy copy = {0};
+	int rc = cat_copy_get(txn, inode->ino, inode->version, &copy);
+
+	if (rc)
+		return rc;
+	buf_adds(ret_key, copy.key);
+	cat_copy_clear(&copy);
+	return 0;
+}
+
+static int known_closure(struct cat_txn *txn, void *arg)
+{
+	struct known *known = arg;
+	struct cat_inode inode;
+	int rc;
+
+	known_clear(known); /* the closure may run again */
+	known->txn = txn;
+	rc = cat_inode_get(txn, known->ino, &inode);
+	if (rc)
+		return rc;
+	if (!S_ISREG(inode.mode))
+		return 0; /* only content has versions; no key, nothing to ask */
+	rc = cat_key_of(txn, known->ino, &known->key);
+	if (rc == -ENOENT)
+		rc = last_key(txn, &inode, &known->key);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc; /* never stored anywhere */
+	if (buf_failed(&known->key))
+		return -ENOMEM;
+	return cat_version_each(txn, known->ino, 0, UINT64_MAX, known_version, known);
+}
+
+static int by_string(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool known_has(const struct known *known, const char *native_id)
+{
+	return known->count && bsearch(&native_id, known->ids, known->count, sizeof(*known->ids), by_string);
+}
+
+/* One entry of a listing of versions. 1: past the key, nothing more of it follows. */
+static int version_add(struct findings *findings, const struct known *known, const struct object_info *info)
+{
+	struct cat_found found = {0};
+	int rc;
+
+	if (strcmp(info->key, known->key.data) != 0)
+		return 1; /* the key itself is the first of all that begin with it */
+	if ((info->flags & OBJECT_DELETE_MARKER) || !info->native_id || known_has(known, info->native_id))
+		return 0;
+	rc = found_store_facts(&findings->arena, info, &found);
+	found.mtime = info->modified_ns;
+	if (!rc)
+		rc = findings_add(findings, &found, VERSIONS_MAX);
+	return rc == -E2BIG ? 1 : rc;
+}
+
+static int versions_list(struct reconcile *reconcile, const struct call *call, const struct known *known,
+			 struct findings *findings, struct err *err)
+{
+	AUTO_FREE char *token = NULL;
+	struct list_request request = {.prefix = known->key.data, .versions = true};
+	int rc;
+
+	do {
+		struct list_page page = {0};
+
+		request.token = token;
+		rc = transfer_list(reconcile->options.transfer, call, &request, &page, err);
+		if (rc)
+			return rc;
+		atomic_fetch_add(&reconcile->pages, 1);
+		for (size_t i = 0; i < page.count && !rc; i++)
+			rc = version_add(findings, known, &page.entries[i]);
+		free(token);
+		token = page.next;
+		page.next = NULL;
+		list_page_clear(&page);
+	} while (!rc && token);
+	return rc < 0 ? err_from_errno(err, -rc, "versions of %s", known->key.data) : 0;
+}
+
+/* HEADs of many versions at once: the caller and helpers on the pool each take the next until none is left. */
+struct batch {
+	struct reconcile *reconcile;
+	const struct call *call;
+	struct findings *findings;
+	struct objmeta *metas; /* one a finding; cat_found borrows from them */
+	size_t count;
+	atomic_size_t next;
+	struct lock lock;
+	pthread_cond_t idle;
+	unsigned helpers; /* lock: not ended */
+	int rc;           /* lock: the first failure */
+	struct err err;   /* lock */
+};
+
+struct helper {
+	struct transfer_task task;
+	struct batch *batch;
+};
+
+#define HELPERS 15
+
+static int version_head(struct batch *batch, size_t i, struct err *err)
+{
+	struct cat_found *found = &batch->findings->found[i];
+	struct object_ref object = {.key = found->key, .native_id = found->native_id};
+	struct object_info info = {0};
+	struct err why = {0};
+	int rc = transfer_head(batch->reconcile->options.transfer, batch->call, &object, &info, &why);
+
+	atomic_fetch_add(&batch->reconcile->heads, 1);
+	if (rc) {
+		if (why.kind == ERR_NOT_FOUND)
+			return 0; /* removed just now: it stays as the listing showed it */
+		if (err)
+			*err = why;
+		return rc;
+	}
+	objmeta_decode(&info.meta, &batch->metas[i]);
+	found_meta(&batch->reconcile->options, &batch->metas[i], found);
+	if (!S_ISREG(found->mode)) /* content is shown as content, whatever its metadata calls it */
+		found->mode = S_IFREG | batch->reconcile->options.file_mode;
+	object_info_clear(&info);
+	return 0;
+}
+
+static void batch_work(struct batch *batch)
+{
+	for (;;) {
+		size_t i = atomic_fetch_add(&batch->next, 1);
+		struct err why = {0};
+		int rc;
+
+		if (i >= batch->count)
+			return;
+		rc = version_head(batch, i, &why);
+		if (!rc)
+			continue;
+		atomic_store(&batch->next, batch->count); /* the others need not go on */
+		lock_acquire(&batch->lock);
+		if (!batch->rc) {
+			batch->rc = rc;
+			batch->err = why;
+		}
+		lock_release(&batch->lock);
+		return;
+	}
+}
+
+static void helper_ended(struct batch *batch)
+{
+	lock_acquire(&batch->lock);
+	batch->helpers--;
+	(void)pthread_cond_broadcast(&batch->idle);
+	lock_release(&batch->lock);
+}
+
+static void helper_run(struct transfer_task *task)
+{
+	struct helper *helper = container_of(task, struct helper, task);
+
+	batch_work(helper->batch);
+	helper_ended(helper->batch);
+}
+
+static void helper_dropped(struct transfer_task *task)
+{
+	helper_ended(container_of(task, struct helper, task)->batch);
+}
+
+static int batch_run(struct batch *batch, struct err *err)
+{
+	struct transfer *transfer = batch->reconcile->options.transfer;
+	struct helper helpers[HELPERS];
+	unsigned count = batch->count > HELPERS ? HELPERS : (unsigned)batch->count - 1;
+	int rc;
+
+	lock_init(&batch->lock, LOCK_LEAF);
+	lock_cond_init(&batch->idle);
+	batch->helpers = count;
+	for (unsigned i = 0; i < count; i++) {
+		helpers[i] = (struct helper){
+			.batch = batch,
+			.task = {.class = TRANSFER_URGENT, .run = helper_run, .dropped = helper_dropped},
+		};
+		transfer_submit(transfer, &helpers[i].task);
+	}
+	batch_work(batch);
+	for (unsigned i = 0; i < count; i++) {
+		if (transfer_withdraw(transfer, &helpers[i].task))
+			helper_ended(batch);
+	}
+	lock_acquire(&batch->lock);
+	while (batch->helpers)
+		(void)lock_wait(&batch->lock, &batch->idle, 0); /* each ends with its own call */
+	lock_release(&batch->lock);
+	rc = batch->rc;
+	if (rc && err)
+		*err = batch->err;
+	(void)pthread_cond_destroy(&batch->idle); /* nobody waits */
+	lock_destroy(&batch->lock);
+	return rc;
+}
+
+static int versions_take(struct reconcile *reconcile, const struct call *call, uint64_t ino, struct findings *findings,
+			 struct err *err)
+{
+	size_t count = findings->count < VERSION_HEADS_MAX ? findings->count : VERSION_HEADS_MAX;
+	struct batch batch = {.reconcile = reconcile, .call = call, .findings = findings, .count = count};
+	int rc;
+
+	if (!findings->count)
+		return 0;
+	batch.metas = calloc(count, sizeof(*batch.metas));
+	if (!batch.metas)
+		return err_set(err, ERR_NO_MEMORY, "versions");
+	rc = batch_run(&batch, err);
+	if (!rc) {
+		rc = catalog_adopt_versions(reconcile->options.catalog, ino, findings->found, findings->count);
+		if (rc)
+			rc = err_from_errno(err, -rc, "versions of %s", findings->found[0].key);
+	}
+	free(batch.metas);
+	return rc;
+}
+
+static int versions_run(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
+{
+	struct known known = {.ino = ino, .key = BUF_INIT};
+	struct findings findings = {0};
+	int rc = catalog_view(reconcile->options.catalog, known_closure, &known);
+
+	if (rc)
+		rc = err_from_errno(err, -rc, "inode %llu", (unsigned long long)ino);
+	if (rc || !known.key.len)
+		goto out;
+	if (known.count)
+		qsort(known.ids, known.count, sizeof(*known.ids), by_string);
+	rc = versions_list(reconcile, call, &known, &findings, err);
+	if (!rc)
+		rc = versions_take(reconcile, call, ino, &findings, err);
+out:
+	findings_clear(&findings);
+	known_clear(&known);
+	buf_free(&known.key);
+	return rc;
+}
+
+static bool asked_match(const struct table_node *node, const void *key)
+{
+	return container_of(node, struct asked, node)->ino == *(const uint64_t *)key;
+}
+
+static struct asked *asked_find(struct reconcile *reconcile, uint64_t ino)
+{
+	struct table_node *node = table_find(&reconcile->asked, hash_u64(ino), asked_match, &ino);
+
+	return node ? container_of(node, struct asked, node) : NULL;
+}
+
+static void asked_drop(struct table_node *node, void *arg)
+{
+	struct reconcile *reconcile = arg;
+
+	table_remove(&reconcile->asked, node);
+	free(container_of(node, struct asked, node));
+}
+
+static bool asked_lately(struct reconcile *reconcile, uint64_t ino)
+{
+	LOCK_GUARD(&reconcile->lock);
+	const struct asked *asked = asked_find(reconcile, ino);
+
+	return asked && clock_monotonic() - asked->at < reconcile->options.max_age_ns;
+}
+
+static void asked_note(struct reconcile *reconcile, uint64_t ino)
+{
+	LOCK_GUARD(&reconcile->lock);
+	struct asked *asked = asked_find(reconcile, ino);
+
+	if (!asked) {
+		if (reconcile->asked.count >= ASKED_MAX) /* forgetting only means asking again */
+			table_each(&reconcile->asked, asked_drop, reconcile);
+		asked = calloc(1, sizeof(*asked));
+		if (!asked)
+			return; /* as above */
+		asked->ino = ino;
+		table_insert(&reconcile->asked, &asked->node, hash_u64(ino));
+	}
+	asked->at = clock_monotonic();
+}
+
+/* --- flights ------------------------------------------------------------------------------------------------------ */
+
+struct flight_key {
+	enum kind kind;
+	uint64_t ino;
+};
+
+static bool flight_match(const struct table_node *node, const void *arg)
+{
+	const struct flight *flight = container_of(node, struct flight, node);
+	const struct flight_key *key = arg;
+
+	return flight->kind == key->kind && flight->ino == key->ino;
+}
+
+static uint64_t flight_hash(enum kind kind, uint64_t ino)
+{
+	return hash_u64(ino << 2 | kind);
+}
+
+static struct flight *flight_find(struct reconcile *reconcile, enum kind kind, uint64_t ino)
+{
+	struct flight_key key = {.kind = kind, .ino = ino};
+	struct table_node *node = table_find(&reconcile->flights, flight_hash(kind, ino), flight_match, &key);
+
+	return node ? container_of(node, struct flight, node) : NULL;
+}
+
+/* Into the table, with one reference: the runner's. NULL: no memory. */
+static struct flight *flight_new(struct reconcile *reconcile, enum kind kind, uint64_t ino, enum flight_state state)
+{
+	struct flight *flight = calloc(1, sizeof(*flight));
+
+	if (!flight)
+		return NULL;
+	flight->owner = reconcile;
+	flight->kind = kind;
+	flight->ino = ino;
+	flight->state = state;
+	flight->refs = 1;
+	table_insert(&reconcile->flights, &flight->node, flight_hash(kind, ino));
+	return flight;
+}
+
+static void flight_unref(struct flight *flight)
+{
+	if (!--flight->refs)
+		free(flight);
+}
+
+static void flight_land(struct flight *flight, int rc, const struct err *err)
+{
+	struct reconcile *reconcile = flight->owner;
+
+	table_remove(&reconcile->flights, &flight->node);
+	flight->state = FLIGHT_LANDED;
+	flight->rc = rc;
+	flight->err = *err;
+	(void)pthread_cond_broadcast(&reconcile->landed);
+	flight_unref(flight);
+}
+
+static bool gave_up(const struct err *err)
+{
+	return err->kind == ERR_CANCELLED || err->kind == ERR_TIMED_OUT;
+}
+
+static int flight_fly(struct flight *flight, const struct call *call, struct err *err)
+{
+	static int (*const run[])(struct reconcile * reconcile, uint64_t ino, const struct call *call,
+				  struct err *err) = {
+		[KIND_LIST] = list_run,
+		[KIND_HEAD] = head_run,
+		[KIND_VERSIONS] = versions_run,
+	};
+	struct reconcile *reconcile = flight->owner;
+	int rc = run[flight->kind](reconcile, flight->ino, call, err);
+
+	if (rc && !gave_up(err))
+		atomic_fetch_add(&reconcile->failures, 1);
+	if (!rc && flight->kind == KIND_VERSIONS)
+		asked_note(reconcile, flight->ino);
+	return rc;
+}
+
+static void background_ended(struct reconcile *reconcile)
+{
+	reconcile->background--;
+	(void)pthread_cond_broadcast(&reconcile->landed);
+}
+
+static void flight_task_run(struct transfer_task *task)
+{
+	struct flight *flight = container_of(task, struct flight, task);
+	struct reconcile *reconcile = flight->owner;
+	struct call call = {.cancelled = &reconcile->stop};
+	struct err why = {0};
+	int rc;
+
+	lock_acquire(&reconcile->lock);
+	flight->state = FLIGHT_RUNNING;
+	lock_release(&reconcile->lock);
+	rc = flight_fly(flight, &call, &why);
+	if (rc && !atomic_load(&reconcile->stop)) {
+		if (err_is_transient(why.kind))
+			atomic_store(&reconcile->quiet_until, clock_monotonic() + RETRY_PAUSE);
+		log_debug(MODULE, "in the background: %s", why.message);
+	}
+	lock_acquire(&reconcile->lock);
+	flight_land(flight, rc, &why);
+	background_ended(reconcile);
+	lock_release(&reconcile->lock);
+}
+
+static void flight_task_dropped(struct transfer_task *task)
+{
+	struct flight *flight = container_of(task, struct flight, task);
+	struct reconcile *reconcile = flight->owner;
+	struct err why = {.kind = ERR_CANCELLED, .message = "shutting down"};
+
+	lock_acquire(&reconcile->lock);
+	flight_land(flight, -err_errno(why.kind), &why);
+	background_ended(reconcile);
+	lock_release(&reconcile->lock);
+}
+
+/* In the background, unless it flies already. Best effort. */
+static void flight_start(struct reconcile *reconcile, enum kind kind, uint64_t ino, enum transfer_class class)
+{
+	LOCK_GUARD(&reconcile->lock);
+	struct flight *flight;
+
+	if (atomic_load(&reconcile->stop) || flight_find(reconcile, kind, ino))
+		return;
+	flight = flight_new(reconcile, kind, ino, FLIGHT_QUEUED);
+	if (!flight)
+		return;
+	flight->task.class = class;
+	flight->task.run = flight_task_run;
+	flight->task.dropped = flight_task_dropped;
+	reconcile->background++;
+	transfer_submit(reconcile->options.transfer, &flight->task);
+}
+
+/* Waits for the landing. 0, or this call is over: -errno. */
+static int flight_wait(struct flight *flight, const struct call *call, struct err *err)
+{
+	while (flight->state != FLIGHT_LANDED) {
+		int64_t now = clock_monotonic();
+		int64_t poll = now + CANCEL_POLL;
+
+		if (call->cancelled && atomic_load(call->cancelled))
+			return err_set(err, ERR_CANCELLED, "interrupted");
+		if (call->deadline_ns && now >= call->deadline_ns)
+			return err_set(err, ERR_TIMED_OUT, "no time left");
+		if (call->deadline_ns && call->deadline_ns < poll)
+			poll = call->deadline_ns;
+		(void)lock_wait(&flight->owner->lock, &flight->owner->landed, poll); /* the loop looks itself */
+	}
+	return 0;
+}
+
+/* The flight to run on this thread: a new one, or a queued one taken from the pool. NULL: it flies with another. */
+static struct flight *flight_take(struct reconcile *reconcile, struct flight *flight, const struct flight_key *key)
+{
+	if (!flight)
+		return flight_new(reconcile, key->kind, key->ino, FLIGHT_RUNNING);
+	if (flight->state != FLIGHT_QUEUED || !transfer_withdraw(reconcile->options.transfer, &flight->task))
+		return NULL;
+	flight->state = FLIGHT_RUNNING;
+	background_ended(reconcile);
+	return flight;
+}
+
+/* The answer of (kind, ino): of whoever gets it already, else of our own. */
+static int flight_join(struct reconcile *reconcile, enum kind kind, uint64_t ino, const struct call *call,
+		       struct err *err)
+{
+	struct flight_key key = {.kind = kind, .ino = ino};
+	struct err why = {0};
+	int rc;
+
+	lock_acquire(&reconcile->lock);
+	for (;;) {
+		struct flight *flight = flight_find(reconcile, kind, ino);
+		struct flight *ours = flight_take(reconcile, flight, &key);
+
+		if (ours) {
+			lock_release(&reconcile->lock);
+			rc = flight_fly(ours, call, &why);
+			lock_acquire(&reconcile->lock);
+			flight_land(ours, rc, &why);
+			break;
+		}
+		if (!flight) {
+			rc = err_set(&why, ERR_NO_MEMORY, "reconcile");
+			break;
+		}
+		flight->refs++;
+		rc = flight_wait(flight, call, &why);
+		if (!rc && !(flight->rc && gave_up(&flight->err))) {
+			rc = flight->rc;
+			why = flight->err;
+			flight_unref(flight);
+			break;
+		}
+		flight_unref(flight);
+		if (rc)
+			break;
+	}
+	lock_release(&reconcile->lock);
+	if (rc && err)
+		*err = why;
+	return rc;
+}
+
+/* --- public
+ * ------------------------------------------------------------------------------------------------------------ */
+
+int reconcile_new(const struct reconcile_options *options, struct reconcile **ret_reconcile)
+{
+	struct reconcile *reconcile = calloc(1, sizeof(*reconcile));
+
+	if (!reconcile)
+		return -ENOMEM;
+	reconcile->options = *options;
+	if (!reconcile->options.file_mode)
+		reconcile->options.file_mode = FILE_MODE_DEFAULT;
+	if (!reconcile->options.dir_mode)
+		reconcile->options.dir_mode = DIR_MODE_DEFAULT;
+	if (!reconcile->options.max_age_ns)
+		reconcile->options.max_age_ns = MAX_AGE_DEFAULT;
+	if (!reconcile->options.max_entries)
+		reconcile->options.max_entries = ENTRIES_DEFAULT;
+	if (table_init(&reconcile->flights, 64) || table_init(&reconcile->asked, 64)) {
+		table_destroy(&reconcile->flights);
+		free(reconcile);
+		return -ENOMEM;
+	}
+	lock_init(&reconcile->lock, LOCK_QUEUE);
+	lock_cond_init(&reconcile->landed);
+	*ret_reconcile = reconcile;
+	return 0;
+}
+
+static void flight_recall(struct table_node *node, void *arg)
+{
+	struct flight *flight = container_of(node, struct flight, node);
+	struct reconcile *reconcile = arg;
+	struct err why = {.kind = ERR_CANCELLED, .message = "shutting down"};
+
+	if (flight->state != FLIGHT_QUEUED || !transfer_withdraw(reconcile->options.transfer, &flight->task))
+		return;
+	flight_land(flight, -err_errno(why.kind), &why);
+	background_ended(reconcile);
+}
+
+void reconcile_free(struct reconcile *reconcile)
+{
+	if (!reconcile)
+		return;
+	lock_acquire(&reconcile->lock);
+	atomic_store(&reconcile->stop, true);
+	table_each(&reconcile->flights, flight_recall, reconcile);
+	while (reconcile->background)
+		(void)lock_wait(&reconcile->lock, &reconcile->landed, 0); /* stop cancels their calls */
+	table_each(&reconcile->asked, asked_drop, reconcile);
+	lock_release(&reconcile->lock);
+	table_destroy(&reconcile->flights);
+	table_destroy(&reconcile->asked);
+	(void)pthread_cond_destroy(&reconcile->landed); /* nobody waits */
+	lock_destroy(&reconcile->lock);
+	free(reconcile);
+}
+
+int reconcile_directory(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	return flight_join(reconcile, KIND_LIST, dir, call ? call : &patient_call, err);
+}
+
+void reconcile_refresh_soon(struct reconcile *reconcile, uint64_t dir)
+{
+	struct cat_inode inode;
+	int64_t age;
+
+	if (clock_monotonic() < atomic_load(&reconcile->quiet_until) ||
+	    catalog_getattr(reconcile->options.catalog, dir, &inode))
+		return;
+	age = clock_wall() - inode.listed_at;
+	/* The catalog's clock may be a little ahead; but one that was set back must not keep a listing young for ever.
+	 */
+	if ((inode.flags & CAT_LISTED) && age > -reconcile->options.max_age_ns && age < reconcile->options.max_age_ns)
+		return;
+	flight_start(reconcile, KIND_LIST, dir, TRANSFER_BACKGROUND);
+}
+
+struct siblings {
+	uint64_t inos[PREFETCH];
+	size_t count;
+};
+
+static int sibling_visit(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	struct siblings *siblings = arg;
+
+	(void)name;
+	if (!(inode->flags & CAT_UNRESOLVED))
+		return 0;
+	siblings->inos[siblings->count++] = inode->ino;
+	return siblings->count == PREFETCH;
+}
+
+static int name_closure(struct cat_txn *txn, void *arg)
+{
+	struct subject *subject = arg;
+	int rc = cat_link_each(txn, subject->ino, first_link, subject);
+
+	return rc == 1 ? 0 : rc ? rc : -ENOENT;
+}
+
+/* Whoever looks at one soon looks at the next ones. */
+static void prefetch(struct reconcile *reconcile, uint64_t ino)
+{
+	struct subject subject = {.ino = ino, .key = BUF_INIT};
+	struct siblings siblings = {0};
+	struct cat_readdir request = {.max = PREFETCH_LOOK, .with_inodes = true};
+
+	if (clock_monotonic() < atomic_load(&reconcile->quiet_until) ||
+	    catalog_view(reconcile->options.catalog, name_closure, &subject))
+		return;
+	request.parent = subject.name.parent;
+	request.after = subject.name.cookie;
+	if (catalog_readdir(reconcile->options.catalog, &request, sibling_visit, &siblings) < 0)
+		return;
+	for (size_t i = 0; i < siblings.count; i++)
+		flight_start(reconcile, KIND_HEAD, siblings.inos[i], TRANSFER_NORMAL);
+}
+
+int reconcile_resolve(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct cat_inode *ret_inode,
+		      struct err *err)
+{
+	struct cat_inode inode;
+	bool flying;
+	int rc = catalog_getattr(reconcile->options.catalog, ino, &inode);
+
+	if (!rc && (inode.flags & CAT_UNRESOLVED)) {
+		lock_acquire(&reconcile->lock);
+		flying = flight_find(reconcile, KIND_HEAD, ino) != NULL;
+		lock_release(&reconcile->lock);
+		if (!flying)
+			prefetch(reconcile, ino);
+		rc = flight_join(reconcile, KIND_HEAD, ino, call ? call : &patient_call, err);
+		if (rc)
+			return rc;
+		rc = catalog_getattr(reconcile->options.catalog, ino, &inode);
+	}
+	if (rc)
+		return err_from_errno(err, -rc, "inode %llu", (unsigned long long)ino);
+	if (ret_inode)
+		*ret_inode = inode;
+	return 0;
+}
+
+int reconcile_versions(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
+{
+	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS) || asked_lately(reconcile, ino))
+		return 0;
+	return flight_join(reconcile, KIND_VERSIONS, ino, call ? call : &patient_call, err);
+}
+
+void reconcile_figures(struct reconcile *reconcile, struct reconcile_figures *ret_figures)
+{
+	struct reconcile_figures figures = {
+		.listings = atomic_load(&reconcile->listings),
+		.pages = atomic_load(&reconcile->pages),
+		.entries = atomic_load(&reconcile->entries),
+		.heads = atomic_load(&reconcile->heads),
+		.failures = atomic_load(&reconcile->failures),
+	};
+
+	lock_acquire(&reconcile->lock);
+	figures.running = reconcile->background;
+	lock_release(&reconcile->lock);
+	*ret_figures = figures;
+}

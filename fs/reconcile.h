@@ -1,0 +1,58 @@
+/*
+ * reconcile.h - what the store holds against what the catalog knows.
+ *
+ * The store's listings, HEADs and versions are taken into the catalog here,
+ * and nowhere else. Nothing asked twice at once is asked twice of the store:
+ * callers who want the same directory or inode share one answer.
+ *
+ * Thread-safe. No lock is held across a backend call or a catalog call.
+ */
+#ifndef VARVE_FS_RECONCILE_H
+#define VARVE_FS_RECONCILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "catalog.h"
+#include "transfer.h"
+
+struct reconcile;
+
+struct reconcile_options {
+	struct catalog *catalog;
+	struct transfer *transfer;
+	uint32_t file_mode, dir_mode; /* permissions of what says nothing; 0: 0644, 0755 */
+	uint32_t uid, gid;            /* its owner */
+	int64_t max_age_ns;           /* a listing older than this is refreshed; 0: 60 s */
+	uint64_t max_entries; /* of one directory, some 400 bytes of memory each while it is listed; 0: 4 million */
+	/* Names and inodes the kernel must forget; without locks, on any thread. May be NULL. */
+	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
+	void *changed_arg;
+};
+int reconcile_new(const struct reconcile_options *options, struct reconcile **ret_reconcile);
+/* Cancels what runs in the background and waits for it. NULL is fine. */
+void reconcile_free(struct reconcile *reconcile);
+
+/* Lists the directory completely and adopts it. Whoever calls while it is being listed gets that listing's outcome. */
+int reconcile_directory(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err);
+/* In the background, when the last listing is older than max_age. Cheap when it is not. */
+void reconcile_refresh_soon(struct reconcile *reconcile, uint64_t dir);
+/*
+ * HEAD for a CAT_UNRESOLVED inode, and for the next of its unresolved siblings
+ * in the background. An inode that is resolved already is success. -ESTALE: the
+ * store has something else there by now and the directory was listed anew; look
+ * the name up again. ret_inode may be NULL.
+ */
+int reconcile_resolve(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct cat_inode *ret_inode,
+		      struct err *err);
+/* Older versions the store holds of this file's key; asks at most once per max_age. Success without doing anything on a
+ * store without versions. */
+int reconcile_versions(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err);
+
+struct reconcile_figures {
+	uint64_t listings, pages, entries, heads, failures;
+	unsigned running; /* in the background */
+};
+void reconcile_figures(struct reconcile *reconcile, struct reconcile_figures *ret_figures);
+
+#endif

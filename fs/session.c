@@ -1,0 +1,610 @@
+/*
+ * session.c - one mount: brings the layers up from the store to the kernel, serves, and takes them down again.
+ *
+ *   open:  store -> catalog -> identity, lease -> rebuild when new -> reconcile, contents, recovery -> writeback, ship
+ *          -> versions -> kernel
+ *   run:   serves until the directory is unmounted or a signal came; then drains, ships, releases the lease
+ *   close: the same way back
+ *
+ * Invariants
+ *  1. Nothing runs before the state directory is known to belong to the store and the lease is held.
+ *  2. The kernel sees the mount only when everything beneath it works.
+ *  3. Whatever could not be stored is in the journal when the process ends.
+ *
+ * Threads: open, run and close on the main one. Signals are blocked in all others and waited for by `watch_signals`.
+ */
+#include "fs/session.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+#include "fs/cache.h"
+#include "fs/fs.h"
+#include "fs/invalidate.h"
+#include "fs/killpoint.h"
+#include "fs/lease.h"
+#include "fs/reconcile.h"
+#include "fs/ship.h"
+#include "fs/writeback.h"
+#include "log.h"
+#include "transfer.h"
+#include "version.h"
+
+#define OPEN_PATIENCE_NS (30 * NS_PER_SEC)
+#define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
+#define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
+#define POLL_NS (250 * NS_PER_MS)
+#define POOL_THREADS 32
+#define FUSE_THREADS 128
+#define FUSE_IDLE_THREADS 16
+#define MAX_WRITE (1u << 20)
+#define MAX_READAHEAD (1u << 20)
+#define MAX_BACKGROUND 64
+#define LEAST_CACHE (UINT64_C(16) << 20)
+
+struct session {
+	struct fs fs;
+	struct backend *backend;
+	struct invalidate *invalidate;
+	struct fuse_lowlevel_ops operations;
+	char *tmp_dir;
+	bool mounted;
+	int signal_fd;
+	pthread_t signal_thread;
+	bool signals_watched;
+	atomic_bool served; /* the directory is unmounted: what comes now is draining */
+	atomic_bool hurried; /* a signal while draining: stop at once */
+	atomic_bool stop_watching;
+	int64_t started_wall;
+};
+
+/* --- opening ---------------------------------------------------------------------------------------------- */
+
+static int make_dir(const char *base, const char *name, char **ret_path, struct err *err)
+{
+	AUTO_BUF path = BUF_INIT;
+
+	buf_addf(&path, "%s%s%s", base, name ? "/" : "", name ? name : "");
+	if (buf_failed(&path))
+		return err_set(err, ERR_NO_MEMORY, "out of memory");
+	for (char *slash = strchr(path.data + 1, '/'); slash && !name; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		(void)mkdir(path.data, 0700); /* the last one tells */
+		*slash = '/';
+	}
+	if (mkdir(path.data, 0700) && errno != EEXIST)
+		return err_from_errno(err, errno, "cannot make %s", path.data);
+	*ret_path = buf_detach(&path);
+	return 0;
+}
+
+static int open_store(struct session *session, const struct config *config, struct err *err)
+{
+	struct backend_options options = {.url = config->url,
+					  .endpoint = config->endpoint,
+					  .region = config->region,
+					  .profile = config->profile,
+					  .create = config->create,
+					  .read_only = config->read_only};
+	struct transfer_options transfer = {.threads = config->threads ? config->threads : POOL_THREADS};
+	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS};
+	const struct backend_ops *ops = backend_find(config->url, err);
+	int result;
+
+	if (!ops)
+		return -EINVAL;
+	result = ops->open(&options, &session->backend, err);
+	if (!result)
+		result = transfer_new(session->backend, &transfer, &session->fs.transfer, err);
+	return result ? result : transfer_probe(session->fs.transfer, &call, err);
+}
+
+static int open_catalog(struct session *session, const struct config *config, bool *ret_new, struct err *err)
+{
+	struct catalog_options options = {.root_uid = config->uid, .root_gid = config->gid, .root_mode = 0777 & ~config->umask};
+	static const uint8_t none[CAT_STORE_ID_SIZE];
+	uint8_t id[CAT_STORE_ID_SIZE];
+	AUTO_FREE char *dir = NULL;
+	int result = make_dir(config->state_dir, "catalog", &dir, err);
+
+	if (result)
+		return result;
+	result = catalog_open(dir, &options, &session->fs.catalog);
+	if (result == -EBUSY)
+		return err_set(err, ERR_CONFLICT, "state directory %s is in use by another varve mount", config->state_dir);
+	if (result == -EPROTO)
+		return err_set(err, ERR_CONFIGURATION, "state directory %s was written by a newer varve", config->state_dir);
+	if (!result)
+		result = catalog_store_id(session->fs.catalog, id);
+	if (result)
+		return err_from_errno(err, -result, "cannot open the catalog in %s", dir);
+	*ret_new = memcmp(id, none, sizeof(id)) == 0;
+	return 0;
+}
+
+static void say_rebuilt(void *arg, const struct ship_rebuilt *so_far)
+{
+	(void)arg;
+	log_info("session", "rebuilding the catalog from the store: %" PRIu64 " segments, %" PRIu64 " bytes so far",
+		 so_far->segments, so_far->bytes);
+}
+
+static int rebuild(struct session *session, struct err *err)
+{
+	struct ship_rebuild request = {.catalog = session->fs.catalog,
+				       .transfer = session->fs.transfer,
+				       .tmp_dir = session->tmp_dir,
+				       .progress = say_rebuilt};
+	struct call call = {.deadline_ns = clock_monotonic() + 3600 * NS_PER_SEC};
+	struct ship_rebuilt rebuilt;
+	int result = ship_rebuild(&request, &call, &rebuilt, err);
+
+	if (result == -ENOENT) {
+		*err = (struct err){0};
+		return 0;
+	}
+	if (!result)
+		log_info("session", "catalog rebuilt from the store up to update %" PRIu64 "%s", rebuilt.number,
+			 rebuilt.gap ? "; something newer there could not be used" : "");
+	return result;
+}
+
+static int claim_store(struct session *session, bool is_new, struct err *err)
+{
+	const struct config *config = session->fs.config;
+	struct lease_options options = {.catalog = session->fs.catalog, .transfer = session->fs.transfer};
+	/* A dead holder's lease is waited for. */
+	struct call call = {.deadline_ns = clock_monotonic() + 3 * OPEN_PATIENCE_NS};
+	int result = lease_check_identity(
+		&options, config->read_only ? LEASE_IDENTITY_READ : LEASE_IDENTITY_CREATE, &call, err);
+
+	if (!result && !config->read_only)
+		result = lease_acquire(&options, &call, &session->fs.lease, err);
+	return result || !is_new ? result : rebuild(session, err);
+}
+
+static void store_changed(void *arg, uint64_t parent, const char *name, uint64_t ino)
+{
+	struct session *session = arg;
+
+	invalidate_add(session->invalidate, parent, name, ino);
+}
+
+static int open_contents(struct session *session, struct err *err)
+{
+	const struct config *config = session->fs.config;
+	AUTO_FREE char *cache_dir = NULL;
+	uint64_t recovered = 0;
+	struct contents_options options = {.catalog = session->fs.catalog,
+					   .transfer = session->fs.transfer,
+					   .cache_limit = config->cache_size ? config->cache_size : UINT64_MAX / 4,
+					   .cache_reserve = config->reserve};
+	int result = make_dir(config->state_dir, "cache", &cache_dir, err);
+
+	if (result)
+		return result;
+	options.cache_dir = cache_dir;
+	if (options.cache_limit < LEAST_CACHE)
+		options.cache_limit = LEAST_CACHE;
+	result = contents_new(&options, &session->fs.contents);
+	if (!result && !config->read_only)
+		result = contents_recover(session->fs.contents, &recovered);
+	if (result)
+		return err_from_errno(err, -result, "cannot use the cache in %s", cache_dir);
+	if (recovered)
+		log_info("session", "%" PRIu64 " files were being changed when the last mount ended; each has a version now",
+			 recovered);
+	return 0;
+}
+
+static int open_upper(struct session *session, struct err *err)
+{
+	const struct config *config = session->fs.config;
+	struct fs *fs = &session->fs;
+	struct reconcile_options reconcile = {.catalog = fs->catalog,
+					      .transfer = fs->transfer,
+					      .file_mode = 0666 & ~config->umask,
+					      .dir_mode = 0777 & ~config->umask,
+					      .uid = config->uid,
+					      .gid = config->gid,
+					      .changed = store_changed,
+					      .changed_arg = session};
+	struct ship_options ship = {
+		.catalog = fs->catalog, .transfer = fs->transfer, .lease = fs->lease, .tmp_dir = session->tmp_dir};
+	struct versions_options versions = {.catalog = fs->catalog,
+					    .snapdir = (enum versions_snapdir)config->snapdir};
+	int result = reconcile_new(&reconcile, &fs->reconcile);
+
+	if (!result)
+		result = open_contents(session, err);
+	if (!result) {
+		struct writeback_options writeback = {.catalog = fs->catalog,
+						      .transfer = fs->transfer,
+						      .contents = fs->contents,
+						      .lease = fs->lease};
+
+		result = writeback_new(&writeback, &fs->writeback);
+	}
+	if (!result && !config->read_only)
+		result = ship_new(&ship, &fs->ship, err);
+	versions.contents = fs->contents;
+	versions.reconcile = fs->reconcile;
+	if (!result)
+		result = versions_new(&versions, &fs->versions);
+	return result && !err->kind ? err_from_errno(err, -result, "cannot start") : result;
+}
+
+/* --- the kernel ------------------------------------------------------------------------------------------------- */
+
+static void want(struct fuse_conn_info *conn, unsigned capability)
+{
+	conn->want |= conn->capable & capability;
+}
+
+static void op_init(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fs *fs = userdata;
+
+	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_EXPORT_SUPPORT);
+	want(conn, FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS);
+	want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV);
+	/* The kernel's own guess by mtime would drop pages of a file each time it is changed here. */
+	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
+	/* Locks stay in the kernel: all who can lock are on this machine. */
+	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
+	conn->max_write = MAX_WRITE;
+	conn->max_readahead = MAX_READAHEAD;
+	conn->max_background = MAX_BACKGROUND;
+	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
+	conn->time_gran = 1;
+	fs->kernel_splices_read = conn->want & FUSE_CAP_SPLICE_WRITE;
+}
+
+static int add_args(const struct config *config, struct fuse_args *args)
+{
+	AUTO_BUF options = BUF_INIT;
+
+	buf_adds(&options, "-odefault_permissions,nosuid,nodev,subtype=varve,fsname=");
+	for (const char *at = config->url; *at; at++) {
+		if (*at == ',' || *at == '\\')
+			buf_addc(&options, '\\');
+		buf_addc(&options, *at);
+	}
+	buf_adds(&options, config->allow_other ? ",allow_other" : "");
+	buf_adds(&options, config->read_only ? ",ro" : "");
+	buf_adds(&options, config->noexec ? ",noexec" : "");
+	buf_adds(&options, config->noatime ? ",noatime" : "");
+	if (buf_failed(&options) || fuse_opt_add_arg(args, "varve") || fuse_opt_add_arg(args, options.data) ||
+	    (config->debug_fuse && fuse_opt_add_arg(args, "-odebug")))
+		return -ENOMEM;
+	return 0;
+}
+
+static int mount_kernel(struct session *session, struct err *err)
+{
+	const struct config *config = session->fs.config;
+	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
+	int result = add_args(config, &args);
+
+	ops_meta_register(&session->operations);
+	ops_data_register(&session->operations);
+	ops_dir_register(&session->operations);
+	ops_xattr_register(&session->operations);
+	session->operations.init = op_init;
+	if (!result) {
+		session->fs.fuse =
+			fuse_session_new(&args, &session->operations, sizeof(session->operations), &session->fs);
+		result = session->fs.fuse ? 0 : -EIO;
+	}
+	fuse_opt_free_args(&args);
+	if (result)
+		return err_set(err, ERR_CONFIGURATION, "libfuse does not start: is /dev/fuse there and accessible?");
+	if (fuse_session_mount(session->fs.fuse, config->mountpoint))
+		return err_set(err, ERR_CONFIGURATION, "cannot mount on %s: %s", config->mountpoint, strerror(errno));
+	session->mounted = true;
+	invalidate_start(session->invalidate, session->fs.fuse);
+	return 0;
+}
+
+/* --- signals --------------------------------------------------------------------------------------------------------- */
+
+static void on_signal(struct session *session)
+{
+	const char *dir = session->fs.config->mountpoint;
+
+	if (atomic_load(&session->served)) {
+		atomic_store(&session->hurried, true);
+		return;
+	}
+	log_info("session", "told to stop: unmounting %s", dir);
+	fuse_session_exit(session->fs.fuse);
+	/* The loop's threads wait for requests: the end of the mount wakes them. */
+	if (umount2(dir, MNT_DETACH) && errno == EPERM)
+		fuse_session_unmount(session->fs.fuse);
+}
+
+static void *watch_signals(void *arg)
+{
+	struct session *session = arg;
+	struct pollfd wait = {.fd = session->signal_fd, .events = POLLIN};
+
+	while (!atomic_load(&session->stop_watching)) {
+		struct signalfd_siginfo info;
+
+		if (poll(&wait, 1, 200) > 0 && read(session->signal_fd, &info, sizeof(info)) == sizeof(info))
+			on_signal(session);
+	}
+	return NULL;
+}
+
+/* Before the first thread: all inherit the mask. */
+static int block_signals(struct session *session, struct err *err)
+{
+	sigset_t set;
+
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGHUP);
+	(void)signal(SIGPIPE, SIG_IGN);
+	if (pthread_sigmask(SIG_BLOCK, &set, NULL))
+		return err_set(err, ERR_INTERNAL, "cannot block signals");
+	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return session->signal_fd < 0 ? err_from_errno(err, errno, "cannot watch signals") : 0;
+}
+
+/* --- life --------------------------------------------------------------------------------------------------------------- */
+
+static void raise_descriptor_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit); /* the old limit is only smaller */
+	}
+}
+
+int session_open(const struct config *config, struct session **ret_session, struct err *err)
+{
+	struct session *session = calloc(1, sizeof(*session));
+	AUTO_FREE char *state = NULL;
+	bool is_new = false;
+	int result;
+
+	if (!session)
+		return err_set(err, ERR_NO_MEMORY, "out of memory");
+	killpoint_setup();
+	raise_descriptor_limit();
+	session->fs.config = config;
+	session->signal_fd = -1;
+	session->started_wall = clock_wall();
+	result = block_signals(session, err);
+	if (!result)
+		result = make_dir(config->state_dir, NULL, &state, err);
+	if (!result)
+		result = make_dir(config->state_dir, "tmp", &session->tmp_dir, err);
+	if (!result && invalidate_new(&session->invalidate))
+		result = err_set(err, ERR_NO_MEMORY, "out of memory");
+	if (!result)
+		result = open_catalog(session, config, &is_new, err);
+	if (!result)
+		result = open_store(session, config, err);
+	if (!result)
+		result = claim_store(session, is_new, err);
+	if (!result)
+		result = open_upper(session, err);
+	if (!result)
+		result = mount_kernel(session, err);
+	if (!result)
+		session->signals_watched =
+			pthread_create(&session->signal_thread, NULL, watch_signals, session) == 0;
+	if (result) {
+		session_close(session);
+		return result;
+	}
+	*ret_session = session;
+	return 0;
+}
+
+/* Until nothing is left, nothing moves any more, or a signal says that what is left may stay in the journal. */
+static int drain(struct session *session)
+{
+	int64_t patience = clock_monotonic() + DRAIN_PATIENCE_NS;
+	struct transfer_figures figures;
+	uint64_t moved = 0;
+	int result;
+
+	writeback_hurry(session->fs.writeback);
+	while ((result = writeback_drain(session->fs.writeback, POLL_NS)) == -ETIMEDOUT) {
+		transfer_figures(session->fs.transfer, &figures);
+		if (figures.bytes_sent + figures.bytes_received != moved)
+			patience = clock_monotonic() + DRAIN_PATIENCE_NS;
+		moved = figures.bytes_sent + figures.bytes_received;
+		if (atomic_load(&session->hurried) || clock_monotonic() >= patience)
+			break;
+	}
+	return result;
+}
+
+static int finish(struct session *session)
+{
+	struct call call = {.deadline_ns = clock_monotonic() + DRAIN_PATIENCE_NS, .cancelled = &session->hurried};
+	struct session_pending left;
+	struct err error = {0};
+	int result;
+
+	if (session->fs.config->read_only)
+		return 0;
+	result = drain(session);
+	if (!result && session->fs.ship)
+		result = ship_finish(session->fs.ship, &call, &error);
+	session_pending(session, &left);
+	if (result)
+		log_warn("session", "%" PRIu64 " changes (%" PRIu64 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
+			 left.jobs, left.bytes, session->fs.config->state_dir, error.kind ? ": " : "", error.message);
+	return result;
+}
+
+int session_run(struct session *session)
+{
+	struct fuse_loop_config *loop = fuse_loop_cfg_create();
+	int result;
+
+	if (!loop)
+		return -ENOMEM;
+	fuse_loop_cfg_set_clone_fd(loop, 1);
+	fuse_loop_cfg_set_max_threads(loop, FUSE_THREADS);
+	fuse_loop_cfg_set_idle_threads(loop, FUSE_IDLE_THREADS);
+	result = fuse_session_loop_mt(session->fs.fuse, loop);
+	fuse_loop_cfg_destroy(loop);
+	if (result < 0)
+		log_error("session", "serving the kernel ended: %s", strerror(-result));
+	atomic_store(&session->served, true);
+	invalidate_stop(session->invalidate);
+	fuse_session_unmount(session->fs.fuse);
+	session->mounted = false;
+	return finish(session);
+}
+
+void session_close(struct session *session)
+{
+	struct call call = {.deadline_ns = clock_monotonic() + RELEASE_PATIENCE_NS};
+	struct fs *fs;
+
+	if (!session)
+		return;
+	fs = &session->fs;
+	if (session->mounted)
+		fuse_session_unmount(fs->fuse);
+	if (session->invalidate)
+		invalidate_stop(session->invalidate);
+	atomic_store(&session->stop_watching, true);
+	if (session->signals_watched)
+		(void)pthread_join(session->signal_thread, NULL);
+	if (fs->fuse)
+		fuse_session_destroy(fs->fuse); /* drops the nodes the kernel still knew */
+	versions_free(fs->versions);
+	reconcile_free(fs->reconcile);
+	ship_free(fs->ship);
+	writeback_free(fs->writeback);
+	if (fs->lease) {
+		lease_release(fs->lease, &call);
+		lease_free(fs->lease);
+	}
+	transfer_free(fs->transfer);
+	contents_free(fs->contents);
+	catalog_close(fs->catalog);
+	if (session->backend)
+		backend_ops(session->backend)->close(session->backend);
+	invalidate_free(session->invalidate);
+	if (session->signal_fd >= 0)
+		(void)close(session->signal_fd);
+	free(session->tmp_dir);
+	free(session);
+}
+
+/* --- what the CLI asks ------------------------------------------------------------------------------------------------------- */
+
+void session_pending(struct session *session, struct session_pending *ret_pending)
+{
+	struct writeback_figures figures = {0};
+
+	writeback_figures(session->fs.writeback, &figures);
+	*ret_pending = (struct session_pending){.jobs = figures.jobs, .bytes = figures.bytes, .failed = figures.failed};
+	memcpy(ret_pending->last_error, figures.last_error, sizeof(ret_pending->last_error));
+}
+
+void session_hurry(struct session *session)
+{
+	writeback_hurry(session->fs.writeback);
+}
+
+static json_t *store_json(struct session *session)
+{
+	struct transfer_figures figures;
+
+	transfer_figures(session->fs.transfer, &figures);
+	return json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s}", "description",
+			 transfer_description(session->fs.transfer), "online", figures.online, "versions",
+			 transfer_can(session->fs.transfer, BACKEND_VERSIONS), "requests", (json_int_t)figures.requests,
+			 "bytes_sent", (json_int_t)figures.bytes_sent, "bytes_received", (json_int_t)figures.bytes_received,
+			 "errors", (json_int_t)figures.errors, "retries", (json_int_t)figures.retries, "queued",
+			 (int)figures.queued, "running", (int)figures.running, "last_error", figures.last_error);
+}
+
+static json_t *writeback_json(struct session *session)
+{
+	struct writeback_figures figures;
+
+	writeback_figures(session->fs.writeback, &figures);
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:s}", "pending", (json_int_t)figures.jobs, "bytes",
+			 (json_int_t)figures.bytes, "running", (json_int_t)figures.running, "failed",
+			 (json_int_t)figures.failed, "done", (json_int_t)figures.done, "last_error", figures.last_error);
+}
+
+static json_t *cache_json(struct session *session)
+{
+	struct cache_figures figures;
+
+	cache_figures(contents_cache(session->fs.contents), &figures);
+	return json_pack("{s:I, s:I, s:I, s:I}", "used", (json_int_t)figures.used, "limit", (json_int_t)figures.limit,
+			 "files", (json_int_t)figures.files, "evicted", (json_int_t)figures.evicted);
+}
+
+static json_t *catalog_json(struct session *session)
+{
+	struct ship_figures ship = {0};
+	struct cat_figures figures;
+
+	catalog_figures(session->fs.catalog, &figures);
+	if (session->fs.ship)
+		ship_figures(session->fs.ship, &ship);
+	return json_pack("{s:I, s:I, s:I, s:I, s:s}", "updates", (json_int_t)figures.updates, "map_bytes",
+			 (json_int_t)figures.map_bytes, "log_bytes", (json_int_t)figures.log_bytes, "shipped",
+			 (json_int_t)ship.shipped, "ship_error", ship.last_error);
+}
+
+static json_t *lease_json(struct session *session)
+{
+	struct lease_figures figures = {0};
+
+	if (!session->fs.lease)
+		return json_null();
+	lease_figures(session->fs.lease, &figures);
+	return json_pack("{s:I, s:b, s:b, s:s, s:s}", "epoch", (json_int_t)figures.epoch, "held",
+			 lease_may_write(session->fs.lease), "lost", figures.lost, "guarantee",
+			 figures.guarantee == LEASE_CONDITIONAL ? "conditional" : "weak", "last_error", figures.last_error);
+}
+
+void session_status_json(struct session *session, struct buf *ret_json)
+{
+	const struct config *config = session->fs.config;
+	json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:I, s:o, s:o, s:o, s:o, s:o}", "version", VARVE_VERSION,
+				 "url", config->url, "mountpoint", config->mountpoint, "state_dir", config->state_dir, "pid",
+				 (int)getpid(), "read_only", config->read_only, "uptime_seconds",
+				 (json_int_t)((clock_wall() - session->started_wall) / NS_PER_SEC), "store",
+				 store_json(session), "writeback", writeback_json(session), "cache", cache_json(session),
+				 "catalog", catalog_json(session), "lease", lease_json(session));
+	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
+
+	buf_adds(ret_json, text ? text : "{}");
+	free(text);
+	json_decref(root);
+}

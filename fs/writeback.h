@@ -1,0 +1,56 @@
+/*
+ * writeback.h - the journal's jobs, run in the right order until the store
+ * holds what the catalog says.
+ *
+ * A job is done when the catalog says so in the update that deletes it; until
+ * then it is tried again, for as long as it takes. See writeback.c for the
+ * order, placement.c for what each job does.
+ * Thread-safe.
+ */
+#ifndef VARVE_FS_WRITEBACK_H
+#define VARVE_FS_WRITEBACK_H
+
+#include "catalog.h"
+#include "err.h"
+
+struct contents;
+struct lease;
+struct transfer;
+struct waiter;
+struct writeback;
+
+struct writeback_options {
+	struct catalog *catalog;
+	struct transfer *transfer;
+	struct contents *contents;
+	struct lease *lease; /* NULL: may always write (tests) */
+	unsigned parallel;   /* jobs at once; 0: 12 */
+};
+int writeback_new(const struct writeback_options *options, struct writeback **ret_writeback);
+/* Stops after the running jobs; the rest stays in the journal. */
+void writeback_free(struct writeback *writeback);
+
+/* Waits until the version is in the store. 0; -EIO after `timeout_ns` without any progress of the store or for a
+ * permanent kind of failure; -EINTR. */
+int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int64_t timeout_ns,
+		   const struct waiter *waiter);
+/* Until no job is left, or nothing moved for timeout_ns (0: for as long as it takes). 0 or -ETIMEDOUT. */
+int writeback_drain(struct writeback *writeback, int64_t timeout_ns);
+/* Forget backoffs: try now. */
+void writeback_hurry(struct writeback *writeback);
+/* A new job may be there. */
+void writeback_wake(struct writeback *writeback);
+/* Names changed: keys computed for the waiting jobs of this inode (0: of all, a directory moved) are void. */
+void writeback_renamed(struct writeback *writeback, uint64_t ino);
+
+struct writeback_figures {
+	uint64_t jobs, running, failed, done;
+	uint64_t bytes; /* of uploads waiting */
+	char last_error[256];
+};
+void writeback_figures(struct writeback *writeback, struct writeback_figures *ret_figures);
+
+/* Why the newest upload of this file does not succeed: "" when it is not failing. */
+void writeback_error_of(struct writeback *writeback, uint64_t ino, char ret_text[static 256]);
+
+#endif

@@ -1,0 +1,472 @@
+/*
+ * catalog.h - what varve knows: inodes, names and their past, versions and
+ * where they lie, and the journal of unfinished work.
+ *
+ * The catalog knows nothing of the network; it answers from the local machine
+ * in microseconds. Every change is one atomic update that survives kill -9 when
+ * the call returns, and power loss after catalog_sync.
+ *
+ * Two layers:
+ *  - operations (catalog_create, catalog_rename, …): one whole update each, with all the rules (past names, journal
+ *    entries, link counts, times, sequence). This is what fs/ calls.
+ *  - records inside a closure (cat_*): for the few callers that compose their own.
+ *
+ * Units: times are wall ns; sizes bytes; `seq` is the catalog's commit sequence,
+ * strictly increasing over names and versions alike, never reused.
+ * Records returned own nothing unless a field says so; strings in them are
+ * inline arrays or malloc'd and freed by the _clear function named.
+ * Thread-safe, except a struct cat_txn, which belongs to its closure.
+ */
+#ifndef VARVE_CATALOG_H
+#define VARVE_CATALOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "buf.h"
+#include "ranges.h"
+
+struct catalog;
+struct cat_txn;
+
+#define CAT_ROOT_INO 1
+#define CAT_NAME_MAX 255
+#define CAT_FILE_ID_SIZE 16
+#define CAT_STORE_ID_SIZE 16
+
+/* --- records ----------------------------------------------------------------------------------- */
+
+enum cat_inode_flag {
+	CAT_DIRTY = 1 << 0,	 /* the cache file holds changes that no version has yet */
+	CAT_LISTED = 1 << 1,	 /* directory: all children are known, as of listed_at */
+	CAT_UNRESOLVED = 1 << 2, /* known from a listing only: HEAD it before showing owner, mode, times */
+	CAT_OWN_ATTRS = 1 << 3,	 /* directory: chmod/chown/utimens/xattr gave it attributes worth a `d/` object */
+	CAT_FLUSHED = 1 << 4,	 /* with CAT_DIRTY: a close() or fsync(disk) acknowledged these changes */
+	CAT_DISCARDED = 1 << 5,	 /* unlinked before its first close: never to be stored */
+};
+
+struct cat_inode {
+	uint64_t ino; /* never reused */
+	uint8_t file_id[CAT_FILE_ID_SIZE]; /* the same after a rebuild; in every object's metadata */
+	uint32_t mode, uid, gid, nlink, rdev;
+	uint32_t flags; /* enum cat_inode_flag */
+	uint64_t size;
+	int64_t atime, mtime, ctime, btime;
+	uint64_t parent;    /* directory: its parent's ino (the root: itself). Else 0 */
+	uint64_t version;   /* seq of the current content version; 0: none yet */
+	int64_t listed_at;  /* directory: 0 never */
+};
+
+enum cat_how { /* how a name came to be, or ended */
+	CAT_HOW_CREATE,
+	CAT_HOW_LINK,
+	CAT_HOW_RENAME,	 /* came from / went to the other name */
+	CAT_HOW_REPLACE, /* ended because another inode was renamed or adopted over it */
+	CAT_HOW_UNLINK,
+	CAT_HOW_ADOPT,	 /* found in the store */
+	CAT_HOW_VANISH,	 /* removed in the store by others */
+};
+
+/* A live name. */
+struct cat_name {
+	uint64_t parent, ino;
+	uint64_t since; /* seq at which this inode took this name */
+	int64_t since_ns;
+	uint64_t cookie; /* readdir position: > 0, grows within the parent, never reused there */
+	uint32_t type;	 /* mode & S_IFMT */
+	enum cat_how how;
+	uint64_t from_parent; /* how == RENAME: where it came from */
+	char from_name[CAT_NAME_MAX + 1];
+	char name[CAT_NAME_MAX + 1];
+};
+
+/* A name that ended. */
+struct cat_past {
+	uint64_t parent, ino, since, until;
+	int64_t since_ns, until_ns;
+	uint32_t type;
+	enum cat_how began, ended;
+	uint64_t from_parent, to_parent;
+	uint32_t actor; /* uid that ended it */
+	char from_name[CAT_NAME_MAX + 1];
+	char to_name[CAT_NAME_MAX + 1];
+	char name[CAT_NAME_MAX + 1];
+};
+
+enum cat_state { CAT_LOCAL, CAT_UPLOADING, CAT_STORED, CAT_FAILED, CAT_EXPIRED };
+enum cat_origin {
+	CAT_ORIGIN_CLOSE,     /* a close of a dirty file */
+	CAT_ORIGIN_FSYNC,
+	CAT_ORIGIN_RECOVERED, /* dirty, never closed, found after a crash */
+	CAT_ORIGIN_SUSPECT,   /* not provably whole after a power cut; never current */
+	CAT_ORIGIN_EXTERNAL,  /* made by another tool */
+	CAT_ORIGIN_CONFLICT,  /* ours, but somebody else's became current first */
+};
+
+#define CAT_HAS_CRC32C (1u << 0)
+
+/* A content version: facts that never change, but state. */
+struct cat_version {
+	uint64_t ino, seq;
+	uint64_t size;
+	int64_t mtime;	   /* the file's own, then */
+	int64_t commit_ns; /* when it was made; strictly increasing over all versions of one catalog made here */
+	int64_t shown_ms;  /* what its name in .versions shows; strictly increasing within the inode */
+	uint32_t identity; /* its 8 hex digits: stable across rebuilds (of file id and seq, or key and native id) */
+	uint32_t mode, uid, gid; /* as they were */
+	uint32_t author;   /* uid that wrote it */
+	uint32_t crc32c;
+	uint32_t flags;
+	enum cat_state state;
+	enum cat_origin origin;
+	char host[64];
+};
+
+/* Where a version lies; n counts from 0 and the live one is the highest in state CAT_STORED. */
+struct cat_copy {
+	uint64_t ino, seq;
+	uint32_t n;
+	uint32_t backend; /* 0: the first store */
+	enum cat_state state;
+	int64_t stored_ns;
+	char *key;	     /* malloc'd, never NULL */
+	char *native_id;     /* malloc'd or NULL */
+	char *etag;	     /* malloc'd or NULL */
+	char *storage_class; /* malloc'd or NULL */
+};
+void cat_copy_clear(struct cat_copy *copy);
+
+/* What we believe is the current object of a key. */
+enum cat_key_kind { CAT_KEY_DATA, CAT_KEY_LINK, CAT_KEY_DIRECTORY, CAT_KEY_SYMLINK, CAT_KEY_SPECIAL };
+struct cat_key {
+	uint32_t backend;
+	enum cat_key_kind kind;
+	uint64_t ino, seq; /* seq 0 for kinds without versions */
+	char *native_id;   /* malloc'd or NULL */
+	char *etag;	   /* malloc'd or NULL */
+};
+void cat_key_clear(struct cat_key *key);
+
+enum cat_job_type {
+	CAT_JOB_UPLOAD, /* send version (ino, version), to where the inode's object belongs when it runs */
+	CAT_JOB_PLACE,	/* make the store right for inode `ino` and for `key`, the key it was at when the job was made
+			   (NULL: none): move its object to its oldest live name, put or drop link markers, directory,
+			   symlink and special objects, remove what no live name owns */
+	CAT_JOB_TREE,	/* directory `ino` was renamed away from `key`: make a PLACE job for everything beneath it */
+};
+struct cat_job {
+	uint64_t seq; /* order of commit, and the job's name */
+	enum cat_job_type type;
+	uint64_t ino, version;
+	char *key;	    /* malloc'd or NULL */
+	uint32_t stage;	    /* the worker's own note of how far it came */
+	uint32_t attempts;
+	int64_t next_try_ns; /* wall; 0: now */
+	char *note;	    /* malloc'd or NULL: the last error, or an upload id */
+};
+void cat_job_clear(struct cat_job *job);
+
+/* The cache file of an inode: what is in it. Local, never shipped. Numbers with one of the bits of CAT_EXTENT_OTHER
+ * belong to whoever keeps the cache, for files of its own: the catalog stores their records and knows no more of them. */
+#define CAT_EXTENT_OTHER (UINT64_C(3) << 62)
+struct cat_extent {
+	struct ranges present; /* bytes the cache file holds */
+	struct ranges dirty;   /* of these, what version `base` does not have */
+	uint64_t base;	       /* seq of the version the clean ranges belong to; 0: none */
+	uint64_t base_limit;   /* absent bytes at or past this offset are zeros, below they are in `base` */
+	uint8_t boot_id[16];   /* of the boot that wrote it */
+	bool synced;	       /* fdatasync of the cache file came before this record */
+};
+void cat_extent_clear(struct cat_extent *extent);
+
+/* --- opening ------------------------------------------------------------------------------------ */
+
+struct catalog_options {
+	bool read_only;
+	uint32_t root_uid, root_gid, root_mode; /* for a new catalog's root directory */
+};
+/* Opens or creates. -EBUSY: another process has it; -EPROTO: written by a newer varve. */
+int catalog_open(const char *dir, const struct catalog_options *options, struct catalog **ret_catalog);
+void catalog_close(struct catalog *catalog);
+int catalog_sync(struct catalog *catalog);
+
+/* The store this catalog belongs to: all zeros until set. */
+int catalog_store_id(struct catalog *catalog, uint8_t ret_id[static CAT_STORE_ID_SIZE]);
+int catalog_set_store_id(struct catalog *catalog, const uint8_t id[static CAT_STORE_ID_SIZE]);
+/* Small named facts: lease epoch, ship cursor, capabilities seen. Value malloc'd. Local, never shipped. */
+int catalog_setting_get(struct catalog *catalog, const char *name, char **ret_value);
+int catalog_setting_put(struct catalog *catalog, const char *name, const char *value);
+
+/* --- closures ------------------------------------------------------------------------------------- */
+
+typedef int (*cat_closure)(struct cat_txn *txn, void *arg);
+int catalog_view(struct catalog *catalog, cat_closure closure, void *arg);
+int catalog_update(struct catalog *catalog, cat_closure closure, void *arg);
+
+uint64_t cat_next_seq(struct cat_txn *txn);
+/* Time of this update: wall clock, but always later than every earlier update's. */
+int64_t cat_now(struct cat_txn *txn);
+
+int cat_inode_get(struct cat_txn *txn, uint64_t ino, struct cat_inode *ret_inode);
+int cat_inode_put(struct cat_txn *txn, const struct cat_inode *inode);
+int cat_name_get(struct cat_txn *txn, uint64_t parent, const char *name, struct cat_name *ret_name);
+int cat_version_get(struct cat_txn *txn, uint64_t ino, uint64_t seq, struct cat_version *ret_version);
+int cat_version_put(struct cat_txn *txn, const struct cat_version *version);
+/* Oldest first; seq in [from, to]. Non-zero from visit stops and is returned. */
+typedef int (*cat_version_visit)(void *arg, const struct cat_version *version);
+int cat_version_each(struct cat_txn *txn, uint64_t ino, uint64_t from, uint64_t to, cat_version_visit visit, void *arg);
+/* The newest copy in state CAT_STORED. -ENOENT: not stored anywhere. */
+int cat_copy_get(struct cat_txn *txn, uint64_t ino, uint64_t seq, struct cat_copy *ret_copy);
+int cat_copy_add(struct cat_txn *txn, const struct cat_copy *copy); /* n is assigned */
+/* Marks the copy of (ino, seq) at (key, native_id) as gone. */
+int cat_copy_drop(struct cat_txn *txn, uint64_t ino, uint64_t seq, const char *key, const char *native_id);
+int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
+int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
+int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *key);
+/* seq is assigned when 0, and then written back. */
+int cat_job_put(struct cat_txn *txn, struct cat_job *job);
+int cat_job_delete(struct cat_txn *txn, uint64_t seq);
+int cat_extent_get(struct cat_txn *txn, uint64_t ino, struct cat_extent *ret_extent);
+int cat_extent_put(struct cat_txn *txn, uint64_t ino, const struct cat_extent *extent);
+int cat_extent_delete(struct cat_txn *txn, uint64_t ino);
+int cat_symlink_get(struct cat_txn *txn, uint64_t ino, struct buf *ret_target);
+int cat_symlink_put(struct cat_txn *txn, uint64_t ino, const char *target, size_t len);
+
+/* Live names of an inode, oldest first. */
+typedef int (*cat_link_visit)(void *arg, const struct cat_name *name);
+int cat_link_each(struct cat_txn *txn, uint64_t ino, cat_link_visit visit, void *arg);
+
+/*
+ * The object key of (parent, name): the names' key components joined by '/',
+ * no leading '/'. Names are decoded by escape.h; a digest name through the
+ * component recorded when it was adopted. A clash name ("%~=x") is its plain
+ * component. -ENOENT when an ancestor is gone.
+ */
+int cat_key_of_name(struct cat_txn *txn, uint64_t parent, const char *name, struct buf *ret_key);
+/* Of the inode's oldest live name; a directory's without the trailing '/'. -ENOENT when it has none. */
+int cat_key_of(struct cat_txn *txn, uint64_t ino, struct buf *ret_key);
+
+/* --- operations on the live tree ------------------------------------------------------------------ */
+
+/* Who asks and when: ctx for times and the audit trail. */
+struct cat_actor {
+	uint32_t uid, gid;
+};
+
+int catalog_getattr(struct catalog *catalog, uint64_t ino, struct cat_inode *ret_inode);
+int catalog_lookup(struct catalog *catalog, uint64_t parent, const char *name, struct cat_inode *ret_inode);
+
+struct cat_create {
+	uint64_t parent;
+	const char *name;
+	uint32_t mode, uid, gid, rdev; /* mode with type */
+	const char *target;	       /* symlink */
+	struct cat_actor actor;
+};
+/* -EEXIST, -ENOTDIR, -ENOENT (parent gone), -ENAMETOOLONG. A directory, symlink or special file gets its PLACE job; a
+ * regular file gets none: it is stored at its first close. Updates the parent's mtime, ctime, nlink. */
+int catalog_create(struct catalog *catalog, const struct cat_create *request, struct cat_inode *ret_inode);
+int catalog_link(struct catalog *catalog, uint64_t ino, uint64_t parent, const char *name, struct cat_actor actor,
+		 struct cat_inode *ret_inode);
+
+/* What an unlink or a replacing rename did to the inode that lost a name. */
+struct cat_unlinked {
+	struct cat_inode inode; /* after; ino 0: nothing was replaced */
+};
+/* Unlink (directory false) or rmdir (true): -ENOENT, -EISDIR, -ENOTDIR, -ENOTEMPTY. The name goes to the past; a PLACE
+ * job is made unless nothing was ever closed. The inode record stays: history reads it. */
+int catalog_unlink(struct catalog *catalog, uint64_t parent, const char *name, struct cat_actor actor,
+		   struct cat_unlinked *ret_unlinked);
+int catalog_rmdir(struct catalog *catalog, uint64_t parent, const char *name, struct cat_actor actor,
+		  struct cat_unlinked *ret_unlinked);
+
+struct cat_rename {
+	uint64_t parent;
+	const char *name;
+	uint64_t new_parent;
+	const char *new_name;
+	unsigned flags; /* RENAME_NOREPLACE, RENAME_EXCHANGE of <stdio.h> */
+	struct cat_actor actor;
+};
+/* POSIX rename: -EEXIST, -EINVAL (into its own subtree), -ENOTEMPTY, -EISDIR, -ENOTDIR, -ENOENT; two names of one
+ * inode: nothing happens. One update however large the tree; jobs PLACE for a file, TREE for a directory. */
+int catalog_rename(struct catalog *catalog, const struct cat_rename *request, struct cat_unlinked *ret_replaced);
+
+enum cat_set { CAT_SET_MODE = 1, CAT_SET_UID = 2, CAT_SET_GID = 4, CAT_SET_ATIME = 8, CAT_SET_MTIME = 16, CAT_SET_SIZE = 32,
+	       CAT_SET_CTIME = 64 };
+/* Takes the fields of `values` that mask names; ctime is now unless CAT_SET_CTIME. Never makes a version. */
+int catalog_setattr(struct catalog *catalog, uint64_t ino, unsigned mask, const struct cat_inode *values,
+		    struct cat_inode *ret_inode);
+
+/* Names of a directory with cookie > after, in cookie order, at most max; 0 or what visit returned.
+ * visit runs inside a view: it must not call the catalog. inode is NULL unless `with_inodes`. */
+typedef int (*cat_readdir_visit)(void *arg, const struct cat_name *name, const struct cat_inode *inode);
+struct cat_readdir {
+	uint64_t parent, after;
+	size_t max;
+	bool with_inodes;
+};
+int catalog_readdir(struct catalog *catalog, const struct cat_readdir *request, cat_readdir_visit visit, void *arg);
+
+/* xattrs: names without any rule of their own (fs/ops_xattr knows the namespaces). */
+enum cat_xattr_mode { CAT_XATTR_SET, CAT_XATTR_CREATE, CAT_XATTR_REPLACE };
+int catalog_xattr_get(struct catalog *catalog, uint64_t ino, const char *name, struct buf *ret_value); /* -ENODATA */
+int catalog_xattr_set(struct catalog *catalog, uint64_t ino, const char *name, const void *value, size_t len,
+		      enum cat_xattr_mode mode); /* -EEXIST, -ENODATA, -ENOSPC over 64 KiB in all */
+int catalog_xattr_remove(struct catalog *catalog, uint64_t ino, const char *name);
+int catalog_xattr_list(struct catalog *catalog, uint64_t ino, struct buf *ret_names); /* each with its NUL */
+
+/* --- content --------------------------------------------------------------------------------------- */
+
+/* Before the first change to a clean file: CAT_DIRTY is recorded with the extent, so that a crash is seen. */
+int catalog_mark_dirty(struct catalog *catalog, uint64_t ino, const struct cat_extent *extent);
+
+/* A close() or fsync(disk) acknowledges the changes so far: size, times and extent in one update; sets CAT_FLUSHED. */
+int catalog_flush(struct catalog *catalog, uint64_t ino, uint64_t size, int64_t mtime, const struct cat_extent *extent);
+
+struct cat_commit {
+	uint64_t ino;
+	uint64_t size;
+	int64_t mtime;
+	uint32_t author;
+	enum cat_origin origin;
+	uint32_t crc32c;
+	bool has_crc32c;
+	const struct cat_extent *extent; /* dirty ranges against the version before; base is set by the commit */
+	bool still_dirty;		 /* more changes may follow without a new mark_dirty (fsync of an open file) */
+};
+/* Makes the next version of the file, state local, current, with its UPLOAD job; clears CAT_DIRTY and CAT_FLUSHED
+ * (unless still_dirty). The dirty ranges stay in the extent record until the version is stored. */
+int catalog_commit(struct catalog *catalog, const struct cat_commit *request, struct cat_version *ret_version);
+
+/* The upload of (ino, seq) arrived as `copy`: state stored, copy and key records, job deleted. `extent`, if not NULL,
+ * replaces the extent record in the same update. */
+int catalog_stored(struct catalog *catalog, uint64_t job, const struct cat_copy *copy, const struct cat_extent *extent);
+
+/* --- journal ---------------------------------------------------------------------------------------- */
+
+/* Jobs with seq > after, in order, at most max. The visitor may take over the strings by setting them NULL. */
+typedef int (*cat_job_visit)(void *arg, struct cat_job *job);
+int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_visit visit, void *arg);
+int catalog_job_update(struct catalog *catalog, const struct cat_job *job);
+int catalog_job_done(struct catalog *catalog, uint64_t seq);
+/* Called after each update that added jobs, from the thread that made it, without locks: wakes the scheduler. */
+void catalog_on_jobs(struct catalog *catalog, void (*notify)(void *arg), void *arg);
+
+/* Inodes with CAT_DIRTY, for recovery at mount; and inodes without a live name that still have jobs or cache. */
+typedef int (*cat_inode_visit)(void *arg, const struct cat_inode *inode);
+int catalog_each_dirty(struct catalog *catalog, cat_inode_visit visit, void *arg);
+
+/* --- history ------------------------------------------------------------------------------------------ */
+
+/* One entry of a name's history: a version, and the instant it became what the name showed. */
+struct cat_entry {
+	struct cat_version version;
+	int64_t time_ns; /* the later of commit and binding */
+	enum cat_how how; /* how the name got it: CREATE for a plain new version */
+	bool is_current;
+	char from_name[CAT_NAME_MAX + 1]; /* how == RENAME */
+};
+/*
+ * history(name), oldest first: for each interval in which an inode held the
+ * name, that inode's versions current in it; a pure rename to a free name
+ * brings the old name's history before it. At most max newest when max > 0.
+ * -ENOENT when the name never lived.
+ */
+typedef int (*cat_entry_visit)(void *arg, const struct cat_entry *entry);
+int catalog_history(struct catalog *catalog, uint64_t parent, const char *name, cat_entry_visit visit, void *arg);
+
+/* Every name that ever lived in the directory, each once, with the type it last had and whether it lives. */
+typedef int (*cat_ever_visit)(void *arg, const char *name, uint32_t type, bool live);
+int catalog_names_ever(struct catalog *catalog, uint64_t parent, cat_ever_visit visit, void *arg);
+
+/* Past names of one directory (name NULL) or one name, in order of name, then time. */
+typedef int (*cat_past_visit)(void *arg, const struct cat_past *past);
+int catalog_past(struct catalog *catalog, uint64_t parent, const char *name, cat_past_visit visit, void *arg);
+
+/* --- the store's own contents ---------------------------------------------------------------------------- */
+
+/* An object as a listing or a HEAD shows it. */
+struct cat_found {
+	const char *name; /* file name in the directory, escaped by escape.h */
+	const char *component; /* key component when the name is a digest; else NULL */
+	const char *key;
+	const char *native_id, *etag, *storage_class; /* may be NULL */
+	uint64_t size;
+	int64_t modified_ns;
+	bool directory;	      /* a common prefix or a `d/` marker */
+	bool resolved;	      /* the fields below come from a HEAD */
+	uint32_t mode, uid, gid;
+	int64_t mtime;
+	const char *target;   /* symlink */
+	const uint8_t *file_id; /* our metadata, or NULL */
+	uint64_t seq;	      /* our metadata, or 0 */
+	int64_t commit_ns;
+	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. When that
+				   inode is known the name becomes one of its links, else it stays an empty file */
+};
+/*
+ * Takes what a complete listing of `dir` showed into the catalog: unknown
+ * objects become inodes with a version and a copy (origin external unless the
+ * metadata is ours); an object that replaced the one we knew becomes a new
+ * inode that takes the name (CAT_HOW_ADOPT); a stored name that is no longer
+ * there goes to the past (CAT_HOW_VANISH). Names with local changes or jobs
+ * pending on their inode or key are left alone. Sets CAT_LISTED and listed_at.
+ * Unresolved entries get default modes of the options and CAT_UNRESOLVED.
+ * ret_changed, may be NULL: called for every ino or name that must be dropped from the kernel's cache.
+ */
+struct cat_adopt {
+	uint64_t dir;
+	const struct cat_found *found;
+	size_t count;
+	uint32_t file_mode, dir_mode, uid, gid; /* defaults for what says nothing */
+	int64_t listed_at; /* when the listing was begun: names changed here since are left alone */
+	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
+	void *changed_arg;
+};
+int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request);
+/* A HEAD's answer for one CAT_UNRESOLVED inode; clears the flag. */
+int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found, struct cat_inode *ret_inode);
+/* Older versions the store has of this inode's key, in any order: those we do not know become versions before its
+ * oldest own one (or between, by time). */
+int catalog_adopt_versions(struct catalog *catalog, uint64_t ino, const struct cat_found *found, size_t count);
+
+/* --- shipping, rebuild, check ------------------------------------------------------------------------------ */
+
+typedef int (*cat_sink)(void *arg, const void *bytes, size_t len);
+typedef ssize_t (*cat_source)(void *arg, void *ret_bytes, size_t cap); /* 0 at the end */
+
+/* Newest update number. */
+uint64_t catalog_number(struct catalog *catalog);
+/* Everything others would need of updates (after, *ret_upto], as one self-checking segment (header with store id and
+ * range, zstd body, CRC). -ENODATA when nothing of it is for shipping (*ret_upto is set all the same), -ESTALE when
+ * the log no longer reaches back to `after`: ship a snapshot. */
+int catalog_export_segment(struct catalog *catalog, uint64_t after, cat_sink sink, void *arg, uint64_t *ret_upto);
+/* The whole portable state as of one update number; reads in short views, so writers go on. */
+int catalog_export_snapshot(struct catalog *catalog, cat_sink sink, void *arg, uint64_t *ret_number);
+/* Applies a snapshot or a segment; segments must follow on. -EBADMSG: damaged, nothing was applied;
+ * -ESTALE: does not follow; -EXDEV: of another store. */
+int catalog_import(struct catalog *catalog, cat_source source, void *arg);
+/* The log up to here is safe in the store. */
+void catalog_shipped(struct catalog *catalog, uint64_t upto);
+
+struct cat_problem {
+	const char *kind; /* "dangling name", "link count", "version without copy", … */
+	uint64_t ino;
+	char detail[256];
+};
+typedef void (*cat_problem_visit)(void *arg, const struct cat_problem *problem);
+struct cat_check {
+	uint64_t inodes, names, past_names, versions, copies, jobs, problems;
+};
+/* Reads everything and compares every record with those it must agree with. 0 when it could read; see problems. */
+int catalog_check(struct catalog *catalog, cat_problem_visit visit, void *arg, struct cat_check *ret_check);
+
+struct cat_figures {
+	uint64_t updates, log_bytes, map_bytes, memtable_bytes, jobs;
+};
+void catalog_figures(struct catalog *catalog, struct cat_figures *ret_figures);
+
+#endif

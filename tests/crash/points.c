@@ -1,0 +1,236 @@
+/*
+ * points.c - kill -9 at each named point of the write path, then look again.
+ *
+ * What must hold after the next mount: every file whose close returned is there, whole, once; a renamed file is there
+ * under its new name only; when everything is drained the catalog checks clean, and a mount from the bucket alone
+ * shows the same files.
+ */
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "support/mounted.h"
+
+#define FILES 12
+#define SIZE_OF(i) ((size_t)((i) % 4 == 3 ? 3000000 : 1000 * (i) + 17))
+
+enum scenario {
+	WRITES,	 /* new files, closed one by one */
+	FSYNCS,	 /* the same with an fsync before the close */
+	RENAMES, /* stored files are renamed */
+	REMOVES, /* stored files are removed */
+};
+
+struct crash_case {
+	char point[32];
+	enum scenario scenario;
+	enum mounted_store store;
+};
+
+/* What the writing child has been told, shared with its parent. */
+struct told {
+	int begun, done;
+};
+
+static void name_of(const struct mounted *m, const char *prefix, int i, char *ret_path, size_t size)
+{
+	snprintf(ret_path, size, "%s/%s%02d", m->dir, prefix, i);
+}
+
+static int write_one(const char *path, int i, enum scenario scenario)
+{
+	size_t size = SIZE_OF(i);
+	char *bytes = malloc(size);
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0640);
+	int failed = fd < 0;
+
+	fill_random(bytes, size, (uint64_t)i);
+	if (!failed)
+		failed = write(fd, bytes, size) != (ssize_t)size;
+	if (!failed && scenario == FSYNCS)
+		failed = fsync(fd) != 0;
+	if (fd >= 0 && close(fd))
+		failed = 1;
+	free(bytes);
+	return failed;
+}
+
+static int step(const struct mounted *m, enum scenario scenario, int i)
+{
+	char from[400], to[400];
+
+	name_of(m, "f", i, from, sizeof(from));
+	name_of(m, "moved", i, to, sizeof(to));
+	switch (scenario) {
+	case WRITES:
+	case FSYNCS:
+		return write_one(from, i, scenario);
+	case RENAMES:
+		return rename(from, to);
+	case REMOVES:
+		return unlink(from);
+	}
+	return 1;
+}
+
+/* In a child, because the mount dies under its hands. */
+static void run_until_death(const struct mounted *m, enum scenario scenario, struct told *told)
+{
+	pid_t pid = fork();
+	int status;
+
+	cr_assert_geq(pid, 0);
+	if (pid == 0) {
+		for (int i = 0; i < FILES; i++) {
+			told->begun = i + 1;
+			if (step(m, scenario, i))
+				break;
+			told->done = i + 1;
+			usleep(20000);
+		}
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+}
+
+static bool whole(const char *path, int i)
+{
+	char *bytes = malloc(SIZE_OF(i));
+	bool same;
+
+	fill_random(bytes, SIZE_OF(i), (uint64_t)i);
+	same = file_is(path, bytes, SIZE_OF(i));
+	free(bytes);
+	return same;
+}
+
+static bool exists(const char *path)
+{
+	struct stat st;
+
+	return lstat(path, &st) == 0;
+}
+
+static void check_files(const struct mounted *m, const struct crash_case *c, const struct told *told)
+{
+	char old_path[400], new_path[400];
+
+	for (int i = 0; i < FILES; i++) {
+		name_of(m, "f", i, old_path, sizeof(old_path));
+		name_of(m, "moved", i, new_path, sizeof(new_path));
+		switch (c->scenario) {
+		case WRITES:
+		case FSYNCS:
+			if (i < told->done)
+				cr_assert(whole(old_path, i), "%s: %s was closed and is not whole", c->point, old_path);
+			break;
+		case RENAMES:
+			if (i < told->done)
+				cr_assert(whole(new_path, i) && !exists(old_path), "%s: %s is not only at its new name",
+					  c->point, new_path);
+			else if (i >= told->begun)
+				cr_assert(whole(old_path, i) && !exists(new_path), "%s: %s was not renamed yet",
+					  c->point, old_path);
+			else
+				cr_assert(exists(old_path) != exists(new_path) &&
+						  whole(exists(old_path) ? old_path : new_path, i),
+					  "%s: %s is at both names or none", c->point, old_path);
+			break;
+		case REMOVES:
+			if (i < told->done)
+				cr_assert(!exists(old_path), "%s: %s was removed and is back", c->point, old_path);
+			else if (i >= told->begun)
+				cr_assert(whole(old_path, i), "%s: %s was not removed and is gone", c->point, old_path);
+			break;
+		}
+	}
+}
+
+/* A closed file that nobody wrote again has one version, however often its upload was begun. */
+static void check_once(const struct mounted *m, const struct crash_case *c, const struct told *told)
+{
+	char path[400];
+	int per_file = c->scenario == FSYNCS ? 2 : 1;
+
+	for (int i = 0; i < told->done && (c->scenario == WRITES || c->scenario == FSYNCS); i++) {
+		int count = 0;
+		char *names;
+
+		snprintf(path, sizeof(path), "%s/.versions/f%02d", m->dir, i);
+		names = dir_names(path);
+		for (const char *at = names; *at; at = strchr(at, '\n') ? strchr(at, '\n') + 1 : at + strlen(at))
+			count++;
+		cr_assert(count >= 1 && count <= per_file, "%s: f%02d has %d versions: %s", c->point, i, count, names);
+		free(names);
+	}
+}
+
+static void check_from_bucket(struct mounted *m, const struct crash_case *c, const struct told *told)
+{
+	cr_assert_eq(mounted_shell(m, "rm -rf \"$STATE\"", NULL, 0), 0);
+	mounted_start(m, NULL);
+	check_files(m, c, told);
+	cr_assert_eq(mounted_stop(m), 0);
+}
+
+static void prepare(struct mounted *m, const struct crash_case *c)
+{
+	if (c->scenario != RENAMES && c->scenario != REMOVES)
+		return;
+	mounted_start(m, NULL);
+	for (int i = 0; i < FILES; i++) {
+		char path[400];
+
+		name_of(m, "f", i, path, sizeof(path));
+		cr_assert_eq(write_one(path, i, WRITES), 0);
+	}
+	cr_assert_eq(mounted_stop(m), 0);
+}
+
+#define CASES(store)                                                                                                   \
+	{"data-written:3", WRITES, store}, {"journal-committed:4", WRITES, store}, {"version-committed:4", WRITES, store}, \
+		{"upload-started", WRITES, store}, {"upload-started:5", WRITES, store}, {"upload-sent", WRITES, store},    \
+		{"upload-sent:5", WRITES, store}, {"version-recorded:3", WRITES, store},                                   \
+		{"journal-retired:3", WRITES, store}, {"cache-synced:3", FSYNCS, store}, {"upload-sent:3", FSYNCS, store}, \
+		{"relocation-copied:2", RENAMES, store}, {"relocation-recorded:2", RENAMES, store},                        \
+		{"key-removed:2", RENAMES, store}, {"key-removed:2", REMOVES, store}
+
+static struct crash_case cases[] = {CASES(MOUNTED_LOCAL), CASES(MOUNTED_S3), CASES(MOUNTED_S3_UNVERSIONED)};
+
+ParameterizedTestParameters(points, killed_at)
+{
+	return cr_make_param_array(struct crash_case, cases, sizeof(cases) / sizeof(cases[0]));
+}
+
+ParameterizedTest(struct crash_case *c, points, killed_at, .timeout = 120)
+{
+	struct told *told =
+		mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct mounted m;
+
+	mounted_new(&m, c->store);
+	prepare(&m, c);
+	mounted_kill_at(c->point);
+	mounted_start(&m, c->scenario == FSYNCS && strncmp(c->point, "cache-synced", 12) == 0 ? "fsync=disk" : NULL);
+	run_until_death(&m, c->scenario, told);
+	cr_assert(mounted_died(&m, 30), "the daemon was not killed at %s", c->point);
+	cr_assert_gt(told->begun, 0);
+
+	mounted_start(&m, NULL);
+	check_files(&m, c, told);
+	check_once(&m, c, told);
+	mounted_settle(&m, 60);
+	check_files(&m, c, told);
+	cr_assert_eq(mounted_stop(&m), 0);
+	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0, "fsck is not clean after %s", c->point);
+	check_from_bucket(&m, c, told);
+	mounted_free(&m);
+}

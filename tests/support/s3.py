@@ -1,0 +1,125 @@
+#!/usr/bin/env python3
+"""An S3 client that shares nothing with varve: what tests put into a bucket and look at there.
+
+    s3.py BUCKET make [versioned]
+    s3.py BUCKET put KEY [NAME=VALUE...]    the body is standard input, NAME=VALUE its user metadata
+    s3.py BUCKET get KEY [VERSION]          to standard output
+    s3.py BUCKET delete KEY
+    s3.py BUCKET keys                       of current objects outside .varve/, sorted, one a line
+    s3.py BUCKET reserved                   the same within .varve/
+    s3.py BUCKET versions KEY               "ID data|marker SIZE", oldest first
+
+Keys are percent-encoded, in and out. The store is VARVE_TEST_S3_ENDPOINT with AWS_ACCESS_KEY_ID and
+AWS_SECRET_ACCESS_KEY. Exit status 1 with the store's words on standard error when it refuses.
+"""
+
+import datetime
+import hashlib
+import hmac
+import http.client
+import os
+import sys
+import urllib.parse
+import xml.etree.ElementTree as ElementTree
+
+NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
+REGION = "us-east-1"
+
+
+def quote(text):
+    return urllib.parse.quote(text, safe="-_.~")
+
+
+def sign(key, text):
+    return hmac.new(key, text.encode(), hashlib.sha256).digest()
+
+
+def request(method, path, query=(), body=b"", meta=()):
+    """The reply's body. `path` is percent-encoded; `query` are pairs of decoded strings or bytes."""
+    endpoint = urllib.parse.urlsplit(os.environ["VARVE_TEST_S3_ENDPOINT"])
+    now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
+    query = "&".join(sorted(f"{quote(name)}={quote(value)}" for name, value in query))
+    headers = {"host": endpoint.netloc, "x-amz-date": now, "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
+    headers.update({f"x-amz-meta-{name}": value for name, value in meta})
+    names = ";".join(sorted(headers))
+    canonical = "\n".join([method, path, query, *(f"{name}:{headers[name]}" for name in sorted(headers)), "", names,
+                           headers["x-amz-content-sha256"]])
+    scope = f"{now[:8]}/{REGION}/s3/aws4_request"
+    key = ("AWS4" + os.environ["AWS_SECRET_ACCESS_KEY"]).encode()
+    for part in scope.split("/"):
+        key = sign(key, part)
+    text = "\n".join(["AWS4-HMAC-SHA256", now, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    headers["authorization"] = (f"AWS4-HMAC-SHA256 Credential={os.environ['AWS_ACCESS_KEY_ID']}/{scope},"
+                                f"SignedHeaders={names},Signature={sign(key, text).hex()}")
+    connection = http.client.HTTPConnection(endpoint.hostname, endpoint.port, timeout=60)
+    connection.request(method, path + ("?" + query if query else ""), body, headers)
+    reply = connection.getresponse()
+    answer = reply.read()
+    if reply.status >= 300:
+        sys.exit(f"s3.py: {method} {path}?{query}: {reply.status} {answer.decode(errors='replace')}")
+    return answer
+
+
+def path_of(bucket, key):
+    return f"/{bucket}/" + urllib.parse.quote(urllib.parse.unquote_to_bytes(key), safe="/-_.~")
+
+
+def text_of(element, name):
+    return element.findtext(NAMESPACE + name) or ""
+
+
+def keys(bucket):
+    """Percent-encoded, in byte order."""
+    token, found = "", []
+    while True:
+        query = [("list-type", "2"), ("encoding-type", "url")] + ([("continuation-token", token)] if token else [])
+        root = ElementTree.fromstring(request("GET", f"/{bucket}", query))
+        for element in root.iter(NAMESPACE + "Contents"):
+            key = urllib.parse.unquote_to_bytes(text_of(element, "Key").replace("+", " "))
+            found.append(urllib.parse.quote(key, safe="/-_.~"))
+        token = text_of(root, "NextContinuationToken")
+        if not token:
+            return sorted(found)
+
+
+def versions(bucket, key):
+    """(id, kind, size), newest first, as the store lists them."""
+    wanted = urllib.parse.unquote_to_bytes(key)
+    root = ElementTree.fromstring(request("GET", f"/{bucket}", [("versions", ""), ("prefix", wanted),
+                                                                ("encoding-type", "url")]))
+    for element in root:
+        if element.tag not in (NAMESPACE + "Version", NAMESPACE + "DeleteMarker"):
+            continue
+        if urllib.parse.unquote_to_bytes(text_of(element, "Key").replace("+", " ")) == wanted:
+            kind = "data" if element.tag.endswith("}Version") else "marker"
+            yield text_of(element, "VersionId"), kind, text_of(element, "Size") or "0"
+
+
+def main():
+    bucket, verb, *rest = sys.argv[1:]
+    if verb == "make":
+        request("PUT", f"/{bucket}")
+        if rest == ["versioned"]:
+            request("PUT", f"/{bucket}", [("versioning", "")],
+                    b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
+    elif verb == "put":
+        request("PUT", path_of(bucket, rest[0]), body=sys.stdin.buffer.read(),
+                meta=[pair.split("=", 1) for pair in rest[1:]])
+    elif verb == "get":
+        query = [("versionId", rest[1])] if len(rest) > 1 else []
+        sys.stdout.buffer.write(request("GET", path_of(bucket, rest[0]), query))
+    elif verb == "delete":
+        request("DELETE", path_of(bucket, rest[0]))
+    elif verb in ("keys", "reserved"):
+        for key in keys(bucket):
+            if key.startswith(".varve/") == (verb == "reserved"):
+                print(key)
+    elif verb == "versions":
+        for row in reversed(list(versions(bucket, rest[0]))):
+            print(*row)
+    else:
+        sys.exit(__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,621 @@
+/*
+ * transfer.c - retries, resumption, doubt and the pool, over a store that follows a script.
+ *
+ * The scripted store keeps one object. Each call takes the next step of its script: do as asked, fail, do it and lose
+ * the reply, break off in mid-content. When the script is over, everything works.
+ */
+#include "transfer.h"
+
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "cleanup.h"
+#include "clock.h"
+
+#define CONTENT "0123456789abcdefghijklmnopqrstuvwxyz"
+#define SIZE (sizeof(CONTENT) - 1)
+
+enum step {
+	WORK,
+	FAIL_UNAVAILABLE,
+	FAIL_THROTTLED,
+	FAIL_DENIED,
+	FAIL_CORRUPT,
+	LOSE_REPLY,   /* done, but indeterminate */
+	LOSE_REQUEST, /* not done, and indeterminate */
+	BREAK_OFF,    /* a get: half of the bytes, then unavailable */
+	DAMAGE,       /* a get: half of the bytes, then corrupt */
+};
+
+struct fake {
+	const struct backend_ops *ops;
+	pthread_mutex_t mutex; /* guards what follows */
+	enum step script[16];
+	unsigned step;
+	unsigned puts, gets, heads, completes, aborts, parts;
+	char seen_etag[16]; /* that the last get was pinned by */
+	bool stored;
+	char *mark; /* of the object stored */
+	struct backend_counters counters;
+};
+
+static struct fake *fake_of(struct backend *backend)
+{
+	return (struct fake *)backend;
+}
+
+static int fail(struct err *err, enum err_kind kind)
+{
+	*err = (struct err){0};
+	return err_set(err, kind, "scripted");
+}
+
+/* The next step, and its failure if it is a plain one. */
+static enum step next_step(struct fake *fake, int *ret_r, struct err *err)
+{
+	static const enum err_kind kinds[] = {
+		[FAIL_UNAVAILABLE] = ERR_UNAVAILABLE, [FAIL_THROTTLED] = ERR_THROTTLED,
+		[FAIL_DENIED] = ERR_DENIED,           [FAIL_CORRUPT] = ERR_CORRUPT,
+		[LOSE_REPLY] = ERR_INDETERMINATE,     [LOSE_REQUEST] = ERR_INDETERMINATE,
+		[BREAK_OFF] = ERR_UNAVAILABLE,        [DAMAGE] = ERR_CORRUPT,
+	};
+	pthread_mutex_lock(&fake->mutex);
+	enum step step = fake->step < ARRAY_SIZE(fake->script) ? fake->script[fake->step++] : WORK;
+	pthread_mutex_unlock(&fake->mutex);
+	*ret_r = step == WORK ? 0 : fail(err, kinds[step]);
+	return step;
+}
+
+static int fake_probe(struct backend *backend, const struct call *call, struct backend_info *ret_info, struct err *err)
+{
+	(void)backend;
+	(void)call;
+	(void)err;
+	*ret_info = (struct backend_info){.capabilities = BACKEND_MULTIPART | BACKEND_VERSIONS | BACKEND_CRC32C,
+					  .description = (char *)"fake"};
+	return 0;
+}
+
+static void fill_info(const struct fake *fake, const char *key, struct object_info *info)
+{
+	*info = (struct object_info){.key = strdup(key), .etag = strdup("e1"), .native_id = strdup("v1"), .size = SIZE};
+	if (fake->mark)
+		cr_assert_eq(meta_set(&info->meta, TRANSFER_UPLOAD_META, fake->mark), 0);
+}
+
+/* Not scripted: the questions after a doubt must not eat the steps of the answers. */
+static int fake_head(struct backend *backend, const struct call *call, const struct object_ref *object,
+		     struct object_info *ret_info, struct err *err)
+{
+	struct fake *fake = fake_of(backend);
+	(void)call;
+	fake->heads++;
+	if (!fake->stored)
+		return fail(err, ERR_NOT_FOUND);
+	fill_info(fake, object->key, ret_info);
+	return 0;
+}
+
+static int fake_get(struct backend *backend, const struct call *call, const struct get_request *request,
+		    struct object_info *ret_info, struct err *err)
+{
+	struct fake *fake = fake_of(backend);
+	int r;
+	(void)call;
+	fake->gets++;
+	(void)snprintf(fake->seen_etag, sizeof(fake->seen_etag), "%s",
+		       request->object.etag ? request->object.etag : "");
+	enum step step = next_step(fake, &r, err);
+	if (step != WORK && step != BREAK_OFF && step != DAMAGE)
+		return r;
+	uint64_t len = request->length == UINT64_MAX ? SIZE - request->offset : request->length;
+	if (step != WORK)
+		len /= 2;
+	for (uint64_t i = 0; i < len; i++)
+		if (request->sink(request->sink_arg, CONTENT + request->offset + i, 1) != 0)
+			return fail(err, ERR_CANCELLED);
+	if (r == 0)
+		fill_info(fake, request->object.key, ret_info);
+	return r;
+}
+
+static void fake_store(struct fake *fake, const struct meta *meta)
+{
+	const char *mark = meta ? meta_get(meta, TRANSFER_UPLOAD_META) : NULL;
+	free(fake->mark);
+	fake->mark = mark ? strdup(mark) : NULL;
+	fake->stored = true;
+}
+
+static int fake_put(struct backend *backend, const struct call *call, const struct put_request *request,
+		    struct object_info *ret_info, struct err *err)
+{
+	struct fake *fake = fake_of(backend);
+	int r;
+	(void)call;
+	fake->puts++;
+	enum step step = next_step(fake, &r, err);
+	if (request->condition.if_none_match && fake->stored && step == WORK)
+		return fail(err, ERR_PRECONDITION);
+	if (step == WORK || step == LOSE_REPLY)
+		fake_store(fake, request->meta);
+	if (r == 0)
+		fill_info(fake, request->key, ret_info);
+	return r;
+}
+
+static int fake_remove(struct backend *backend, const struct call *call, const struct object_ref *object,
+		       char **ret_marker_id, struct err *err)
+{
+	struct fake *fake = fake_of(backend);
+	int r;
+	(void)call;
+	(void)object;
+	fake->puts++;
+	enum step step = next_step(fake, &r, err);
+	if (step == WORK || step == LOSE_REPLY)
+		fake->stored = false;
+	if (r == 0)
+		*ret_marker_id = strdup("m1");
+	return r;
+}
+
+static int fake_list(struct backend *backend, const struct call *call, const struct list_request *request,
+		     struct list_page *ret_page, struct err *err)
+{
+	struct fake *fake = fake_of(backend);
+	(void)call;
+	(void)err;
+	*ret_page = (struct list_page){0};
+	if (fake->stored)
+		return 0;
+	ret_page->entries = calloc(1, sizeof(*ret_page->entries));
+	ret_page->entries[0] = (struct object_info){.key = strdup(request->prefix),
+						    .native_id = strdup("marker"),
+						    .flags = OBJECT_DELETE_MARKER | OBJECT_LATEST};
+	ret_page->count = 1;
+	return 0;
+}
+
+static int fake_begin(struct backend *backend, const struct call *call, const struct put_request *request,
+		      char **ret_upload_id, struct err *err)
+{
+	(void)backend;
+	(void)call;
+	(void)err;
+	cr_assert(request->has_crc32c, "the store verifies: every part will carry its checksum");
+	*ret_upload_id = strdup("u");
+	return 0;
+}
+
+static int fake_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
+		     const struct put_request *body, unsigned number, struct upload_part *ret_part, struct err *err)
+{
+	struct fake *fake = fake_of(backend);
+	char bytes[SIZE];
+	int r;
+	(void)call;
+	(void)key;
+	cr_assert_str_eq(upload_id, "u");
+	cr_assert(body->has_crc32c);
+	next_step(fake, &r, err);
+	if (r < 0)
+		return r;
+	cr_assert_eq(body->source(body->source_arg, bytes, body->size, 0), 0);
+	cr_assert_arr_eq(bytes, CONTENT + (number - 1) * 4, body->size, "part %u", number);
+	pthread_mutex_lock(&fake->mutex);
+	fake->parts++;
+	pthread_mutex_unlock(&fake->mutex);
+	*ret_part = (struct upload_part){.number = number, .size = body->size, .etag = strdup("p")};
+	return 0;
+}
+
+static int fake_complete(struct backend *backend, const struct call *call, const struct put_request *request,
+			 const char *upload_id, const struct upload_part *parts, size_t count,
+			 struct object_info *ret_info, struct err *err)
+{
+	struct fake *fake = fake_of(backend);
+	int r;
+	(void)call;
+	(void)upload_id;
+	for (size_t i = 0; i < count; i++)
+		cr_assert_eq(parts[i].number, i + 1);
+	fake->completes++;
+	enum step step = next_step(fake, &r, err);
+	if (step == WORK || step == LOSE_REPLY)
+		fake_store(fake, request->meta);
+	if (r == 0)
+		fill_info(fake, request->key, ret_info);
+	return r;
+}
+
+static int fake_abort(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
+		      struct err *err)
+{
+	(void)call;
+	(void)key;
+	(void)upload_id;
+	(void)err;
+	fake_of(backend)->aborts++;
+	return 0;
+}
+
+static const struct backend_counters *fake_counters(struct backend *backend)
+{
+	return &fake_of(backend)->counters;
+}
+
+static const struct backend_ops fake_ops = {
+	.name = "fake",
+	.probe = fake_probe,
+	.head = fake_head,
+	.get = fake_get,
+	.put = fake_put,
+	.remove = fake_remove,
+	.list = fake_list,
+	.upload_begin = fake_begin,
+	.upload_part = fake_part,
+	.upload_complete = fake_complete,
+	.upload_abort = fake_abort,
+	.counters = fake_counters,
+};
+
+/* --- fixture ----------------------------------------------------------------------------------------------- */
+
+static struct fake fake;
+static struct transfer *transfer;
+static struct meta meta;
+
+static void begin(void)
+{
+	const struct transfer_options options = {.threads = 4, .call_timeout_ns = 20 * NS_PER_SEC};
+	struct err err;
+	fake = (struct fake){.ops = &fake_ops, .mutex = PTHREAD_MUTEX_INITIALIZER};
+	cr_assert_eq(transfer_new((struct backend *)&fake, &options, &transfer, &err), 0);
+	cr_assert_eq(transfer_probe(transfer, NULL, &err), 0);
+	cr_assert_eq(meta_set(&meta, TRANSFER_UPLOAD_META, "mine"), 0);
+}
+
+static void end(void)
+{
+	transfer_free(transfer);
+	meta_clear(&meta);
+	free(fake.mark);
+}
+
+TestSuite(transfer, .init = begin, .fini = end, .timeout = 60);
+
+static void script(const enum step *steps, size_t count)
+{
+	memcpy(fake.script, steps, count * sizeof(*steps));
+}
+#define SCRIPT(...)                                                                                                    \
+	do {                                                                                                           \
+		static const enum step steps_[] = {__VA_ARGS__};                                                       \
+		script(steps_, ARRAY_SIZE(steps_));                                                                    \
+	} while (0)
+
+static int content_source(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	(void)arg;
+	memcpy(ret_bytes, CONTENT + offset, len);
+	return 0;
+}
+
+struct sink {
+	char bytes[2 * SIZE + 1];
+	size_t len;
+};
+
+static int take(void *arg, const void *bytes, size_t len)
+{
+	struct sink *sink = arg;
+	cr_assert_leq(sink->len + len, sizeof(sink->bytes));
+	memcpy(sink->bytes + sink->len, bytes, len);
+	sink->len += len;
+	return 0;
+}
+
+static int get(uint64_t offset, uint64_t length, struct sink *sink, struct err *err)
+{
+	const struct get_request request = {.object = {.key = "k"},
+					    .offset = offset,
+					    .length = length,
+					    .expected_size = UINT64_MAX,
+					    .sink = take,
+					    .sink_arg = sink};
+	*err = (struct err){0};
+	return transfer_get(transfer, NULL, &request, NULL, err);
+}
+
+static int put(struct put_condition condition, struct err *err)
+{
+	const struct put_request request = {
+		.key = "k", .source = content_source, .size = SIZE, .meta = &meta, .condition = condition};
+	struct object_info info;
+	*err = (struct err){0};
+	int r = transfer_put(transfer, NULL, &request, &info, err);
+	if (r == 0)
+		object_info_clear(&info);
+	return r;
+}
+
+/* --- get --------------------------------------------------------------------------------------------------------- */
+
+Test(transfer, a_get_that_breaks_off_goes_on_where_it_was)
+{
+	struct sink sink = {0};
+	struct err err;
+	fake.stored = true;
+	SCRIPT(BREAK_OFF, FAIL_UNAVAILABLE, BREAK_OFF);
+	cr_assert_eq(get(0, UINT64_MAX, &sink, &err), 0, "%s", err.message);
+	cr_assert_eq(sink.len, SIZE);
+	cr_assert_arr_eq(sink.bytes, CONTENT, SIZE);
+	cr_assert_eq(fake.gets, 4);
+	cr_assert_str_eq(fake.seen_etag, "e1", "pinned by what HEAD said first");
+}
+
+Test(transfer, a_range_is_resumed_within_itself)
+{
+	struct sink sink = {0};
+	struct err err;
+	fake.stored = true;
+	SCRIPT(BREAK_OFF);
+	cr_assert_eq(get(10, 8, &sink, &err), 0);
+	cr_assert_eq(sink.len, 8);
+	cr_assert_arr_eq(sink.bytes, CONTENT + 10, 8);
+}
+
+Test(transfer, damaged_bytes_that_were_delivered_end_the_get)
+{
+	struct sink sink = {0};
+	struct err err;
+	fake.stored = true;
+	SCRIPT(DAMAGE);
+	cr_assert_lt(get(0, UINT64_MAX, &sink, &err), 0);
+	cr_assert_eq(err.kind, ERR_CORRUPT);
+	cr_assert_eq(fake.gets, 1);
+}
+
+Test(transfer, corruption_before_the_first_byte_is_tried_three_times)
+{
+	struct sink sink = {0};
+	struct err err;
+	fake.stored = true;
+	SCRIPT(FAIL_CORRUPT, FAIL_CORRUPT, FAIL_CORRUPT, FAIL_CORRUPT);
+	cr_assert_lt(get(0, UINT64_MAX, &sink, &err), 0);
+	cr_assert_eq(err.kind, ERR_CORRUPT);
+	cr_assert_eq(fake.gets, 3);
+}
+
+/* --- put ------------------------------------------------------------------------------------------------------------
+ */
+
+Test(transfer, a_put_that_failed_for_certain_is_sent_again)
+{
+	struct err err;
+	struct transfer_figures figures;
+	SCRIPT(FAIL_UNAVAILABLE, FAIL_THROTTLED, FAIL_UNAVAILABLE);
+	cr_assert_eq(put((struct put_condition){0}, &err), 0);
+	cr_assert_eq(fake.puts, 4);
+	transfer_figures(transfer, &figures);
+	cr_assert_eq(figures.retries, 3);
+	cr_assert(figures.online);
+	cr_assert_str_eq(figures.last_error, "scripted");
+	cr_assert_gt(figures.last_error_wall, 0);
+}
+
+Test(transfer, a_permanent_failure_is_not_tried_again)
+{
+	struct err err;
+	SCRIPT(FAIL_DENIED);
+	cr_assert_lt(put((struct put_condition){0}, &err), 0);
+	cr_assert_eq(err.kind, ERR_DENIED);
+	cr_assert_eq(fake.puts, 1);
+}
+
+Test(transfer, a_put_whose_reply_was_lost_is_found_not_repeated)
+{
+	struct err err;
+	SCRIPT(LOSE_REPLY);
+	cr_assert_eq(put((struct put_condition){0}, &err), 0);
+	cr_assert_eq(fake.puts, 1);
+	cr_assert_geq(fake.heads, 1);
+}
+
+Test(transfer, a_put_that_got_lost_is_sent_again_after_looking)
+{
+	struct err err;
+	SCRIPT(LOSE_REQUEST);
+	cr_assert_eq(put((struct put_condition){0}, &err), 0);
+	cr_assert_eq(fake.puts, 2);
+	cr_assert_geq(fake.heads, 1);
+}
+
+Test(transfer, another_s_object_is_not_taken_for_ours)
+{
+	struct err err;
+	fake.stored = true;
+	fake.mark = strdup("theirs");
+	SCRIPT(LOSE_REQUEST);
+	cr_assert_eq(put((struct put_condition){0}, &err), 0);
+	cr_assert_eq(fake.puts, 2);
+	cr_assert_str_eq(fake.mark, "mine");
+}
+
+Test(transfer, without_a_mark_the_doubt_is_the_caller_s)
+{
+	struct err err;
+	meta_clear(&meta);
+	SCRIPT(LOSE_REPLY);
+	cr_assert_lt(put((struct put_condition){0}, &err), 0);
+	cr_assert_eq(err.kind, ERR_INDETERMINATE);
+	cr_assert_eq(fake.puts, 1);
+}
+
+Test(transfer, a_condition_that_fails_is_the_caller_s_news)
+{
+	struct err err;
+	fake.stored = true;
+	fake.mark = strdup("theirs");
+	cr_assert_lt(put((struct put_condition){.if_none_match = true}, &err), 0);
+	cr_assert_eq(err.kind, ERR_PRECONDITION);
+	cr_assert_eq(fake.heads, 0, "no doubt, no question");
+}
+
+/* --- remove
+ * ------------------------------------------------------------------------------------------------------------ */
+
+Test(transfer, a_removal_whose_reply_was_lost_is_not_repeated)
+{
+	const struct object_ref ref = {.key = "k"};
+	char *marker = NULL;
+	struct err err;
+	fake.stored = true;
+	SCRIPT(LOSE_REPLY);
+	cr_assert_eq(transfer_remove(transfer, NULL, &ref, &marker, &err), 0);
+	cr_assert_eq(fake.puts, 1);
+	cr_assert_str_eq(marker, "marker");
+	free(marker);
+}
+
+Test(transfer, a_removal_that_got_lost_is_sent_again)
+{
+	const struct object_ref ref = {.key = "k"};
+	char *marker = NULL;
+	struct err err;
+	fake.stored = true;
+	SCRIPT(LOSE_REQUEST);
+	cr_assert_eq(transfer_remove(transfer, NULL, &ref, &marker, &err), 0);
+	cr_assert_eq(fake.puts, 2);
+	cr_assert_str_eq(marker, "m1");
+	free(marker);
+}
+
+/* --- deadline, cancellation
+ * ------------------------------------------------------------------------------------------------ */
+
+Test(transfer, the_deadline_ends_the_retries)
+{
+	const struct object_ref ref = {.key = "k"};
+	const struct call call = {.deadline_ns = clock_monotonic() + 200 * NS_PER_MS};
+	struct err err = {0};
+	for (size_t i = 0; i < ARRAY_SIZE(fake.script); i++)
+		fake.script[i] = FAIL_UNAVAILABLE;
+	int64_t start = clock_monotonic();
+	cr_assert_lt(transfer_remove(transfer, &call, &ref, NULL, &err), 0);
+	cr_assert_eq(err.kind, ERR_UNAVAILABLE);
+	cr_assert_lt(clock_monotonic() - start, NS_PER_SEC);
+	struct transfer_figures figures;
+	transfer_figures(transfer, &figures);
+	cr_assert_not(figures.online);
+}
+
+static void *cancel_soon(void *arg)
+{
+	usleep(50 * 1000);
+	atomic_store((atomic_bool *)arg, true);
+	return NULL;
+}
+
+Test(transfer, a_cancelled_call_does_not_wait_for_its_next_try)
+{
+	const struct object_ref ref = {.key = "k"};
+	atomic_bool cancelled = false;
+	const struct call call = {.cancelled = &cancelled};
+	pthread_t thread;
+	struct err err = {0};
+	for (size_t i = 0; i < ARRAY_SIZE(fake.script); i++)
+		fake.script[i] = FAIL_UNAVAILABLE;
+	cr_assert_eq(pthread_create(&thread, NULL, cancel_soon, &cancelled), 0);
+	int64_t start = clock_monotonic();
+	cr_assert_lt(transfer_remove(transfer, &call, &ref, NULL, &err), 0);
+	cr_assert_lt(clock_monotonic() - start, NS_PER_SEC);
+	pthread_join(thread, NULL);
+}
+
+/* --- uploads
+ * ------------------------------------------------------------------------------------------------------------------ */
+
+static int upload(struct err *err)
+{
+	struct transfer_part parts[SIZE / 4];
+	for (size_t i = 0; i < ARRAY_SIZE(parts); i++)
+		parts[i] = (struct transfer_part){.offset = 4 * i, .size = 4};
+	const struct put_request request = {.key = "k", .source = content_source, .size = SIZE, .meta = &meta};
+	struct object_info info;
+	*err = (struct err){0};
+	int r = transfer_upload(transfer, NULL, &request, parts, ARRAY_SIZE(parts), &info, err);
+	if (r == 0)
+		object_info_clear(&info);
+	return r;
+}
+
+Test(transfer, an_upload_sends_every_part_once_though_some_fail)
+{
+	struct err err;
+	SCRIPT(WORK, FAIL_UNAVAILABLE, LOSE_REQUEST, FAIL_THROTTLED);
+	cr_assert_eq(upload(&err), 0, "%s", err.message);
+	cr_assert_eq(fake.parts, SIZE / 4);
+	cr_assert_eq(fake.completes, 1);
+	cr_assert_eq(fake.aborts, 0);
+}
+
+Test(transfer, a_failed_part_aborts_the_upload)
+{
+	struct err err;
+	SCRIPT(WORK, WORK, FAIL_DENIED);
+	cr_assert_lt(upload(&err), 0);
+	cr_assert_eq(err.kind, ERR_DENIED);
+	cr_assert_eq(fake.completes, 0);
+	cr_assert_eq(fake.aborts, 1);
+}
+
+Test(transfer, a_completion_whose_reply_was_lost_is_found)
+{
+	struct err err;
+	SCRIPT(WORK, WORK, WORK, WORK, WORK, WORK, WORK, WORK, WORK, LOSE_REPLY);
+	cr_assert_eq(upload(&err), 0, "%s", err.message);
+	cr_assert_eq(fake.completes, 1);
+	cr_assert_eq(fake.aborts, 0);
+}
+
+Test(transfer, parts_must_make_up_the_content)
+{
+	const struct transfer_part parts[] = {{.offset = 0, .size = 4}, {.offset = 5, .size = SIZE - 5}};
+	const struct put_request request = {.key = "k", .source = content_source, .size = SIZE, .meta = &meta};
+	struct err err = {0};
+	cr_assert_lt(transfer_upload(transfer, NULL, &request, parts, 2, NULL, &err), 0);
+	cr_assert_eq(err.kind, ERR_INTERNAL);
+}
+
+/* --- pace
+ * ------------------------------------------------------------------------------------------------------------------------
+ */
+
+Test(transfer, bandwidth_is_limited)
+{
+	const struct transfer_options options = {.threads = 1, .bytes_per_second_down = 4 * SIZE};
+	struct transfer *slow;
+	struct err err;
+	fake.stored = true;
+	cr_assert_eq(transfer_new((struct backend *)&fake, &options, &slow, &err), 0);
+	int64_t start = clock_monotonic();
+	for (int i = 0; i < 4; i++) {
+		struct sink sink = {0};
+		const struct get_request request = {.object = {.key = "k", .etag = "e1"},
+						    .length = UINT64_MAX,
+						    .expected_size = UINT64_MAX,
+						    .sink = take,
+						    .sink_arg = &sink};
+		cr_assert_eq(transfer_get(slow, NULL, &request, NULL, &err), 0);
+	}
+	/* One second's worth, less the burst of a quarter. */
+	cr_assert_geq(clock_monotonic() - start, 600 * NS_PER_MS);
+	transfer_free(slow);
+}

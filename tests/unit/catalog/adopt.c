@@ -1,0 +1,520 @@
+/* adopt.c - the store's word against ours: what is new, replaced, gone; who wins; clashes; older versions. */
+#define FIXTURE_MEMORY
+#include "catalog_fixture.h"
+
+#include "catalog/catalog_internal.h"
+#include "escape.h"
+
+TestSuite(adopt, .init = setup, .fini = teardown);
+
+#define T0 (INT64_C(1700000000) * NS_PER_SEC)
+
+static struct buf changes; /* "name:ino " of the changed callback */
+
+static void note_change(void *arg, uint64_t parent, const char *name, uint64_t ino)
+{
+	(void)arg;
+	(void)parent;
+	(void)catalog_number(catalog); /* the catalog can be used from the callback */
+	buf_addf(&changes, "%s:%" PRIu64 " ", name, ino);
+}
+
+static int adopt_at(uint64_t dir, const struct cat_found *found, size_t count, int64_t listed_at)
+{
+	struct cat_adopt request = {.dir = dir, .found = found, .count = count, .file_mode = 0640, .dir_mode = 0750,
+				    .uid = 11, .gid = 12, .listed_at = listed_at, .changed = note_change};
+
+	buf_free(&changes);
+	return catalog_adopt(catalog, &request);
+}
+
+/* A listing begun now. */
+static void adopt(uint64_t dir, const struct cat_found *found, size_t count)
+{
+	struct cat_inode dir_inode;
+
+	cr_assert_eq(adopt_at(dir, found, count, clock_wall()), 0);
+	dir_inode = inode_of(dir);
+	cr_assert(dir_inode.flags & CAT_LISTED);
+	cr_assert_gt(dir_inode.listed_at, 0);
+	(void)assert_clean();
+}
+
+static struct cat_found object(const char *name, const char *etag, uint64_t size)
+{
+	return (struct cat_found){.name = name, .key = name, .etag = etag, .size = size, .modified_ns = T0};
+}
+
+static struct cat_found prefix(const char *name, const char *key)
+{
+	return (struct cat_found){.name = name, .key = key, .directory = true};
+}
+
+Test(adopt, unknown_objects_become_inodes_with_a_version)
+{
+	struct cat_found found[] = {object("a", "e1", 5), prefix("d", "d/")};
+	struct cat_inode file, dir;
+
+	adopt(ROOT, found, 2);
+	file = inode_of(ino_of(ROOT, "a"));
+	dir = inode_of(ino_of(ROOT, "d"));
+	cr_assert_eq(file.mode, S_IFREG | 0640);
+	cr_assert_eq(dir.mode, S_IFDIR | 0750);
+	cr_assert(file.uid == 11 && file.gid == 12 && file.size == 5 && file.mtime == T0);
+	cr_assert(file.flags & CAT_UNRESOLVED);
+	cr_assert_neq(file.version, 0);
+	cr_assert_eq(inode_of(ROOT).nlink, 3);
+	assert_history(ROOT, "a", "A5*");
+	assert_jobs("");
+	cr_assert_eq(changes.len, 0, "nothing was known before, so nothing can be cached");
+}
+
+Test(adopt, the_same_listing_again_changes_nothing)
+{
+	struct cat_found found[] = {object("a", "e1", 5), prefix("d", "d/")};
+	struct cat_inode before;
+	uint64_t ino;
+
+	adopt(ROOT, found, 2);
+	before = inode_of(ROOT);
+	ino = ino_of(ROOT, "a");
+	adopt(ROOT, found, 2);
+	cr_assert_eq(ino_of(ROOT, "a"), ino);
+	cr_assert_eq(inode_of(ROOT).mtime, before.mtime);
+	cr_assert_eq(changes.len, 0);
+	assert_history(ROOT, "a", "A5*");
+}
+
+Test(adopt, replaced_object_is_a_new_inode_that_takes_the_name)
+{
+	struct cat_found first = object("a", "e1", 5), second = object("a", "e2", 6);
+	uint64_t old;
+	char expected[64];
+
+	adopt(ROOT, &first, 1);
+	old = ino_of(ROOT, "a");
+	second.modified_ns = T0 + NS_PER_SEC;
+	adopt(ROOT, &second, 1);
+	cr_assert_neq(ino_of(ROOT, "a"), old);
+	cr_assert_eq(inode_of(old).nlink, 0);
+	assert_history(ROOT, "a", "A5 A6*");
+	(void)snprintf(expected, sizeof(expected), "a:%" PRIu64 " ", old);
+	cr_assert_str_eq(changes.data, expected);
+	assert_jobs("");
+}
+
+Test(adopt, object_that_is_gone_goes_to_the_past)
+{
+	struct cat_found found = object("a", "e1", 5);
+	uint64_t ino;
+
+	adopt(ROOT, &found, 1);
+	ino = ino_of(ROOT, "a");
+	adopt(ROOT, NULL, 0);
+	cr_assert_eq(ino_of(ROOT, "a"), 0);
+	cr_assert_eq(inode_of(ino).nlink, 0);
+	assert_history(ROOT, "a", "A5");
+	cr_assert_neq(changes.len, 0);
+	assert_jobs("");
+}
+
+Test(adopt, vanished_directory_goes_with_all_beneath)
+{
+	struct cat_found top = prefix("d", "d/"), inner[] = {prefix("e", "d/e/"), {.name = "a", .key = "d/a", .etag = "x"}},
+			 deep = {.name = "b", .key = "d/e/b", .etag = "y", .size = 3};
+	uint64_t dir, sub;
+
+	adopt(ROOT, &top, 1);
+	dir = ino_of(ROOT, "d");
+	adopt(dir, inner, 2);
+	sub = ino_of(dir, "e");
+	adopt(sub, &deep, 1);
+	adopt(ROOT, NULL, 0);
+	cr_assert_eq(ino_of(ROOT, "d"), 0);
+	cr_assert_eq(ino_of(sub, "b"), 0);
+	cr_assert_eq(inode_of(sub).nlink, 0);
+	cr_assert_eq(inode_of(ROOT).nlink, 2);
+	assert_history(sub, "b", "A3");
+}
+
+Test(adopt, vanished_directory_with_our_changes_stays_and_is_listed_again)
+{
+	struct cat_found top = prefix("d", "d/"), inner = {.name = "a", .key = "d/a", .etag = "x"};
+	uint64_t dir;
+
+	adopt(ROOT, &top, 1);
+	dir = ino_of(ROOT, "d");
+	adopt(dir, &inner, 1);
+	make_file(dir, "mine");
+	adopt(ROOT, NULL, 0);
+	cr_assert_eq(ino_of(ROOT, "d"), dir);
+	cr_assert_neq(ino_of(dir, "mine"), 0);
+	cr_assert_eq(ino_of(dir, "a"), 0);
+	cr_assert_not(inode_of(dir).flags & CAT_LISTED);
+}
+
+/* --- ours wins ---------------------------------------------------------------------------------- */
+
+Test(adopt, local_work_is_left_alone)
+{
+	uint64_t unsaved = make_file(ROOT, "unsaved"), uploading = make_file(ROOT, "uploading"),
+		 dirty = make_file(ROOT, "dirty"), stored = make_file(ROOT, "stored"), dir;
+	struct cat_found found[] = {object("unsaved", "f", 9), object("uploading", "f", 9), object("dirty", "f", 9),
+				    object("stored", "f", 9)};
+
+	commit(dirty, 2);
+	commit(stored, 3);
+	dir = make_dir(ROOT, "dir");
+	finish_jobs();
+	commit(uploading, 1);
+	cr_assert_eq(catalog_mark_dirty(catalog, dirty, NULL), 0);
+	adopt(ROOT, found, 4);
+	cr_assert_eq(ino_of(ROOT, "unsaved"), unsaved);
+	cr_assert_eq(ino_of(ROOT, "uploading"), uploading);
+	cr_assert_eq(ino_of(ROOT, "dirty"), dirty);
+	cr_assert_neq(ino_of(ROOT, "stored"), stored);
+	cr_assert_eq(ino_of(ROOT, "dir"), 0, "a settled empty directory that the store does not have");
+	cr_assert_eq(inode_of(dir).nlink, 0);
+	adopt(ROOT, NULL, 0);
+	cr_assert_eq(ino_of(ROOT, "unsaved"), unsaved);
+	cr_assert_eq(ino_of(ROOT, "uploading"), uploading);
+	cr_assert_eq(ino_of(ROOT, "dirty"), dirty);
+	cr_assert_eq(ino_of(ROOT, "stored"), 0);
+}
+
+Test(adopt, deleted_file_does_not_come_back_while_its_object_still_lies_there)
+{
+	struct cat_found found = object("a", "v", 1);
+
+	commit(make_file(ROOT, "a"), 1);
+	finish_jobs();
+	cr_assert_eq(remove_file(ROOT, "a"), 0);
+	adopt(ROOT, &found, 1);
+	cr_assert_eq(ino_of(ROOT, "a"), 0);
+}
+
+Test(adopt, listing_begun_before_a_change_does_not_undo_it)
+{
+	struct cat_found stale = object("gone", "v", 1);
+	int64_t begun;
+
+	commit(make_file(ROOT, "gone"), 1);
+	finish_jobs();
+	begun = clock_wall();
+	cr_assert_eq(remove_file(ROOT, "gone"), 0);
+	commit(make_file(ROOT, "new"), 2);
+	finish_jobs();
+	cr_assert_eq(adopt_at(ROOT, &stale, 1, begun), 0);
+	cr_assert_eq(ino_of(ROOT, "gone"), 0);
+	cr_assert_neq(ino_of(ROOT, "new"), 0);
+}
+
+Test(adopt, upload_that_overtook_the_listing_is_not_taken_for_a_strangers)
+{
+	struct cat_found stale = object("a", "before", 1);
+	uint64_t ino = make_file(ROOT, "a");
+	int64_t begun;
+
+	commit(ino, 1);
+	finish_jobs();
+	begun = clock_wall();
+	commit(ino, 2);
+	finish_jobs();
+	cr_assert_eq(adopt_at(ROOT, &stale, 1, begun), 0);
+	cr_assert_eq(ino_of(ROOT, "a"), ino);
+}
+
+Test(adopt, names_of_a_moved_directory_wait_until_their_objects_have_followed)
+{
+	uint64_t dir = make_dir(ROOT, "old"), ino = make_file(dir, "a"), fresh;
+	struct cat_found left = {.name = "a", .key = "old/a", .etag = "x", .size = 1};
+
+	commit(ino, 1);
+	finish_jobs();
+	cr_assert_eq(move(ROOT, "old", ROOT, "new"), 0);
+	fresh = make_dir(ROOT, "old");
+	adopt(dir, NULL, 0);
+	cr_assert_eq(ino_of(dir, "a"), ino, "not yet at new/a, so its absence there says nothing");
+	adopt(fresh, &left, 1);
+	cr_assert_eq(ino_of(fresh, "a"), 0, "what still lies at old/a is the moved file's");
+}
+
+/* --- clashes and strange names ------------------------------------------------------------------ */
+
+Test(adopt, file_beside_a_directory_of_its_name_gets_the_clash_name)
+{
+	struct cat_found found[] = {object("a", "e", 1), prefix("a", "a/")};
+	uint64_t file;
+
+	adopt(ROOT, found, 2);
+	file = ino_of(ROOT, "%~=a");
+	cr_assert_neq(file, 0);
+	cr_assert(S_ISDIR(inode_of(ino_of(ROOT, "a")).mode));
+	adopt(ROOT, found, 2);
+	cr_assert_eq(ino_of(ROOT, "%~=a"), file);
+	adopt(ROOT, found, 1);
+	cr_assert_eq(ino_of(ROOT, "%~=a"), file, "the directory is gone, the file keeps its name");
+	cr_assert_eq(ino_of(ROOT, "a"), 0);
+	adopt(ROOT, NULL, 0);
+	cr_assert_eq(ino_of(ROOT, "%~=a"), 0);
+}
+
+Test(adopt, known_file_moves_aside_for_a_directory)
+{
+	struct cat_found found[] = {object("a", "e", 1), prefix("a", "a/")};
+	uint64_t file;
+
+	adopt(ROOT, found, 1);
+	file = ino_of(ROOT, "a");
+	adopt(ROOT, found, 2);
+	cr_assert_eq(ino_of(ROOT, "%~=a"), file);
+	cr_assert(S_ISDIR(inode_of(ino_of(ROOT, "a")).mode));
+	assert_history(ROOT, "%~=a", "R1*");
+	assert_jobs("");
+}
+
+static int key_of_ino(struct cat_txn *txn, void *arg)
+{
+	struct buf *key = arg;
+	uint64_t ino = 0;
+	struct cat_name name;
+	int rc = cat_name_get(txn, ROOT, key->data, &name);
+
+	if (rc < 0)
+		return rc;
+	ino = name.ino;
+	buf_reset(key);
+	return cat_key_of(txn, ino, key);
+}
+
+Test(adopt, key_of_an_over_long_component_is_remembered)
+{
+	char component[400];
+	struct buf name = BUF_INIT;
+	struct cat_found found;
+
+	memset(component, 'c', sizeof(component));
+	component[399] = '\0';
+	cr_assert(escape_component(component, 399, &name));
+	found = object(name.data, "e", 1);
+	found.component = component;
+	found.key = component;
+	adopt(ROOT, &found, 1);
+	cr_assert_neq(ino_of(ROOT, name.data), 0);
+	adopt(ROOT, &found, 1);
+	cr_assert_eq(catalog_view(catalog, key_of_ino, &name), 0);
+	cr_assert_str_eq(name.data, component);
+	buf_free(&name);
+}
+
+Test(adopt, object_of_another_directory_is_not_taken)
+{
+	struct cat_found found[] = {{.name = "a", .key = "elsewhere/a", .etag = "e"}, {.name = "..", .key = "d/..", .etag = "e"}};
+	uint64_t dir = make_dir(ROOT, "d");
+
+	finish_jobs();
+	adopt(dir, found, 2);
+	cr_assert_eq(ino_of(dir, "a"), 0);
+}
+
+/* --- resolving ---------------------------------------------------------------------------------- */
+
+static const uint8_t file_id[CAT_FILE_ID_SIZE] = "a file of ours!";
+
+Test(adopt, head_of_our_own_object_restores_identity_and_owner)
+{
+	struct cat_found found = object("a", "e1", 5), head = found;
+	struct cat_inode inode;
+	struct cat_entry entry = {0};
+	struct buf text = BUF_INIT;
+
+	adopt(ROOT, &found, 1);
+	head.mode = S_IFREG | 04755;
+	head.uid = 1;
+	head.gid = 2;
+	head.mtime = T0 - 5;
+	head.file_id = file_id;
+	head.seq = UINT64_C(1) << 40;
+	head.commit_ns = T0 + 7 * NS_PER_MS;
+	head.native_id = "v9";
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, &inode), 0);
+	cr_assert_eq(inode.mode, S_IFREG | 0755, "set-id bits are never taken from a bucket");
+	cr_assert(inode.uid == 1 && inode.gid == 2 && inode.mtime == T0 - 5);
+	cr_assert_not(inode.flags & CAT_UNRESOLVED);
+	cr_assert_arr_eq(inode.file_id, file_id, sizeof(file_id));
+	assert_history(ROOT, "a", "A5*");
+	(void)entry;
+	cr_assert_gt(commit(inode.ino, 6).seq, head.seq, "numbers in the store are never given again");
+	cr_assert_eq(catalog_resolve(catalog, inode.ino, &head, &inode), 0);
+	cr_assert_eq(inode.size, 6, "resolved once only");
+	buf_free(&text);
+}
+
+Test(adopt, head_of_another_object_than_listed_is_stale)
+{
+	struct cat_found found = object("a", "e1", 5), head = object("a", "e2", 5);
+	struct cat_inode inode;
+
+	adopt(ROOT, &found, 1);
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, &inode), -ESTALE);
+	head.etag = "e1";
+	head.size = 6;
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, &inode), -ESTALE);
+	cr_assert(inode_of(ino_of(ROOT, "a")).flags & CAT_UNRESOLVED);
+}
+
+static int read_target(struct cat_txn *txn, void *arg)
+{
+	return cat_symlink_get(txn, ino_of(ROOT, "l") ? ROOT + 1 : 0, arg);
+}
+
+Test(adopt, object_that_turns_out_a_symlink_becomes_one)
+{
+	struct cat_found found = object("l", "e1", 5), head = found;
+	struct buf target = BUF_INIT;
+	struct cat_inode inode;
+
+	adopt(ROOT, &found, 1);
+	head.target = "there";
+	head.mode = S_IFLNK | 0777;
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "l"), &head, &inode), 0);
+	cr_assert(S_ISLNK(inode.mode));
+	cr_assert_eq(inode.version, 0);
+	cr_assert_eq(inode.ino, ROOT + 1);
+	cr_assert_eq(catalog_view(catalog, read_target, &target), 0);
+	cr_assert_str_eq(target.data, "there");
+	(void)assert_clean();
+	adopt(ROOT, &found, 1);
+	cr_assert_eq(ino_of(ROOT, "l"), inode.ino);
+	buf_free(&target);
+}
+
+Test(adopt, device_nodes_are_never_taken_from_a_bucket)
+{
+	struct cat_found found = object("dev", "e1", 0);
+
+	found.resolved = true;
+	found.mode = S_IFBLK | 06777;
+	adopt(ROOT, &found, 1);
+	cr_assert_eq(inode_of(ino_of(ROOT, "dev")).mode, S_IFREG | 0777);
+}
+
+/* --- older versions ----------------------------------------------------------------------------- */
+
+static struct cat_found older(const char *id, uint64_t size, int64_t seconds)
+{
+	return (struct cat_found){.name = "a", .key = "a", .native_id = id, .etag = id, .size = size,
+				  .modified_ns = T0 + seconds * NS_PER_SEC};
+}
+
+Test(adopt, older_versions_are_shown_in_order_of_time)
+{
+	struct cat_found listed = older("v5", 5, 50);
+	struct cat_found found[] = {older("v3", 3, 30), older("v5", 5, 50), older("v1", 1, 10), older("v2", 2, 20)};
+	struct cat_found more = older("v4", 4, 40), late = older("v9", 9, 90);
+	uint64_t ino;
+
+	adopt(ROOT, &listed, 1);
+	ino = ino_of(ROOT, "a");
+	cr_assert_eq(catalog_adopt_versions(catalog, ino, found, 4), 0);
+	assert_history(ROOT, "a", "A1 A2 A3 A5*");
+	cr_assert_eq(catalog_adopt_versions(catalog, ino, found, 4), 0);
+	assert_history(ROOT, "a", "A1 A2 A3 A5*");
+	cr_assert_eq(catalog_adopt_versions(catalog, ino, &more, 1), 0);
+	assert_history(ROOT, "a", "A1 A2 A3 A4 A5*");
+	cr_assert_eq(catalog_adopt_versions(catalog, ino, &late, 1), 0);
+	cr_assert_neq(inode_of(ino).size, 9, "an old version is not news");
+	commit(ino, 10);
+	cr_assert_eq(move(ROOT, "a", ROOT, "b"), 0);
+	(void)assert_clean();
+}
+
+Test(adopt, version_listed_without_id_learns_it_instead_of_doubling)
+{
+	struct cat_found listed = older("v5", 5, 50), found = older("v5", 5, 50);
+
+	listed.native_id = NULL;
+	listed.etag = found.etag = "etag";
+	adopt(ROOT, &listed, 1);
+	cr_assert_eq(catalog_adopt_versions(catalog, ino_of(ROOT, "a"), &found, 1), 0);
+	assert_history(ROOT, "a", "A5*");
+	cr_assert_eq(catalog_adopt_versions(catalog, ino_of(ROOT, "a"), &found, 1), 0);
+	assert_history(ROOT, "a", "A5*");
+}
+
+static int shown_grows(void *arg, const struct cat_entry *entry)
+{
+	int64_t *last = arg;
+
+	cr_assert_gt(entry->version.shown_ms, *last);
+	*last = entry->version.shown_ms;
+	return 0;
+}
+
+Test(adopt, thousands_of_versions_of_one_moment_find_room)
+{
+	struct cat_found listed = older("now", 5, 50), *found = calloc(3000, sizeof(*found));
+	char ids[3000][12];
+	int64_t shown = INT64_MIN;
+
+	adopt(ROOT, &listed, 1);
+	for (int i = 0; i < 3000; i++) {
+		(void)snprintf(ids[i], sizeof(ids[i]), "id%d", i);
+		found[i] = older(ids[i], (uint64_t)i + 1, i % 2 ? 50 : 10);
+	}
+	cr_assert_eq(catalog_adopt_versions(catalog, ino_of(ROOT, "a"), found, 3000), 0);
+	cr_assert_eq(catalog_history(catalog, ROOT, "a", shown_grows, &shown), 0);
+	cr_assert_eq(assert_clean().versions, 3001);
+	free(found);
+}
+
+/* --- at scale ----------------------------------------------------------------------------------- */
+
+Test(adopt, hundred_thousand_entries)
+{
+	enum { COUNT = 100000 };
+	struct cat_found *found = calloc(COUNT, sizeof(*found));
+	char(*names)[16] = calloc(COUNT, sizeof(*names));
+	int64_t start = clock_monotonic();
+
+	for (int i = 0; i < COUNT; i++) {
+		(void)snprintf(names[i], sizeof(names[i]), "n%06d", i);
+		found[i] = object(names[i], "e", 1);
+	}
+	cr_assert_eq(adopt_at(ROOT, found, COUNT, clock_wall()), 0);
+	cr_log_info("100,000 entries adopted in %.2f s", (double)(clock_monotonic() - start) / 1e9);
+	start = clock_monotonic();
+	cr_assert_eq(adopt_at(ROOT, found, COUNT, clock_wall()), 0);
+	cr_log_info("100,000 known entries seen again in %.2f s", (double)(clock_monotonic() - start) / 1e9);
+	cr_assert_eq(changes.len, 0);
+	cr_assert_eq(adopt_at(ROOT, found + 1, COUNT - 2, clock_wall()), 0);
+	cr_assert_eq(ino_of(ROOT, "n000000"), 0);
+	cr_assert_eq(ino_of(ROOT, "n099999"), 0);
+	cr_assert_neq(ino_of(ROOT, "n000001"), 0);
+	free(found);
+	free(names);
+}
+
+Test(adopt, listing_that_fails_anywhere_is_just_listed_again)
+{
+	struct cat_found first[] = {object("a", "e1", 1), object("b", "e2", 2)};
+	struct cat_found second[] = {object("a", "e9", 9), object("c", "e3", 3), prefix("c", "c/")};
+	long nth;
+
+	adopt(ROOT, first, 2);
+	for (nth = 0; nth < 1000; nth++) {
+		int rc;
+
+		kv_memory_fail_at(nth);
+		rc = adopt_at(ROOT, second, 3, clock_wall());
+		kv_memory_fail_at(-1);
+		(void)assert_clean();
+		if (rc == 0)
+			break;
+		cr_assert_eq(rc, -EIO);
+	}
+	cr_assert(nth > 20 && nth < 1000);
+	cr_assert_eq(ino_of(ROOT, "b"), 0);
+	cr_assert_neq(ino_of(ROOT, "%~=c"), 0);
+	assert_history(ROOT, "a", "A1 A9*");
+}

@@ -1,0 +1,331 @@
+/* versions.c - from the first change to the stored version: flags, identity, order, extents, copies. */
+#define FIXTURE_MEMORY
+#include "catalog_fixture.h"
+
+#include "checksum.h"
+
+TestSuite(versions, .init = setup, .fini = teardown);
+
+static int extent_closure(struct cat_txn *txn, void *arg)
+{
+	return cat_extent_get(txn, ROOT + 1, arg);
+}
+
+static int get_extent(struct cat_extent *ret_extent)
+{
+	return catalog_view(catalog, extent_closure, ret_extent);
+}
+
+static struct cat_extent extent_with(uint64_t present, uint64_t dirty)
+{
+	struct cat_extent extent = {.base_limit = 3, .boot_id = "boot", .synced = true};
+
+	cr_assert_eq(ranges_add(&extent.present, 0, present), 0);
+	cr_assert_eq(ranges_add(&extent.dirty, 0, dirty), 0);
+	return extent;
+}
+
+static int count_inode(void *arg, const struct cat_inode *inode)
+{
+	(void)inode;
+	(*(int *)arg)++;
+	return 0;
+}
+
+static int dirty_count(void)
+{
+	int count = 0;
+
+	cr_assert_eq(catalog_each_dirty(catalog, count_inode, &count), 0);
+	return count;
+}
+
+Test(versions, dirty_is_recorded_with_the_extent_before_the_first_change)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_extent extent = extent_with(10, 5), read;
+
+	cr_assert_eq(dirty_count(), 0);
+	cr_assert_eq(catalog_mark_dirty(catalog, ino, &extent), 0);
+	cr_assert_eq(inode_of(ino).flags & (CAT_DIRTY | CAT_FLUSHED), CAT_DIRTY);
+	cr_assert_eq(dirty_count(), 1);
+	cr_assert_eq(get_extent(&read), 0);
+	cr_assert(ranges_contains(&read.present, 0, 10));
+	cr_assert_eq(ranges_total(&read.dirty), 5);
+	cr_assert_eq(read.base_limit, 3);
+	cr_assert_str_eq((char *)read.boot_id, "boot");
+	cr_assert(read.synced);
+	cat_extent_clear(&read);
+	cat_extent_clear(&extent);
+}
+
+Test(versions, flush_acknowledges_size_and_time)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_extent extent = extent_with(10, 10);
+
+	cr_assert_eq(catalog_flush(catalog, ino, 10, 1234, &extent), 0);
+	cr_assert_eq(inode_of(ino).flags, CAT_DIRTY | CAT_FLUSHED);
+	cr_assert_eq(inode_of(ino).size, 10);
+	cr_assert_eq(inode_of(ino).mtime, 1234);
+	cr_assert_eq(inode_of(ino).version, 0);
+	cat_extent_clear(&extent);
+}
+
+Test(versions, commit_makes_the_current_version_and_its_upload)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_extent extent = extent_with(10, 10), read;
+	struct cat_commit request = {.ino = ino, .size = 10, .mtime = 77, .author = 5, .crc32c = 9, .has_crc32c = true,
+				     .extent = &extent};
+	struct cat_version version;
+	struct cat_job job;
+
+	cr_assert_eq(catalog_mark_dirty(catalog, ino, &extent), 0);
+	cr_assert_eq(catalog_commit(catalog, &request, &version), 0);
+	cr_assert_eq(inode_of(ino).version, version.seq);
+	cr_assert_eq(inode_of(ino).flags, 0);
+	cr_assert_eq(inode_of(ino).mtime, 77);
+	cr_assert_eq(version.state, CAT_LOCAL);
+	cr_assert_eq(version.crc32c, 9);
+	cr_assert_eq(version.flags, CAT_HAS_CRC32C);
+	cr_assert_eq(version.author, 5);
+	cr_assert_neq(version.host[0], '\0');
+	cr_assert_eq(dirty_count(), 0);
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(job.type, CAT_JOB_UPLOAD);
+	cr_assert_eq(job.ino, ino);
+	cr_assert_eq(job.version, version.seq);
+	cr_assert_eq(get_extent(&read), 0);
+	cr_assert_eq(ranges_total(&read.dirty), 10, "needed until it is stored");
+	cr_assert_eq(read.base, 0);
+	cat_extent_clear(&read);
+	request.size = 11;
+	cr_assert_eq(catalog_commit(catalog, &request, NULL), 0);
+	cr_assert_eq(get_extent(&read), 0);
+	cr_assert_eq(read.base, version.seq);
+	cat_extent_clear(&read);
+	cat_extent_clear(&extent);
+}
+
+Test(versions, fsync_of_an_open_file_leaves_it_dirty)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_commit request = {.ino = ino, .size = 1, .origin = CAT_ORIGIN_FSYNC, .still_dirty = true};
+
+	cr_assert_eq(catalog_mark_dirty(catalog, ino, NULL), 0);
+	cr_assert_eq(catalog_commit(catalog, &request, NULL), 0);
+	cr_assert_eq(inode_of(ino).flags, CAT_DIRTY);
+	cr_assert_eq(dirty_count(), 1);
+}
+
+Test(versions, times_sequence_and_shown_names_grow_strictly)
+{
+	uint64_t ino = make_file(ROOT, "a"), other = make_file(ROOT, "b");
+	struct cat_version last = commit(ino, 1);
+	int64_t shown = last.shown_ms;
+
+	for (int i = 0; i < 2000; i++) {
+		struct cat_version version = commit(i % 2 ? ino : other, 2);
+
+		cr_assert_gt(version.commit_ns, last.commit_ns);
+		cr_assert_gt(version.seq, last.seq);
+		if (i % 2) {
+			cr_assert_gt(version.shown_ms, shown);
+			shown = version.shown_ms;
+		}
+		last = version;
+	}
+}
+
+Test(versions, numbers_and_times_are_never_given_again_after_reopening)
+{
+	uint64_t ino = make_file(ROOT, "a"), again;
+	struct cat_version before = commit(ino, 1), after;
+
+	reopen();
+	again = make_file(ROOT, "b");
+	after = commit(again, 1);
+	cr_assert_gt(again, ino);
+	cr_assert_gt(after.seq, before.seq);
+	cr_assert_gt(after.commit_ns, before.commit_ns);
+}
+
+Test(versions, failed_update_does_not_make_a_lease_count)
+{
+	uint64_t first = make_file(ROOT, "a"), last = first;
+	char name[16];
+
+	/* Fail around the end of the range of inode numbers, so that the update with the lease is among the failed. */
+	for (int i = 0; i < 3000; i++) {
+		struct cat_create request = {.parent = ROOT, .name = name, .mode = S_IFREG};
+		struct cat_inode inode;
+
+		(void)snprintf(name, sizeof(name), "n%d", i);
+		kv_memory_fail_at(i % 12);
+		if (catalog_create(catalog, &request, &inode) == 0)
+			last = inode.ino;
+		kv_memory_fail_at(-1);
+	}
+	cr_assert_gt(last, first);
+	reopen();
+	cr_assert_gt(make_file(ROOT, "after"), last);
+}
+
+Test(versions, identity_is_of_file_id_and_sequence)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version version = commit(ino, 1);
+	uint8_t bytes[24], digest[SHA256_SIZE];
+	uint32_t identity;
+
+	memcpy(bytes, inode_of(ino).file_id, 16);
+	for (int i = 0; i < 8; i++)
+		bytes[16 + i] = (uint8_t)(version.seq >> (8 * (7 - i)));
+	sha256_of(bytes, sizeof(bytes), digest);
+	identity = (uint32_t)digest[0] << 24 | (uint32_t)digest[1] << 16 | (uint32_t)digest[2] << 8 | digest[3];
+	cr_assert_eq(version.identity, identity);
+}
+
+Test(versions, discarded_file_makes_no_version)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_commit request = {.ino = ino, .size = 1};
+
+	cr_assert_eq(remove_file(ROOT, "a"), 0);
+	cr_assert_eq(catalog_commit(catalog, &request, NULL), -ENOENT);
+	request.ino = ROOT;
+	cr_assert_eq(catalog_commit(catalog, &request, NULL), -EISDIR);
+	cr_assert_eq(catalog_mark_dirty(catalog, 999, NULL), -ENOENT);
+}
+
+/* --- stored ------------------------------------------------------------------------------------- */
+
+struct facts {
+	uint64_t ino, seq;
+	struct cat_version version;
+	struct cat_copy copy;
+	struct cat_key key;
+	int copy_rc, key_rc;
+};
+
+static int facts_closure(struct cat_txn *txn, void *arg)
+{
+	struct facts *facts = arg;
+
+	facts->copy_rc = cat_copy_get(txn, facts->ino, facts->seq, &facts->copy);
+	facts->key_rc = cat_key_get(txn, 0, "a", &facts->key);
+	return cat_version_get(txn, facts->ino, facts->seq, &facts->version);
+}
+
+static struct facts facts_of(uint64_t ino, uint64_t seq)
+{
+	struct facts facts = {.ino = ino, .seq = seq};
+
+	cr_assert_eq(catalog_view(catalog, facts_closure, &facts), 0);
+	return facts;
+}
+
+static void clear(struct facts *facts)
+{
+	if (facts->copy_rc == 0)
+		cat_copy_clear(&facts->copy);
+	if (facts->key_rc == 0)
+		cat_key_clear(&facts->key);
+}
+
+Test(versions, arrival_records_copy_and_key_and_ends_the_job)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version version = commit(ino, 1);
+	struct cat_copy copy = {.ino = ino, .seq = version.seq, .key = (char *)"a", .native_id = (char *)"v1",
+				.etag = (char *)"e1", .storage_class = (char *)"COLD"};
+	struct cat_extent extent = extent_with(4, 0), read;
+	struct facts facts = facts_of(ino, version.seq);
+	struct cat_job job;
+
+	cr_assert_eq(facts.copy_rc, -ENOENT);
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(catalog_stored(catalog, job.seq, &copy, &extent), 0);
+	facts = facts_of(ino, version.seq);
+	cr_assert_eq(facts.version.state, CAT_STORED);
+	cr_assert_eq(facts.copy.n, 0);
+	cr_assert_str_eq(facts.copy.key, "a");
+	cr_assert_str_eq(facts.copy.storage_class, "COLD");
+	cr_assert_gt(facts.copy.stored_ns, 0);
+	cr_assert_eq(facts.key.kind, CAT_KEY_DATA);
+	cr_assert_eq(facts.key.seq, version.seq);
+	cr_assert_str_eq(facts.key.native_id, "v1");
+	clear(&facts);
+	cr_assert_eq(get_extent(&read), 0);
+	cr_assert_eq(ranges_total(&read.dirty), 0);
+	cat_extent_clear(&read);
+	cat_extent_clear(&extent);
+	assert_jobs("");
+	cr_assert_eq(catalog_stored(catalog, job.seq, &copy, NULL), -ENOENT, "a job arrives once");
+}
+
+struct copies {
+	uint64_t ino, seq;
+};
+
+static int relocate_closure(struct cat_txn *txn, void *arg)
+{
+	const struct copies *copies = arg;
+	struct cat_copy copy = {.ino = copies->ino, .seq = copies->seq, .state = CAT_STORED, .key = (char *)"b"};
+
+	return cat_copy_add(txn, &copy);
+}
+
+static int drop_closure(struct cat_txn *txn, void *arg)
+{
+	const struct copies *copies = arg;
+
+	return cat_copy_drop(txn, copies->ino, copies->seq, "b", NULL);
+}
+
+Test(versions, newest_stored_copy_is_the_live_one)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct copies copies = {.ino = ino, .seq = commit(ino, 1).seq};
+	struct facts facts;
+
+	finish_jobs();
+	cr_assert_eq(catalog_update(catalog, relocate_closure, &copies), 0);
+	facts = facts_of(ino, copies.seq);
+	cr_assert_str_eq(facts.copy.key, "b");
+	cr_assert_eq(facts.copy.n, 1);
+	clear(&facts);
+	cr_assert_eq(catalog_update(catalog, drop_closure, &copies), 0);
+	facts = facts_of(ino, copies.seq);
+	cr_assert_str_eq(facts.copy.key, "a");
+	clear(&facts);
+	cr_assert_eq(catalog_update(catalog, drop_closure, &copies), -ENOENT);
+}
+
+static int long_keys_closure(struct cat_txn *txn, void *arg)
+{
+	struct cat_key first = {.ino = ROOT, .kind = CAT_KEY_DIRECTORY}, second = {.ino = ROOT, .kind = CAT_KEY_LINK};
+	char one[1025], other[1025];
+	struct cat_key read;
+
+	(void)arg;
+	memset(one, 'k', sizeof(one) - 1);
+	one[1024] = '\0';
+	memcpy(other, one, sizeof(one));
+	other[1023] = 'l';
+	cr_assert_eq(cat_key_put(txn, one, &first), 0);
+	cr_assert_eq(cat_key_put(txn, other, &second), 0);
+	cr_assert_eq(cat_key_get(txn, 0, one, &read), 0);
+	cr_assert_eq(read.kind, CAT_KEY_DIRECTORY);
+	cr_assert_eq(cat_key_delete(txn, 0, one), 0);
+	cr_assert_eq(cat_key_get(txn, 0, one, &read), -ENOENT);
+	cr_assert_eq(cat_key_get(txn, 0, other, &read), 0);
+	cr_assert_eq(read.kind, CAT_KEY_LINK);
+	return cat_key_get(txn, 1, other, &read);
+}
+
+Test(versions, object_keys_longer_than_a_kv_key_are_told_apart)
+{
+	cr_assert_eq(catalog_update(catalog, long_keys_closure, NULL), -ENOENT, "another backend's key is another key");
+}

@@ -1,0 +1,205 @@
+/*
+ * cli.c - what the verbs share: complaints, arguments, sizes, and talking to the daemon of a mount.
+ *
+ * Single-threaded.
+ */
+#include "tools/cli.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "buf.h"
+#include "cleanup.h"
+#include "clock.h"
+#include "fs/control.h"
+
+#define OPTIONS_MAX 8
+#define LINE_MAX_BYTES (4 << 20)
+
+static void complain(const char *format, va_list args, const char *hint)
+{
+	AUTO_FREE char *text = NULL;
+
+	if (vasprintf(&text, format, args) < 0) {
+		text = NULL;
+		return;
+	}
+	(void)fprintf(stderr, "varve: %s%s\n", text, hint); /* nowhere left to complain */
+}
+
+int cli_fail(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	complain(format, args, "");
+	va_end(args);
+	return CLI_FAILED;
+}
+
+int cli_usage(const char *verb, const char *format, ...)
+{
+	char hint[64];
+	va_list args;
+
+	(void)snprintf(hint, sizeof(hint), "; see `varve %s --help`", verb); /* verbs are short */
+	va_start(args, format);
+	complain(format, args, hint);
+	va_end(args);
+	return CLI_USAGE;
+}
+
+int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***ret_words, int *ret_count)
+{
+	struct option longs[OPTIONS_MAX + 2] = {{"help", no_argument, NULL, 0}};
+	int which, letter;
+
+	for (int i = 0; syntax->options[i].name; i++) {
+		assert(i < OPTIONS_MAX);
+		longs[i + 1] = (struct option){.name = syntax->options[i].name,
+					       .has_arg = syntax->options[i].value ? required_argument : no_argument};
+	}
+	optind = 0; /* start over, as glibc wants it */
+	opterr = 0;
+	while ((letter = getopt_long(argc, argv, ":h", longs, &which)) != -1) {
+		if (letter == ':')
+			return cli_usage(syntax->verb, "%s needs an argument", argv[optind - 1]);
+		if (letter == '?')
+			return cli_usage(syntax->verb, "unknown option %s", argv[optind - 1]);
+		if (letter == 'h' || which == 0) {
+			(void)fputs(syntax->help, stdout);
+			return fflush(stdout) == 0 ? 0 : CLI_FAILED;
+		}
+		if (syntax->options[which - 1].value)
+			*syntax->options[which - 1].value = optarg;
+		else
+			*syntax->options[which - 1].flag = true;
+	}
+	if (argc - optind < syntax->min)
+		return cli_usage(syntax->verb, "something is missing");
+	if (argc - optind > syntax->max)
+		return cli_usage(syntax->verb, "too many arguments");
+	*ret_words = argv + optind;
+	*ret_count = argc - optind;
+	return -1;
+}
+
+void cli_format_size(uint64_t bytes, char ret_text[static CLI_SIZE_TEXT])
+{
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	double shown = (double)bytes;
+	size_t unit = 0;
+
+	while (shown >= 1024 && unit + 1 < ARRAY_SIZE(units)) {
+		shown /= 1024;
+		unit++;
+	}
+	(void)snprintf(ret_text, CLI_SIZE_TEXT, unit ? "%.1f %s" : "%.0f %s", shown, units[unit]); /* fits */
+}
+
+/* --- the daemon -------------------------------------------------------------------------------- */
+
+int cli_daemon_open(const struct mountinfo *mount, struct cli_daemon *ret_daemon)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	struct cli_daemon daemon = {.fd = -1, .pidfd = -1};
+	int rc = control_connect(mount, &daemon.fd);
+
+	if (rc < 0)
+		return rc;
+	/* A daemon of another pid namespace shows as 0, and then only its hanging up tells that it ended. */
+	if (getsockopt(daemon.fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid > 0)
+		daemon.pidfd = (int)syscall(SYS_pidfd_open, peer.pid, 0);
+	*ret_daemon = daemon;
+	return 0;
+}
+
+void cli_daemon_close(struct cli_daemon *daemon)
+{
+	if (daemon->fd >= 0)
+		(void)close(daemon->fd); /* a reader's end */
+	if (daemon->pidfd >= 0)
+		(void)close(daemon->pidfd); /* likewise */
+	free(daemon->line);
+	*daemon = (struct cli_daemon){.fd = -1, .pidfd = -1};
+}
+
+int cli_daemon_ask(struct cli_daemon *daemon, const char *op)
+{
+	char text[64];
+	int len = snprintf(text, sizeof(text), "{\"op\":\"%s\"}\n", op);
+
+	assert(len > 0 && (size_t)len < sizeof(text));
+	/* A line is far smaller than a socket's buffer: it goes at once or not at all. */
+	if (send(daemon->fd, text, (size_t)len, MSG_NOSIGNAL) != len)
+		return -EPIPE;
+	return 0;
+}
+
+static int receive(struct cli_daemon *daemon, int timeout_ms)
+{
+	struct pollfd polled = {.fd = daemon->fd, .events = POLLIN};
+	int ready = poll(&polled, 1, timeout_ms);
+	ssize_t n;
+
+	if (ready < 0)
+		return -errno;
+	if (ready == 0)
+		return -ETIMEDOUT;
+	if (daemon->len + 1 >= daemon->cap) {
+		size_t cap = daemon->cap ? daemon->cap * 2 : 4096;
+		char *line = cap <= LINE_MAX_BYTES ? realloc(daemon->line, cap) : NULL;
+
+		if (!line)
+			return -ENOMEM;
+		daemon->line = line;
+		daemon->cap = cap;
+	}
+	n = recv(daemon->fd, daemon->line + daemon->len, daemon->cap - daemon->len - 1, 0);
+	if (n < 0)
+		return errno == ECONNRESET ? -ENODATA : -errno;
+	daemon->len += (size_t)n;
+	return n == 0 ? -ENODATA : 0;
+}
+
+int cli_daemon_read(struct cli_daemon *daemon, int timeout_ms, const char **ret_line)
+{
+	int64_t deadline = clock_monotonic() + timeout_ms * NS_PER_MS;
+	char *end;
+
+	if (daemon->consumed) {
+		memmove(daemon->line, daemon->line + daemon->consumed, daemon->len - daemon->consumed);
+		daemon->len -= daemon->consumed;
+		daemon->consumed = 0;
+	}
+	while (!(end = daemon->len ? memchr(daemon->line, '\n', daemon->len) : NULL)) {
+		int64_t left = (deadline - clock_monotonic()) / NS_PER_MS;
+		int rc = receive(daemon, timeout_ms < 0 ? -1 : left > 0 ? (int)left : 0);
+
+		if (rc < 0)
+			return rc;
+	}
+	*end = '\0';
+	daemon->consumed = (size_t)(end - daemon->line) + 1;
+	*ret_line = daemon->line;
+	return 0;
+}
+
+int cli_daemon_wait(struct cli_daemon *daemon, int timeout_ms)
+{
+	struct pollfd polled = {.fd = daemon->pidfd, .events = POLLIN};
+
+	if (daemon->pidfd < 0)
+		return 0;
+	return poll(&polled, 1, timeout_ms) == 0 ? -ETIMEDOUT : 0;
+}
