@@ -146,6 +146,9 @@ void transfer_figures(struct transfer *transfer, struct transfer_figures *ret_fi
 		.bytes_received = counters->bytes_received,
 		.errors = counters->errors,
 		.retries = transfer->retries,
+		.heads = transfer->heads,
+		.gets = transfer->gets,
+		.lists = transfer->lists,
 	};
 	transfer_pool_count(transfer->pool, &figures.queued, &figures.running);
 	LOCK_GUARD(&transfer->lock);
@@ -171,6 +174,7 @@ int transfer_head(struct transfer *transfer, const struct call *call, const stru
 		r = retry_start(&retry, err);
 		if (r < 0)
 			return r;
+		transfer->heads++;
 		r = ops->head(transfer->backend, &retry.call, object, ret_info, err);
 	} while (retry_again(&retry, r, err));
 	return r;
@@ -190,6 +194,7 @@ int transfer_list(struct transfer *transfer, const struct call *call, const stru
 		r = retry_start(&retry, err);
 		if (r < 0)
 			return r;
+		transfer->lists++;
 		r = ops->list(transfer->backend, &retry.call, request, ret_page, err);
 	} while (retry_again(&retry, r, err));
 	return r;
@@ -258,6 +263,7 @@ static int get_attempts(struct get_state *state, struct retry *retry, const stru
 		rest.offset = request->offset + before;
 		if (request->length != UINT64_MAX)
 			rest.length = request->length - before;
+		transfer->gets++;
 		r = backend_ops(transfer->backend)->get(transfer->backend, &retry->call, &rest, ret_info, err);
 		if (r < 0 && !get_can_resume(before, state, err)) {
 			retry_note(transfer, r, err);

@@ -34,6 +34,7 @@ struct transfer {
 	char last_error[256];
 
 	_Atomic uint64_t retries;
+	_Atomic uint64_t heads, gets, lists; /* attempts */
 };
 
 /* One call with all its attempts. */

@@ -76,8 +76,8 @@ void lock_acquire(struct lock *lock)
 
 void lock_release(struct lock *lock)
 {
+	rank_pop(lock); /* first: once it is unlocked its owner may free it */
 	must(pthread_mutex_unlock(&lock->mutex), "pthread_mutex_unlock");
-	rank_pop(lock);
 }
 
 /* While it waits the thread counts as holding the lock: it can acquire nothing else meanwhile. */

@@ -44,8 +44,8 @@ struct change {
 struct adopt {
 	const struct cat_adopt *request;
 	const struct cat_found **sorted; /* by name, files before directories */
-	size_t count, next;		 /* of sorted; the first not yet adopted */
-	char last[CAT_NAME_MAX + 1];	 /* the last live name asked whether it vanished; "": none */
+	size_t count, next;              /* of sorted; the first not yet adopted */
+	char last[CAT_NAME_MAX + 1];     /* the last live name asked whether it vanished; "": none */
 	bool names_done;
 	/* Of the update that runs: */
 	bool was_listed, held; /* held: a directory above is being moved; all names are left alone */
@@ -114,7 +114,8 @@ static int found_component(struct cat_txn *txn, const struct adopt *adopt, const
 	return buf_failed(ret_component) ? -ENOMEM : 0;
 }
 
-static int clash_name(struct cat_txn *txn, const struct adopt *adopt, const struct cat_found *found, struct buf *ret_name)
+static int clash_name(struct cat_txn *txn, const struct adopt *adopt, const struct cat_found *found,
+		      struct buf *ret_name)
 {
 	AUTO_BUF component = BUF_INIT;
 	int rc = found_component(txn, adopt, found, &component);
@@ -263,7 +264,6 @@ static int is_settled(struct cat_txn *txn, const struct adopt *adopt, const stru
 	return version.state == CAT_STORED || version.state == CAT_EXPIRED;
 }
 
-/* Did a name that is free now end after the listing was begun? 1, 0, -errno. */
 static int take_past(void *arg, struct kv_bytes key, struct kv_bytes value)
 {
 	int rc = cat_check_row(key, schema_decode_past(key, value, arg));
@@ -271,6 +271,7 @@ static int take_past(void *arg, struct kv_bytes key, struct kv_bytes value)
 	return rc ? rc : 1;
 }
 
+/* Did a name that is free now end after the listing was begun? 1, 0, -errno. */
 static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const char *name)
 {
 	struct schema_key from, to;
@@ -282,6 +283,8 @@ static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const ch
 	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, &past);
 	if (rc <= 0)
 		return rc;
+	if (past.ended == CAT_HOW_RENAME && escape_is_clash(past.to_name, strlen(past.to_name)))
+		return 0; /* by this listing: it made room for the directory that is to come */
 	return past.until_ns >= adopt->request->listed_at;
 }
 
@@ -597,7 +600,8 @@ static int put_content(struct cat_txn *txn, const struct cat_found *found, struc
 	fill_facts(found, inode, &version);
 	version.shown_ms = version.commit_ns / NS_PER_MS;
 	fill_copy(found, version.ino, version.seq, &copy);
-	if (copy.stored_ns > cat_now(txn)) /* a store's clock that runs ahead must not make it look like news for long */
+	if (copy.stored_ns >
+	    cat_now(txn)) /* a store's clock that runs ahead must not make it look like news for long */
 		copy.stored_ns = cat_now(txn);
 	inode->version = version.seq;
 	rc = cat_version_put(txn, &version);
@@ -845,7 +849,7 @@ int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_foun
 
 /* --- one found object --------------------------------------------------------------------------- */
 
-struct meeting { /* what the catalog has where the object was found */
+struct meeting {              /* what the catalog has where the object was found */
 	struct cat_name name; /* the live name that the object's inode has or would take */
 	bool lives;
 	struct cat_key record;
@@ -1150,8 +1154,8 @@ static int take_known(void *arg, const struct cat_version *version)
 
 	if (rc < 0)
 		return rc;
-	versions->known[versions->known_count++] = (struct known){
-		.seq = version->seq, .commit_ns = version->commit_ns, .shown_ms = version->shown_ms};
+	versions->known[versions->known_count++] =
+		(struct known){.seq = version->seq, .commit_ns = version->commit_ns, .shown_ms = version->shown_ms};
 	return 0;
 }
 
@@ -1269,8 +1273,8 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 	memmove(versions->known + at + 1, versions->known + at,
 		(versions->known_count - (size_t)at) * sizeof(*versions->known));
 	versions->known_count++;
-	versions->known[at] = (struct known){
-		.seq = version.seq, .commit_ns = version.commit_ns, .shown_ms = version.shown_ms};
+	versions->known[at] =
+		(struct known){.seq = version.seq, .commit_ns = version.commit_ns, .shown_ms = version.shown_ms};
 	return 0;
 }
 

@@ -43,8 +43,7 @@ static int run_frame(struct kv_txn *kv, void *arg)
 	int rc;
 
 	/* The engine may run a closure again: everything of the last attempt is forgotten. */
-	*txn = (struct cat_txn){
-		.catalog = txn->catalog, .kv = kv, .writing = txn->writing, .scratch = txn->scratch};
+	*txn = (struct cat_txn){.catalog = txn->catalog, .kv = kv, .writing = txn->writing, .scratch = txn->scratch};
 	rc = frame->closure(txn, frame->arg);
 	return rc ? rc : txn->error;
 }
@@ -511,7 +510,8 @@ void catalog_close(struct catalog *catalog)
 {
 	if (!catalog)
 		return;
-	/* Times may go on right here after a clean end. Where it fails, the lease still holds: times run ahead a little. */
+	/* Times may go on right here after a clean end. Where it fails, the lease still holds: times run ahead a
+	 * little. */
 	if (catalog->kv && atomic_load(&catalog->clock.leased))
 		(void)catalog_update(catalog, settle_clock, NULL);
 	if (catalog->kv)

@@ -19,7 +19,7 @@
 #include "lock.h"
 
 struct lease {
-	_Atomic uint64_t next;	 /* the next number to give */
+	_Atomic uint64_t next;   /* the next number to give */
 	_Atomic uint64_t leased; /* numbers below are ours, and the store says so */
 };
 
@@ -47,7 +47,7 @@ struct cat_txn {
 	int64_t now; /* 0: not asked yet */
 	int64_t jobs_added, jobs_deleted;
 	uint64_t seq_leased, ino_leased, clock_leased; /* leases written by this update; 0: none */
-	struct buf scratch;			       /* for encoding one value */
+	struct buf scratch;                            /* for encoding one value */
 };
 
 /* Looks the counters up again after records came in from outside (import): never goes back. */
@@ -128,7 +128,7 @@ int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *key, const 
 int cat_copy_replace(struct cat_txn *txn, const struct cat_copy *before, const struct cat_copy *after);
 int cat_job_add(struct cat_txn *txn, enum cat_job_type type, uint64_t ino, const char *key);
 int cat_job_get(struct cat_txn *txn, uint64_t seq, struct cat_job *ret_job);
-int cat_jobs_on_inode(struct cat_txn *txn, uint64_t ino);     /* 1, 0, -errno */
-int cat_jobs_on_key(struct cat_txn *txn, const char *key);    /* 1, 0, -errno */
+int cat_jobs_on_inode(struct cat_txn *txn, uint64_t ino);  /* 1, 0, -errno */
+int cat_jobs_on_key(struct cat_txn *txn, const char *key); /* 1, 0, -errno */
 
 #endif

@@ -236,8 +236,8 @@ static int check_index(struct check *check, struct kv_bytes key, struct kv_bytes
 	rc = cat_name_get(check->txn, is_link ? parts.third : parts.number, text, &name);
 	if (is_fatal(rc))
 		return rc;
-	agrees = rc == 0 && (is_link ? name.ino == parts.number && name.since == parts.second
-				     : name.cookie == parts.second);
+	agrees = rc == 0 &&
+		 (is_link ? name.ino == parts.number && name.since == parts.second : name.cookie == parts.second);
 	if (!agrees)
 		problem(check, is_link ? "link without name" : "cookie without name", parts.number, "'%s'", text);
 	return 0;
@@ -265,7 +265,6 @@ static int check_past(struct check *check, struct kv_bytes key, struct kv_bytes 
 }
 
 /* --- versions ----------------------------------------------------------------------------------- */
-
 
 /* Has the version an UPLOAD job? 1, 0, -errno. */
 static int has_upload(struct check *check, uint64_t ino, uint64_t seq)

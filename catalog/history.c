@@ -65,7 +65,7 @@ struct walk {
 
 struct item {
 	struct cat_entry entry;
-	size_t order; /* settles equal times: as collected */
+	uint64_t event; /* sequence number of the commit or the binding: settles equal times */
 };
 
 struct history {
@@ -83,7 +83,7 @@ struct history {
 	/* While one interval is added: */
 	const struct interval *interval;
 	const char *brought_from; /* NULL: of the name asked for itself */
-	int64_t newest;		  /* no entry of an interval is older than the one before it */
+	int64_t newest;           /* no entry of an interval is older than the one before it */
 };
 
 static int grow(void *cells_of, size_t *cap, size_t count, size_t size)
@@ -164,7 +164,9 @@ static int add_entry(void *arg, const struct cat_version *version)
 
 	if (rc < 0)
 		return rc;
-	history->items[history->count].order = history->count;
+	history->items[history->count].event = version->seq;
+	if (at_binding && interval->how != CAT_HOW_ADOPT)
+		history->items[history->count].event = interval->since;
 	entry = &history->items[history->count++].entry;
 	*entry = (struct cat_entry){.version = *version, .time_ns = version->commit_ns, .how = CAT_HOW_CREATE};
 	if (at_binding)
@@ -343,9 +345,7 @@ static int item_compare(const void *a, const void *b)
 
 	if (x->entry.time_ns != y->entry.time_ns)
 		return x->entry.time_ns < y->entry.time_ns ? -1 : 1;
-	if (x->entry.version.seq != y->entry.version.seq)
-		return x->entry.version.seq < y->entry.version.seq ? -1 : 1;
-	return (x->order > y->order) - (x->order < y->order);
+	return (x->event > y->event) - (x->event < y->event);
 }
 
 static int show(struct history *history, cat_entry_visit visit, void *arg)

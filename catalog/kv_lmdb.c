@@ -55,7 +55,7 @@
 #define MODULE "kv"
 #define FORMAT_VERSION 1
 #define VALUE_MAX ((size_t)16 << 20)
-#define BOUND_MAX 511 /* LMDB's longest key: bounds of scans may be longer than keys, but not than this */
+#define BOUND_MAX 511               /* LMDB's longest key: bounds of scans may be longer than keys, but not than this */
 #define TABLE_MAX ((size_t)8 << 20) /* a skip list larger than the processor cache is slow */
 #define MAP_MIN ((size_t)64 << 20)
 #define READERS_MAX 510
@@ -83,8 +83,8 @@ struct kv_txn {
 	struct kv *kv;
 	struct reader *reader;
 	struct generation *active, *folding; /* folding may be NULL */
-	uint64_t number;		     /* sees updates up to this one */
-	struct memtable *overlay;	     /* own writes; NULL in a view */
+	uint64_t number;                     /* sees updates up to this one */
+	struct memtable *overlay;            /* own writes; NULL in a view */
 	unsigned scanning;
 	const struct kv *outer; /* the kv this thread was in before */
 };
@@ -101,7 +101,7 @@ struct kv {
 
 	struct lock writer;
 	struct memtable *overlay; /* writer */
-	struct buf record;	  /* writer */
+	struct buf record;        /* writer */
 
 	struct lock state;
 	pthread_cond_t folder_cond; /* something to fold, or stop */
@@ -112,8 +112,8 @@ struct kv {
 	bool updating;
 	uint64_t number;
 	int64_t fold_due; /* monotonic; 0: active is empty */
-	int fold_error;	  /* of the last attempt; 0 once one succeeded */
-	bool failed;	  /* LMDB failed in a way that will not pass: no more updates */
+	int fold_error;   /* of the last attempt; 0 once one succeeded */
+	bool failed;      /* LMDB failed in a way that will not pass: no more updates */
 	bool stop, growing;
 	unsigned inside, readers;
 	struct reader *idle;
@@ -384,7 +384,7 @@ int kv_delete(struct kv_txn *txn, struct kv_bytes key)
 /* One of the layers a scan merges, standing on its next entry. */
 struct source {
 	struct memtable_iter iter; /* a table; iter.entry is the entry for both kinds */
-	MDB_cursor *cursor;	   /* LMDB; else NULL */
+	MDB_cursor *cursor;        /* LMDB; else NULL */
 	bool valid;
 };
 
@@ -1085,7 +1085,8 @@ void kv_close(struct kv *kv)
 	free(kv);
 }
 
-/* --- the rest ------------------------------------------------------------------------------------------------------ */
+/* --- the rest ------------------------------------------------------------------------------------------------------
+ */
 
 uint64_t kv_number(struct kv *kv)
 {

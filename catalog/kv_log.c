@@ -48,7 +48,7 @@ enum mutation { MUTATION_PUT = 1, MUTATION_DELETE = 2 };
 
 struct file {
 	uint64_t first; /* number of its first record */
-	uint64_t size;	/* of whole records and header; of the last file: tail */
+	uint64_t size;  /* of whole records and header; of the last file: tail */
 };
 
 struct kvlog {
@@ -56,7 +56,7 @@ struct kvlog {
 	uint64_t segment_size, keep_size;
 	bool read_only;
 	_Atomic bool failed; /* a sync failed; set under lock */
-	bool ragged;	     /* appender's own, as is the next */
+	bool ragged;         /* appender's own, as is the next */
 	uint64_t behind;     /* writing of [0, behind) of the last file to disk was begun */
 
 	struct lock lock;
@@ -419,7 +419,7 @@ static int create_file(struct kvlog *log, uint64_t first, int *ret_fd)
 	if (!rc && (fdatasync(fd) < 0 || fsync(log->dir_fd) < 0))
 		rc = -errno;
 	if (rc) {
-		(void)close(fd); /* it is given up */
+		(void)close(fd);                      /* it is given up */
 		(void)unlinkat(log->dir_fd, name, 0); /* and if it stays, opening knows it for unborn */
 		return rc;
 	}
@@ -450,7 +450,7 @@ static int begin_file(struct kvlog *log)
 	wait_while_syncing(log);
 	rc = files_push(log, first, FILE_HEADER_SIZE);
 	if (rc) {
-		(void)close(fd); /* holds nothing */
+		(void)close(fd);               /* holds nothing */
 		(void)unlink_file(log, first); /* an empty file is harmless */
 		return rc;
 	}
@@ -600,7 +600,7 @@ void kvlog_figures(struct kvlog *log, uint64_t *ret_bytes, uint64_t *ret_syncs)
 struct each {
 	struct file *files;
 	size_t count;
-	uint64_t number;     /* of the record at offset `start` of the first of the files */
+	uint64_t number; /* of the record at offset `start` of the first of the files */
 	uint64_t start;
 	uint64_t after, upto;
 };

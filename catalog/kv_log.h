@@ -26,11 +26,11 @@
 struct kvlog;
 
 struct kvlog_options {
-	int dir_fd;		/* borrowed: outlives the log */
-	uint64_t segment_size;	/* a new file is begun at this size */
-	uint64_t keep_size;	/* of all files together when nobody releases them; 0: 1 GiB */
-	uint64_t folded;	/* records up to this number need no replay */
-	bool read_only;		/* nothing on disk is changed, torn tails included */
+	int dir_fd;               /* borrowed: outlives the log */
+	uint64_t segment_size;    /* a new file is begun at this size */
+	uint64_t keep_size;       /* of all files together when nobody releases them; 0: 1 GiB */
+	uint64_t folded;          /* records up to this number need no replay */
+	bool read_only;           /* nothing on disk is changed, torn tails included */
 	kv_mutation_visit replay; /* gets every mutation of the records after `folded`; non-zero stops the opening */
 	void *arg;
 };

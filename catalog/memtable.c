@@ -49,7 +49,7 @@ struct block {
 
 struct memtable {
 	struct block *blocks; /* newest first */
-	size_t held;	      /* bytes of all blocks */
+	size_t held;          /* bytes of all blocks */
 	uint64_t random;
 	_Atomic size_t count;
 	_Atomic unsigned height; /* levels in use; readers may see an old, lower one: only slower */
@@ -197,7 +197,8 @@ static int compare_node(const struct memtable_node *node, struct kv_bytes key)
 	return kv_compare((struct kv_bytes){node->key, node->key_len}, key);
 }
 
-/* The last node before `key` (the head if none); notes the last node before it on every level in ret_path unless NULL. */
+/* The last node before `key` (the head if none); notes the last node before it on every level in ret_path unless NULL.
+ */
 static struct memtable_node *find_below(const struct memtable *table, struct kv_bytes key,
 					struct memtable_node *ret_path[])
 {

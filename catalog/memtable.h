@@ -53,7 +53,7 @@ struct memtable_iter {
 	const struct memtable_node *node;
 	struct memtable_entry entry; /* of node */
 };
-void memtable_seek(struct memtable_iter *iter, struct kv_bytes from);	      /* the least key >= from */
+void memtable_seek(struct memtable_iter *iter, struct kv_bytes from);         /* the least key >= from */
 void memtable_seek_below(struct memtable_iter *iter, struct kv_bytes before); /* the greatest key < before */
 void memtable_first(struct memtable_iter *iter);
 void memtable_next(struct memtable_iter *iter);

@@ -703,11 +703,15 @@ static int rename_exchange(struct cat_txn *txn, struct rename *rename)
 {
 	const struct cat_rename *request = rename->request;
 	const struct cat_name *source = &rename->source, *target = &rename->target;
-	struct cat_ending source_end = {.how = CAT_HOW_RENAME, .until = cat_next_seq(txn),
-					.to_parent = target->parent, .to_name = target->name,
+	struct cat_ending source_end = {.how = CAT_HOW_RENAME,
+					.until = cat_next_seq(txn),
+					.to_parent = target->parent,
+					.to_name = target->name,
 					.actor = request->actor.uid};
-	struct cat_ending target_end = {.how = CAT_HOW_RENAME, .until = cat_next_seq(txn),
-					.to_parent = source->parent, .to_name = source->name,
+	struct cat_ending target_end = {.how = CAT_HOW_RENAME,
+					.until = cat_next_seq(txn),
+					.to_parent = source->parent,
+					.to_name = source->name,
 					.actor = request->actor.uid};
 	struct cat_name at_source = *source, at_target = *target, bound_source, bound_target;
 	AUTO_BUF source_key = BUF_INIT;

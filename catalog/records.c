@@ -428,8 +428,9 @@ static int match_copy(void *arg, struct kv_bytes key, struct kv_bytes value)
 	if (rc < 0)
 		return rc;
 	if (copy.state == CAT_STORED &&
-	    (!search->key || (strcmp(copy.key, search->key) == 0 &&
-			      (!search->native_id || (copy.native_id && strcmp(copy.native_id, search->native_id) == 0))))) {
+	    (!search->key ||
+	     (strcmp(copy.key, search->key) == 0 &&
+	      (!search->native_id || (copy.native_id && strcmp(copy.native_id, search->native_id) == 0))))) {
 		search->copy = copy;
 		return 1;
 	}

@@ -45,7 +45,8 @@ void schema_key_u8(struct schema_key *key, uint8_t value)
 
 void schema_key_u32(struct schema_key *key, uint32_t value)
 {
-	const uint8_t bytes[4] = {(uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8), (uint8_t)value};
+	const uint8_t bytes[4] = {(uint8_t)(value >> 24), (uint8_t)(value >> 16), (uint8_t)(value >> 8),
+				  (uint8_t)value};
 
 	schema_key_bytes(key, bytes, sizeof(bytes));
 }
@@ -278,8 +279,8 @@ bool schema_is_portable(struct kv_bytes key)
 	if (!layout)
 		return false;
 	if (layout->tag == SCHEMA_META)
-		return key.len == 6 && (bytes[5] == SCHEMA_META_SEQ || bytes[5] == SCHEMA_META_INO ||
-					bytes[5] == SCHEMA_META_CLOCK);
+		return key.len == 6 &&
+		       (bytes[5] == SCHEMA_META_SEQ || bytes[5] == SCHEMA_META_INO || bytes[5] == SCHEMA_META_CLOCK);
 	return layout->portable;
 }
 

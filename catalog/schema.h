@@ -112,7 +112,7 @@ struct schema_parts {
 	enum schema_tag tag;
 	uint64_t number; /* ino or parent; the job's seq; META: which */
 	uint64_t second; /* seq, cookie, since, until */
-	uint64_t third;	 /* LINK: parent; COPY: n */
+	uint64_t third;  /* LINK: parent; COPY: n */
 	uint32_t backend;
 	const char *name; /* not NUL-terminated; borrowed from the key */
 	size_t name_len;

@@ -50,7 +50,7 @@
 #define LEVEL 3
 #define WINDOW_LOG_MAX 23 /* what an import will give a frame: 8 MiB; LEVEL uses less */
 #define VALUE_MAX ((size_t)16 << 20)
-#define CHUNK_ROWS 2000		  /* of one view of a snapshot */
+#define CHUNK_ROWS 2000 /* of one view of a snapshot */
 #define CHUNK_SIZE ((size_t)1 << 20)
 #define BATCH_SIZE ((size_t)1 << 20) /* of one update of an import */
 #define SPOOL_MEMORY ((size_t)4 << 20)
@@ -164,7 +164,8 @@ static int write_trailer(struct writer *writer, uint64_t to)
 
 /* --- segments ------------------------------------------------------------------------------------------ */
 
-struct export {
+struct export
+{
 	struct catalog *catalog;
 	struct writer *writer;
 	uint64_t from;
@@ -225,14 +226,8 @@ struct chunk {
 };
 
 /* After the greatest key there can be. */
-static const struct kv_bytes *end_of_keys(void)
-{
-	static uint8_t bytes[KV_KEY_MAX + 1];
-	static const struct kv_bytes end = {.data = bytes, .len = sizeof(bytes)};
-
-	memset(bytes, 0xff, sizeof(bytes)); /* the same from every thread */
-	return &end;
-}
+static const uint8_t past_all_keys[KV_KEY_MAX + 1] = {[0 ... KV_KEY_MAX] = 0xff};
+static const struct kv_bytes end_of_keys = {.data = past_all_keys, .len = sizeof(past_all_keys)};
 
 static int take_row(void *arg, struct kv_bytes key, struct kv_bytes value)
 {
@@ -253,7 +248,7 @@ static int take_chunk(struct kv_txn *txn, void *arg)
 {
 	struct chunk *chunk = arg;
 
-	return kv_scan(txn, (struct kv_bytes){chunk->from, chunk->from_len}, *end_of_keys(), KV_FORWARD, CHUNK_ROWS,
+	return kv_scan(txn, (struct kv_bytes){chunk->from, chunk->from_len}, end_of_keys, KV_FORWARD, CHUNK_ROWS,
 		       take_row, chunk);
 }
 
@@ -504,8 +499,7 @@ static struct unpack *unpack_new(const struct spool *spool)
 	unpack->end = spool->size - TRAILER_SIZE;
 	buf_init(&unpack->ready);
 	unpack->zstd = ZSTD_createDCtx();
-	if (!unpack->zstd ||
-	    ZSTD_isError(ZSTD_DCtx_setParameter(unpack->zstd, ZSTD_d_windowLogMax, WINDOW_LOG_MAX))) {
+	if (!unpack->zstd || ZSTD_isError(ZSTD_DCtx_setParameter(unpack->zstd, ZSTD_d_windowLogMax, WINDOW_LOG_MAX))) {
 		unpack_free(unpack);
 		return NULL;
 	}
@@ -636,8 +630,8 @@ static int check_entries(const struct spool *spool, const struct piece *piece)
 /* --- the mark ---------------------------------------------------------------------------------------------------- */
 
 struct mark {
-	uint64_t number;	    /* of the catalog that was imported: its state is here up to this one */
-	uint64_t local;		    /* our own update that completed the import */
+	uint64_t number;            /* of the catalog that was imported: its state is here up to this one */
+	uint64_t local;             /* our own update that completed the import */
 	enum piece_kind unfinished; /* NONE, or what is being applied */
 	uint64_t unfinished_to;
 };
@@ -750,7 +744,8 @@ static int check_store(struct catalog *catalog, const struct piece *piece)
 	return memcmp(ours, piece->store_id, sizeof(ours)) == 0 ? 0 : -EXDEV;
 }
 
-/* --- applying -------------------------------------------------------------------------------------------------------- */
+/* --- applying --------------------------------------------------------------------------------------------------------
+ */
 
 /* The mutations of one update, in the form of the body, and the mark that goes with them. */
 struct batch {
@@ -807,7 +802,7 @@ static int list_rows(struct kv_txn *txn, void *arg)
 {
 	struct chunk *chunk = arg;
 
-	return kv_scan(txn, (struct kv_bytes){chunk->from, chunk->from_len}, *end_of_keys(), KV_FORWARD, CHUNK_ROWS,
+	return kv_scan(txn, (struct kv_bytes){chunk->from, chunk->from_len}, end_of_keys, KV_FORWARD, CHUNK_ROWS,
 		       delete_row, chunk);
 }
 

@@ -475,9 +475,10 @@ static int flush_locked(struct content *content)
 	return 0;
 }
 
-int content_flush(struct content *content)
+int content_flush(struct content *content, uint32_t author)
 {
 	LOCK_GUARD(&content->lock);
+	content->author = author;
 	int err = flush_locked(content);
 
 	if (!err)
@@ -580,6 +581,25 @@ int content_commit(struct content *content, enum cat_origin origin, uint32_t aut
 		return 0;
 	}
 	return commit_locked(content, origin, author, ret_seq);
+}
+
+int content_settle(struct contents *contents, uint64_t ino)
+{
+	struct content *content = content_peek(contents, ino);
+	struct cat_inode inode;
+	uint64_t seq;
+	int err;
+
+	if (!content)
+		return 0;
+	err = catalog_getattr(contents->catalog, ino, &inode);
+	if (!err) {
+		LOCK_GUARD(&content->lock);
+		if (content->changed && content->flushed && !content->discarded && inode.nlink)
+			err = commit_locked(content, CAT_ORIGIN_CLOSE, content->author, &seq);
+	}
+	content_put(content);
+	return err;
 }
 
 /* --- the end of an upload ------------------------------------------------------------------------------------ */

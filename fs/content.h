@@ -64,6 +64,8 @@ struct cache *contents_cache(struct contents *contents);
 
 /* The content of file `ino` (seq 0), or of its version `seq`. Takes a reference. -EIO: no version, or no copy of it. */
 int content_get(struct contents *contents, uint64_t ino, uint64_t seq, struct content **ret_content);
+/* One more reference to a content that the caller has one to. */
+void content_hold(struct content *content);
 /* Drops it; the last one writes the extent record down and closes the cache file. */
 void content_put(struct content *content);
 /* A reference to it only if somebody uses it already; NULL else. For getattr: catalog answers what is closed. */
@@ -114,13 +116,20 @@ unsigned content_writer_gone(struct content *content);
 unsigned content_writers(struct content *content);
 
 /* A close() acknowledges: size, mtime and extent are in the journal when it returns. Nothing to do: 0. */
-int content_flush(struct content *content);
+int content_flush(struct content *content, uint32_t author);
 /* fsync=disk: the cache file is on the platter, then the journal. */
 int content_sync_disk(struct content *content);
 
 /* Makes a version of the changes since the last, if any: 0 and its seq, or that of the newest version when there was no
  * change (0: never had one). Unlinked files make none. */
 int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
+
+/*
+ * The kernel sends RELEASE when it likes, so a close() that returned may not have made its version yet. Whoever is about
+ * to change the content, take its name away or show its history calls this first: changes that a close() acknowledged
+ * and nobody went on with become their version now. Nothing in use or nothing to do is success.
+ */
+int content_settle(struct contents *contents, uint64_t ino);
 
 /* The upload of version `seq` is in the store as `copy`: one update with job's end; frees what was frozen for it. */
 int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64_t job, const struct cat_copy *copy);

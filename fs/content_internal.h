@@ -45,6 +45,7 @@ struct content {
 	bool synced;		 /* fdatasync came after the last write */
 	bool discarded;		 /* no name, no future: nothing is written down any more */
 	unsigned writers;
+	uint32_t author;	 /* who closed it last */
 	unsigned io;		 /* readers of fd between begin and done */
 	uint64_t unjournaled;	 /* bytes written since the extent record was */
 

@@ -366,6 +366,12 @@ struct content *content_peek(struct contents *contents, uint64_t ino)
 	return contents_peek_id(contents, ino);
 }
 
+void content_hold(struct content *content)
+{
+	LOCK_GUARD(&content->owner->lock);
+	content->refs++;
+}
+
 void content_put(struct content *content)
 {
 	struct contents *owner = content->owner;

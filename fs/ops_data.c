@@ -129,8 +129,10 @@ static int open_live(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fs *fs = fs_of(req);
 	struct waiter waiter = fs_waiter(req);
 	struct file *file;
-	int err = file_new(fs, ino, fi->flags, &file);
+	int err = (fi->flags & O_ACCMODE) != O_RDONLY ? content_settle(fs->contents, ino) : 0;
 
+	if (!err)
+		err = file_new(fs, ino, fi->flags, &file);
 	if (err)
 		return err;
 	if ((fi->flags & O_TRUNC) && file->writable)
@@ -174,7 +176,7 @@ static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 
 	(void)ino;
 	if (file->content && file->writable) {
-		err = content_flush(file->content);
+		err = content_flush(file->content, fs_actor(req).uid);
 		if (!err && fs->config->close == CONFIG_CLOSE_STORE)
 			err = flush_to_store(req, file);
 		if (err && !file->close_failed) {
@@ -245,13 +247,16 @@ static void read_copied(fuse_req_t req, struct file *file, size_t len, off_t off
 static void read_spliced(fuse_req_t req, struct file *file, size_t len, off_t offset)
 {
 	struct fuse_bufvec vec = FUSE_BUFVEC_INIT(len);
+	struct content *content = file->content;
 
 	vec.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-	vec.buf[0].fd = content_fd(file->content);
+	vec.buf[0].fd = content_fd(content);
 	vec.buf[0].pos = offset;
+	/* Once the reply is out, the handle may be released by another worker before we go on. */
+	content_hold(content);
 	(void)fuse_reply_data(req, &vec, 0); /* see reply.h */
-	/* The content is the handle's, and the kernel releases that only after this read. */
-	content_read_done(file->content);
+	content_read_done(content);
+	content_put(content);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)

@@ -135,8 +135,10 @@ static int set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size)
 	struct waiter waiter = fs_waiter(req);
 	struct content *content;
 	uint64_t seq;
-	int err = content_get(fs->contents, ino, 0, &content);
+	int err = content_settle(fs->contents, ino);
 
+	if (!err)
+		err = content_get(fs->contents, ino, 0, &content);
 	if (err)
 		return err;
 	err = content_truncate(content, size, &waiter);
@@ -327,14 +329,25 @@ static void name_gone(struct fs *fs, const struct cat_unlinked *gone)
 		content_forget(fs->contents, gone->inode.ino);
 }
 
+/* What was closed under the name that goes now is history, though its release may still be under way. */
+static int settle_name(struct fs *fs, uint64_t parent, const char *name, struct cat_inode *ret_inode)
+{
+	int err = catalog_lookup(fs->catalog, parent, name, ret_inode);
+
+	return err || !S_ISREG(ret_inode->mode) ? err : content_settle(fs->contents, ret_inode->ino);
+}
+
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 {
 	struct fs *fs = fs_of(req);
 	struct cat_unlinked gone = {0};
+	struct cat_inode inode;
 	int err = fs_may_change(fs, parent);
 
 	if (!err)
 		err = fs_list_known(req, parent);
+	if (!err)
+		err = settle_name(fs, parent, name, &inode);
 	if (!err)
 		err = catalog_unlink(fs->catalog, parent, name, fs_actor(req), &gone);
 	if (!err)
@@ -371,7 +384,7 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 				     .flags = flags,
 				     .actor = fs_actor(req)};
 	struct cat_unlinked replaced = {0};
-	struct cat_inode inode, target;
+	struct cat_inode inode = {0}, target = {0};
 	int err = fs_may_change(fs, parent);
 
 	if (!err)
@@ -379,9 +392,13 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	if (!err)
 		err = fs_list_known(req, new_parent);
 	if (!err)
-		err = catalog_lookup(fs->catalog, parent, name, &inode);
-	if (!err && catalog_lookup(fs->catalog, new_parent, new_name, &target) == 0 && S_ISDIR(target.mode))
+		err = settle_name(fs, parent, name, &inode);
+	if (!err)
+		err = settle_name(fs, new_parent, new_name, &target);
+	if (!err && S_ISDIR(target.mode))
 		err = fs_list_known(req, target.ino);
+	if (err == -ENOENT && inode.ino) /* the new name is free */
+		err = 0;
 	if (!err)
 		err = catalog_rename(fs->catalog, &request, &replaced);
 	if (!err) {

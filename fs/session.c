@@ -541,9 +541,10 @@ static json_t *store_json(struct session *session)
 	struct transfer_figures figures;
 
 	transfer_figures(session->fs.transfer, &figures);
-	return json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s}", "description",
+	return json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s}", "description",
 			 transfer_description(session->fs.transfer), "online", figures.online, "versions",
 			 transfer_can(session->fs.transfer, BACKEND_VERSIONS), "requests", (json_int_t)figures.requests,
+			 "heads", (json_int_t)figures.heads, "gets", (json_int_t)figures.gets, "lists", (json_int_t)figures.lists,
 			 "bytes_sent", (json_int_t)figures.bytes_sent, "bytes_received", (json_int_t)figures.bytes_received,
 			 "errors", (json_int_t)figures.errors, "retries", (json_int_t)figures.retries, "queued",
 			 (int)figures.queued, "running", (int)figures.running, "last_error", figures.last_error);

@@ -50,8 +50,9 @@
 #define SEGMENT_COST (UINT64_C(4) << 10) /* a segment counts as so much at least: a rebuild asks for each */
 #define SEGMENTS_MANY 64                 /* at unmount: worth a snapshot */
 #define CHECKED_AHEAD_MAX                                                                                              \
-	(UINT64_C(1) << 18)          /* updates kept in the log only because nothing was shipped after them            \
-				      */
+	(UINT64_C(1) << 18) /* updates kept in the log only because nothing was shipped after them                     \
+			     */
+#define TIDY_TIME (2 * NS_PER_SEC)
 #define PUT_MAX (UINT64_C(64) << 20) /* larger ones go in parts */
 #define PART_SIZE (UINT64_C(16) << 20)
 #define SPOOL_MEMORY (4 << 20)
@@ -808,7 +809,7 @@ static void tick(struct ship *ship)
 	if (rc || !untidy)
 		return;
 	/* A little at a time: the next changes must not wait for it. */
-	call.deadline_ns = clock_monotonic() + ship->interval_ns;
+	call.deadline_ns = clock_monotonic() + TIDY_TIME;
 	rc = tidy(ship, &call, &why);
 	if (rc && why.kind != ERR_TIMED_OUT)
 		log_debug(MODULE, "what is superseded cannot be removed: %s", why.message);

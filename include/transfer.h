@@ -100,6 +100,7 @@ bool transfer_withdraw(struct transfer *transfer, struct transfer_task *task);
 
 struct transfer_figures {
 	uint64_t requests, bytes_sent, bytes_received, errors, retries;
+	uint64_t heads, gets, lists; /* of these requests: those that only ask. Probes are in none of them */
 	unsigned queued, running;
 	bool online;		 /* the last attempt reached the store */
 	int64_t last_error_wall; /* 0: never */

@@ -306,7 +306,8 @@ static void append(struct list_page *all, struct list_page *page)
 {
 	all->entries = reallocarray(all->entries, all->count + page->count + 1, sizeof(*all->entries));
 	cr_assert(all->entries, "no memory");
-	memcpy(all->entries + all->count, page->entries, page->count * sizeof(*page->entries));
+	if (page->count > 0)
+		memcpy(all->entries + all->count, page->entries, page->count * sizeof(*page->entries));
 	all->count += page->count;
 	free(page->entries);
 	free(page->next);

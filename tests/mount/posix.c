@@ -298,7 +298,7 @@ Test(posix, directories)
 
 Test(posix, readdir_while_entries_come_and_go)
 {
-	char path[64];
+	char path[300];
 	int seen = 0, old = 0;
 	DIR *dir;
 

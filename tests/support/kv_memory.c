@@ -21,7 +21,7 @@
 
 struct node {
 	struct node *left, *right;
-	unsigned priority; /* a parent's is never smaller */
+	uint64_t priority; /* a parent's is never smaller */
 	size_t key_len, value_len;
 	unsigned char *key, *value;
 };
@@ -41,13 +41,13 @@ struct kv {
 	struct node *root;
 	struct change *log, **log_end;
 	uint64_t number, released;
-	unsigned random;
+	uint64_t random;
 };
 
 struct kv_txn {
 	struct kv *kv;
 	int writing;
-	struct change *undo;		    /* newest first */
+	struct change *undo;                   /* newest first */
 	struct change *changes, **changes_end; /* in order */
 };
 
@@ -159,6 +159,13 @@ static void insert(struct kv *kv, struct node *node)
 	*at = node;
 }
 
+static void node_free(struct node *node)
+{
+	free(node->key);
+	free(node->value);
+	free(node);
+}
+
 static void discard(struct kv *kv, struct kv_bytes key)
 {
 	struct node **at = &kv->root, *node;
@@ -174,9 +181,34 @@ static void discard(struct kv *kv, struct kv_bytes key)
 	if (!node)
 		return;
 	*at = merge(node->left, node->right);
-	free(node->key);
-	free(node->value);
-	free(node);
+	node_free(node);
+}
+
+/* Turns left children up until there are none, so that no depth is too deep. */
+static void tree_free(struct node *node)
+{
+	while (node) {
+		struct node *left = node->left, *right = node->right;
+
+		if (left) {
+			node->left = left->right;
+			left->right = node;
+			node = left;
+		} else {
+			node_free(node);
+			node = right;
+		}
+	}
+}
+
+/* splitmix64: a weaker one falls into step with the keys and the tree becomes a list. */
+static uint64_t kv_memory_random(struct kv *kv)
+{
+	uint64_t mixed = kv->random += UINT64_C(0x9e3779b97f4a7c15);
+
+	mixed = (mixed ^ (mixed >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	mixed = (mixed ^ (mixed >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return mixed ^ (mixed >> 31);
 }
 
 static void set(struct kv *kv, struct kv_bytes key, struct kv_bytes value)
@@ -191,8 +223,7 @@ static void set(struct kv *kv, struct kv_bytes key, struct kv_bytes value)
 			abort();
 		node->key = copy_of(key.data, key.len);
 		node->key_len = key.len;
-		kv->random = kv->random * 1664525u + 1013904223u;
-		node->priority = kv->random >> 4;
+		node->priority = kv_memory_random(kv);
 		insert(kv, node);
 	}
 	node->value = copy_of(value.data, value.len);
@@ -244,10 +275,9 @@ static void changes_free(struct change *change)
 static void remember(struct kv_txn *txn, struct kv_bytes key, const struct kv_bytes *value)
 {
 	const struct node *before = find(txn->kv->root, key);
-	struct change *undo =
-		before ? change_new(key, before->value, before->value_len) : change_new(key, NULL, 0);
-	struct change *change = value ? change_new(key, value->data ? value->data : "", value->len)
-				      : change_new(key, NULL, 0);
+	struct change *undo = before ? change_new(key, before->value, before->value_len) : change_new(key, NULL, 0);
+	struct change *change =
+		value ? change_new(key, value->data ? value->data : "", value->len) : change_new(key, NULL, 0);
 
 	undo->next = txn->undo;
 	txn->undo = undo;
@@ -303,9 +333,8 @@ int kv_scan(struct kv_txn *txn, struct kv_bytes from, struct kv_bytes to, enum k
 		const struct node *node = bound(txn->kv->root, next, direction);
 		int rc;
 
-		if (!node ||
-		    (direction == KV_FORWARD ? compare(node->key, node->key_len, to.data, to.len) >= 0
-					     : compare(node->key, node->key_len, from.data, from.len) < 0))
+		if (!node || (direction == KV_FORWARD ? compare(node->key, node->key_len, to.data, to.len) >= 0
+						      : compare(node->key, node->key_len, from.data, from.len) < 0))
 			return 0;
 		memcpy(at, node->key, node->key_len);
 		at[node->key_len] = 0; /* the least key after it, for going forward */
@@ -415,8 +444,7 @@ void kv_memory_reset(void)
 		struct kv *kv = stores;
 
 		stores = kv->next;
-		while (kv->root)
-			discard(kv, (struct kv_bytes){.data = kv->root->key, .len = kv->root->key_len});
+		tree_free(kv->root);
 		changes_free(kv->log);
 		(void)pthread_rwlock_destroy(&kv->lock);
 		free(kv->dir);
@@ -448,7 +476,8 @@ int kv_log_each(struct kv *kv, uint64_t after, uint64_t upto, kv_mutation_visit 
 	(void)pthread_rwlock_rdlock(&kv->lock);
 	if (after < kv->released)
 		rc = -ESTALE;
-	for (const struct change *change = kv->log; rc == 0 && change && change->number <= upto; change = change->next) {
+	for (const struct change *change = kv->log; rc == 0 && change && change->number <= upto;
+	     change = change->next) {
 		struct kv_bytes value = {.data = change->value, .len = change->value_len};
 
 		if (change->number > after)

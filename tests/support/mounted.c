@@ -47,6 +47,7 @@ void mounted_new(struct mounted *mounted, enum mounted_store store)
 {
 	static int count;
 	const char *tmp = getenv("TMPDIR");
+	struct timespec now;
 
 	*mounted = (struct mounted){.store = store};
 	snprintf(mounted->root, sizeof(mounted->root), "%s/m-%d-%d-XXXXXX", tmp ? tmp : "/tmp", getpid(), ++count);
@@ -59,7 +60,9 @@ void mounted_new(struct mounted *mounted, enum mounted_store store)
 		snprintf(mounted->url, sizeof(mounted->url), "file://%s/store", mounted->root);
 		return;
 	}
-	snprintf(mounted->bucket, sizeof(mounted->bucket), "t%d-%d-%ld", getpid(), count, random() % 1000000);
+	clock_gettime(CLOCK_REALTIME, &now);
+	snprintf(mounted->bucket, sizeof(mounted->bucket), "t%d-%d-%lx%lx", getpid(), count, (unsigned long)now.tv_sec,
+		 (unsigned long)now.tv_nsec);
 	snprintf(mounted->url, sizeof(mounted->url), "s3://%s", mounted->bucket);
 	if (store == MOUNTED_S3_UNVERSIONED)
 		make_bucket(mounted->bucket);

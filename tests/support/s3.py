@@ -7,6 +7,7 @@
     s3.py BUCKET delete KEY
     s3.py BUCKET keys                       of current objects outside .varve/, sorted, one a line
     s3.py BUCKET reserved                   the same within .varve/
+    s3.py BUCKET etags                      "KEY ETAG" of current objects outside .varve/ that are no directories
     s3.py BUCKET versions KEY               "ID data|marker SIZE", oldest first
 
 Keys are percent-encoded, in and out. The store is VARVE_TEST_S3_ENDPOINT with AWS_ACCESS_KEY_ID and
@@ -68,15 +69,15 @@ def text_of(element, name):
     return element.findtext(NAMESPACE + name) or ""
 
 
-def keys(bucket):
-    """Percent-encoded, in byte order."""
+def listed(bucket):
+    """(key, etag), keys percent-encoded, in their order."""
     token, found = "", []
     while True:
         query = [("list-type", "2"), ("encoding-type", "url")] + ([("continuation-token", token)] if token else [])
         root = ElementTree.fromstring(request("GET", f"/{bucket}", query))
         for element in root.iter(NAMESPACE + "Contents"):
             key = urllib.parse.unquote_to_bytes(text_of(element, "Key").replace("+", " "))
-            found.append(urllib.parse.quote(key, safe="/-_.~"))
+            found.append((urllib.parse.quote(key, safe="/-_.~"), text_of(element, "ETag").strip('"')))
         token = text_of(root, "NextContinuationToken")
         if not token:
             return sorted(found)
@@ -111,9 +112,13 @@ def main():
     elif verb == "delete":
         request("DELETE", path_of(bucket, rest[0]))
     elif verb in ("keys", "reserved"):
-        for key in keys(bucket):
+        for key, _ in listed(bucket):
             if key.startswith(".varve/") == (verb == "reserved"):
                 print(key)
+    elif verb == "etags":
+        for key, etag in listed(bucket):
+            if not key.startswith(".varve/") and not key.endswith("/"):
+                print(key, etag)
     elif verb == "versions":
         for row in reversed(list(versions(bucket, rest[0]))):
             print(*row)

@@ -160,8 +160,8 @@ static void bench_kv(const char *dir, uint64_t updates)
 	}
 	report("update and sync, one thread", began, 1000);
 	kv_figures(kv, &figures);
-	(void)printf("%" PRIu64 " updates, %" PRIu64 " folds, %" PRIu64 " bytes of log, map %" PRIu64 "\n", figures.updates,
-		     figures.folds, figures.log_bytes, figures.map_bytes);
+	(void)printf("%" PRIu64 " updates, %" PRIu64 " folds, %" PRIu64 " bytes of log, map %" PRIu64 "\n",
+		     figures.updates, figures.folds, figures.log_bytes, figures.map_bytes);
 	kv_close(kv);
 }
 

@@ -21,8 +21,15 @@ static void note_change(void *arg, uint64_t parent, const char *name, uint64_t i
 
 static int adopt_at(uint64_t dir, const struct cat_found *found, size_t count, int64_t listed_at)
 {
-	struct cat_adopt request = {.dir = dir, .found = found, .count = count, .file_mode = 0640, .dir_mode = 0750,
-				    .uid = 11, .gid = 12, .listed_at = listed_at, .changed = note_change};
+	struct cat_adopt request = {.dir = dir,
+				    .found = found,
+				    .count = count,
+				    .file_mode = 0640,
+				    .dir_mode = 0750,
+				    .uid = 11,
+				    .gid = 12,
+				    .listed_at = listed_at,
+				    .changed = note_change};
 
 	buf_free(&changes);
 	return catalog_adopt(catalog, &request);
@@ -120,7 +127,8 @@ Test(adopt, object_that_is_gone_goes_to_the_past)
 
 Test(adopt, vanished_directory_goes_with_all_beneath)
 {
-	struct cat_found top = prefix("d", "d/"), inner[] = {prefix("e", "d/e/"), {.name = "a", .key = "d/a", .etag = "x"}},
+	struct cat_found top = prefix("d", "d/"),
+			 inner[] = {prefix("e", "d/e/"), {.name = "a", .key = "d/a", .etag = "x"}},
 			 deep = {.name = "b", .key = "d/e/b", .etag = "y", .size = 3};
 	uint64_t dir, sub;
 
@@ -309,7 +317,8 @@ Test(adopt, key_of_an_over_long_component_is_remembered)
 
 Test(adopt, object_of_another_directory_is_not_taken)
 {
-	struct cat_found found[] = {{.name = "a", .key = "elsewhere/a", .etag = "e"}, {.name = "..", .key = "d/..", .etag = "e"}};
+	struct cat_found found[] = {{.name = "a", .key = "elsewhere/a", .etag = "e"},
+				    {.name = "..", .key = "d/..", .etag = "e"}};
 	uint64_t dir = make_dir(ROOT, "d");
 
 	finish_jobs();
@@ -403,7 +412,11 @@ Test(adopt, device_nodes_are_never_taken_from_a_bucket)
 
 static struct cat_found older(const char *id, uint64_t size, int64_t seconds)
 {
-	return (struct cat_found){.name = "a", .key = "a", .native_id = id, .etag = id, .size = size,
+	return (struct cat_found){.name = "a",
+				  .key = "a",
+				  .native_id = id,
+				  .etag = id,
+				  .size = size,
 				  .modified_ns = T0 + seconds * NS_PER_SEC};
 }
 
@@ -468,32 +481,7 @@ Test(adopt, thousands_of_versions_of_one_moment_find_room)
 	free(found);
 }
 
-/* --- at scale ----------------------------------------------------------------------------------- */
-
-Test(adopt, hundred_thousand_entries)
-{
-	enum { COUNT = 100000 };
-	struct cat_found *found = calloc(COUNT, sizeof(*found));
-	char(*names)[16] = calloc(COUNT, sizeof(*names));
-	int64_t start = clock_monotonic();
-
-	for (int i = 0; i < COUNT; i++) {
-		(void)snprintf(names[i], sizeof(names[i]), "n%06d", i);
-		found[i] = object(names[i], "e", 1);
-	}
-	cr_assert_eq(adopt_at(ROOT, found, COUNT, clock_wall()), 0);
-	cr_log_info("100,000 entries adopted in %.2f s", (double)(clock_monotonic() - start) / 1e9);
-	start = clock_monotonic();
-	cr_assert_eq(adopt_at(ROOT, found, COUNT, clock_wall()), 0);
-	cr_log_info("100,000 known entries seen again in %.2f s", (double)(clock_monotonic() - start) / 1e9);
-	cr_assert_eq(changes.len, 0);
-	cr_assert_eq(adopt_at(ROOT, found + 1, COUNT - 2, clock_wall()), 0);
-	cr_assert_eq(ino_of(ROOT, "n000000"), 0);
-	cr_assert_eq(ino_of(ROOT, "n099999"), 0);
-	cr_assert_neq(ino_of(ROOT, "n000001"), 0);
-	free(found);
-	free(names);
-}
+/* --- failures ----------------------------------------------------------------------------------- */
 
 Test(adopt, listing_that_fails_anywhere_is_just_listed_again)
 {

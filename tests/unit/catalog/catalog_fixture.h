@@ -105,8 +105,8 @@ MAYBE_UNUSED static struct cat_version commit(uint64_t ino, uint64_t size)
 MAYBE_UNUSED static int rename_flags(uint64_t parent, const char *name, uint64_t to, const char *new_name,
 				     unsigned flags)
 {
-	struct cat_rename request = {.parent = parent, .name = name, .new_parent = to, .new_name = new_name,
-				     .flags = flags, .actor = actor};
+	struct cat_rename request = {
+		.parent = parent, .name = name, .new_parent = to, .new_name = new_name, .flags = flags, .actor = actor};
 	struct cat_unlinked replaced;
 
 	return catalog_rename(catalog, &request, &replaced);
@@ -142,6 +142,20 @@ MAYBE_UNUSED static uint64_t ino_of(uint64_t parent, const char *name)
 	return rc == 0 ? inode.ino : 0;
 }
 
+/* Time this thread worked: what other load the machine has does not count. */
+MAYBE_UNUSED static int64_t cpu_ns(void)
+{
+	struct timespec now;
+
+	cr_assert_eq(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now), 0);
+	return clock_from_timespec(now);
+}
+
+MAYBE_UNUSED static double seconds_since(int64_t start)
+{
+	return (double)(cpu_ns() - start) / (double)NS_PER_SEC;
+}
+
 /* --- histories as text: sizes, a letter before those that did not come by a commit, '*' after the current one --- */
 
 MAYBE_UNUSED static int history_word(void *arg, const struct cat_entry *entry)
@@ -169,12 +183,12 @@ MAYBE_UNUSED static void history_text(uint64_t parent, const char *name, struct 
 		cr_assert_eq(rc, 0);
 }
 
-#define assert_history(parent, name, expected)                                                    \
-	do {                                                                                      \
-		struct buf text_ = BUF_INIT;                                                      \
-		history_text(parent, name, &text_);                                               \
-		cr_assert_str_eq(text_.data, expected, "history of %s: %s", name, text_.data); \
-		buf_free(&text_);                                                                 \
+#define assert_history(parent, name, expected)                                                                         \
+	do {                                                                                                           \
+		struct buf text_ = BUF_INIT;                                                                           \
+		history_text(parent, name, &text_);                                                                    \
+		cr_assert_str_eq(text_.data, expected, "history of %s: %s", name, text_.data);                         \
+		buf_free(&text_);                                                                                      \
 	} while (0)
 
 /* --- jobs as text: "place 5 a/b; upload 6; " with numbers of inodes --- */
@@ -183,7 +197,8 @@ static int job_word(void *arg, struct cat_job *job)
 {
 	static const char *const types[] = {"upload", "place", "tree"};
 
-	buf_addf(arg, "%s %" PRIu64 "%s%s; ", types[job->type], job->ino, job->key ? " " : "", job->key ? job->key : "");
+	buf_addf(arg, "%s %" PRIu64 "%s%s; ", types[job->type], job->ino, job->key ? " " : "",
+		 job->key ? job->key : "");
 	return 0;
 }
 
@@ -241,12 +256,12 @@ MAYBE_UNUSED static void finish_jobs(void)
 	}
 }
 
-#define assert_jobs(expected)                                                                          \
-	do {                                                                                           \
-		struct buf text_ = BUF_INIT;                                                           \
-		jobs_text(&text_);                                                                     \
-		cr_assert_str_eq(text_.data, expected, "jobs: %s, not %s", text_.data, expected); \
-		buf_free(&text_);                                                                      \
+#define assert_jobs(expected)                                                                                          \
+	do {                                                                                                           \
+		struct buf text_ = BUF_INIT;                                                                           \
+		jobs_text(&text_);                                                                                     \
+		cr_assert_str_eq(text_.data, expected, "jobs: %s, not %s", text_.data, expected);                      \
+		buf_free(&text_);                                                                                      \
 	} while (0)
 
 #endif

@@ -114,15 +114,15 @@ static int delete_first(struct cat_txn *txn, enum schema_tag tag)
 	return rc;
 }
 
-#define DAMAGE(test, kind, body)                          \
-	static int test##_damage(struct cat_txn *txn, void *arg) \
-	{                                                 \
-		(void)arg;                                \
-		body;                                     \
-	}                                                 \
-	Test(check, test)                                 \
-	{                                                 \
-		assert_found(test##_damage, kind);        \
+#define DAMAGE(test, kind, body)                                                                                       \
+	static int test##_damage(struct cat_txn *txn, void *arg)                                                       \
+	{                                                                                                              \
+		(void)arg;                                                                                             \
+		body;                                                                                                  \
+	}                                                                                                              \
+	Test(check, test)                                                                                              \
+	{                                                                                                              \
+		assert_found(test##_damage, kind);                                                                     \
 	}
 
 static void more_links(struct cat_inode *inode)

@@ -41,7 +41,8 @@ static inline int support_remove(const char *path, const struct stat *st, int ty
 
 static inline void remove_tree(const char *path)
 {
-	(void)nftw(path, support_remove, 16, FTW_DEPTH | FTW_PHYS); /* what stays behind lies in a temporary directory */
+	(void)nftw(path, support_remove, 16,
+		   FTW_DEPTH | FTW_PHYS); /* what stays behind lies in a temporary directory */
 }
 
 /* The caller frees it, after remove_tree. */
@@ -133,6 +134,16 @@ static inline size_t list_logs(const char *dir, char *ret_paths[], size_t max)
 	}
 	free(entries);
 	return found;
+}
+
+static inline size_t count_logs(const char *dir)
+{
+	char *paths[256];
+	size_t count = list_logs(dir, paths, 256);
+
+	for (size_t i = 0; i < count; i++)
+		free(paths[i]);
+	return count;
 }
 
 static inline off_t size_of(const char *path)

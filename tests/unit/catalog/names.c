@@ -416,7 +416,8 @@ Test(names, setattr_takes_only_what_the_mask_names)
 	cr_assert_eq(after.uid, before.uid);
 	cr_assert_eq(after.mtime, before.mtime);
 	cr_assert_gt(after.ctime, before.ctime);
-	cr_assert_eq(catalog_setattr(catalog, ino, CAT_SET_UID | CAT_SET_GID | CAT_SET_MTIME | CAT_SET_ATIME, &values, &after),
+	cr_assert_eq(catalog_setattr(catalog, ino, CAT_SET_UID | CAT_SET_GID | CAT_SET_MTIME | CAT_SET_ATIME, &values,
+				     &after),
 		     0);
 	cr_assert_eq(after.uid, 5);
 	cr_assert_eq(after.gid, 6);
@@ -469,7 +470,8 @@ Test(names, xattrs_of_an_inode_are_bounded)
 
 	cr_assert_eq(catalog_xattr_set(catalog, ino, "user.x", value, 40 << 10, CAT_XATTR_SET), 0);
 	cr_assert_eq(catalog_xattr_set(catalog, ino, "user.y", value, 40 << 10, CAT_XATTR_SET), -ENOSPC);
-	cr_assert_eq(catalog_xattr_set(catalog, ino, "user.x", value, 60 << 10, CAT_XATTR_SET), 0, "replaced, not added");
+	cr_assert_eq(catalog_xattr_set(catalog, ino, "user.x", value, 60 << 10, CAT_XATTR_SET), 0,
+		     "replaced, not added");
 	cr_assert_eq(catalog_xattr_set(catalog, ino, "", value, 1, CAT_XATTR_SET), -ERANGE);
 	free(value);
 }
@@ -523,7 +525,7 @@ static int op_commit(void)
 Test(names, operation_that_fails_anywhere_changes_nothing)
 {
 	static int (*const operations[])(void) = {op_create, op_rename_over, op_rename_dir, op_exchange,
-						  op_unlink, op_link,	     op_xattr,	    op_commit};
+						  op_unlink, op_link,        op_xattr,      op_commit};
 
 	for (size_t i = 0; i < sizeof(operations) / sizeof(operations[0]); i++) {
 		struct buf before = BUF_INIT, after = BUF_INIT;

@@ -118,11 +118,12 @@ Test(schema, only_what_others_need_is_portable)
 		enum schema_tag tag;
 		bool portable;
 	} cases[] = {
-		{SCHEMA_INODE, true},	{SCHEMA_NAME, true},	   {SCHEMA_COOKIE, true},    {SCHEMA_LINK, true},
-		{SCHEMA_PAST, true},	{SCHEMA_COMPONENT, true},  {SCHEMA_COPY, true},	     {SCHEMA_VERSION_RECORD, true},
-		{SCHEMA_PLACE, true},	{SCHEMA_XATTR, true},	   {SCHEMA_SYMLINK, true},   {SCHEMA_KEY, true},
-		{SCHEMA_JOB, false},	{SCHEMA_JOB_INODE, false}, {SCHEMA_JOB_KEY, false},  {SCHEMA_EXTENT, false},
-		{SCHEMA_DIRTY, false},	{SCHEMA_SETTING, false},
+		{SCHEMA_INODE, true},   {SCHEMA_NAME, true},           {SCHEMA_COOKIE, true},
+		{SCHEMA_LINK, true},    {SCHEMA_PAST, true},           {SCHEMA_COMPONENT, true},
+		{SCHEMA_COPY, true},    {SCHEMA_VERSION_RECORD, true}, {SCHEMA_PLACE, true},
+		{SCHEMA_XATTR, true},   {SCHEMA_SYMLINK, true},        {SCHEMA_KEY, true},
+		{SCHEMA_JOB, false},    {SCHEMA_JOB_INODE, false},     {SCHEMA_JOB_KEY, false},
+		{SCHEMA_EXTENT, false}, {SCHEMA_DIRTY, false},         {SCHEMA_SETTING, false},
 	};
 	struct schema_key key;
 
@@ -143,9 +144,22 @@ Test(schema, only_what_others_need_is_portable)
 
 Test(schema, inode_comes_back)
 {
-	struct cat_inode inode = {.ino = 5, .file_id = "0123456789abcde", .mode = S_IFREG | 0644, .uid = 1, .gid = 2,
-				  .nlink = 3, .rdev = 4, .flags = CAT_DIRTY | CAT_FLUSHED, .size = UINT64_MAX, .atime = -1,
-				  .mtime = 7, .ctime = 8, .btime = INT64_MIN, .parent = 9, .version = 10, .listed_at = 11};
+	struct cat_inode inode = {.ino = 5,
+				  .file_id = "0123456789abcde",
+				  .mode = S_IFREG | 0644,
+				  .uid = 1,
+				  .gid = 2,
+				  .nlink = 3,
+				  .rdev = 4,
+				  .flags = CAT_DIRTY | CAT_FLUSHED,
+				  .size = UINT64_MAX,
+				  .atime = -1,
+				  .mtime = 7,
+				  .ctime = 8,
+				  .btime = INT64_MIN,
+				  .parent = 9,
+				  .version = 10,
+				  .listed_at = 11};
 	struct cat_inode read;
 	struct buf buf = BUF_INIT, again = BUF_INIT;
 	struct schema_key key;
@@ -165,11 +179,31 @@ Test(schema, inode_comes_back)
 
 Test(schema, name_and_past_come_back)
 {
-	struct cat_name name = {.parent = 1, .ino = 2, .since = 3, .since_ns = 4, .cookie = 5, .type = S_IFDIR,
-				.how = CAT_HOW_RENAME, .from_parent = 6, .from_name = "from", .name = "n"};
-	struct cat_past past = {.parent = 1, .ino = 2, .since = 3, .until = 4, .since_ns = 5, .until_ns = 6,
-				.type = S_IFLNK, .began = CAT_HOW_ADOPT, .ended = CAT_HOW_VANISH, .from_parent = 7,
-				.to_parent = 8, .actor = 9, .from_name = "from", .to_name = "to", .name = "n"};
+	struct cat_name name = {.parent = 1,
+				.ino = 2,
+				.since = 3,
+				.since_ns = 4,
+				.cookie = 5,
+				.type = S_IFDIR,
+				.how = CAT_HOW_RENAME,
+				.from_parent = 6,
+				.from_name = "from",
+				.name = "n"};
+	struct cat_past past = {.parent = 1,
+				.ino = 2,
+				.since = 3,
+				.until = 4,
+				.since_ns = 5,
+				.until_ns = 6,
+				.type = S_IFLNK,
+				.began = CAT_HOW_ADOPT,
+				.ended = CAT_HOW_VANISH,
+				.from_parent = 7,
+				.to_parent = 8,
+				.actor = 9,
+				.from_name = "from",
+				.to_name = "to",
+				.name = "n"};
 	struct cat_name read_name;
 	struct cat_past read_past;
 	struct buf buf = BUF_INIT;
@@ -190,18 +224,37 @@ Test(schema, name_and_past_come_back)
 	cr_assert(read_past.until == 4 && read_past.since_ns == 5 && read_past.until_ns == 6);
 	cr_assert(read_past.began == CAT_HOW_ADOPT && read_past.ended == CAT_HOW_VANISH && read_past.actor == 9);
 	cr_assert_str_eq(read_past.to_name, "to");
-	cr_assert_eq(schema_decode_name(schema_bytes(&key), value_of(&buf), &read_name), -EBADMSG, "another kind's key");
+	cr_assert_eq(schema_decode_name(schema_bytes(&key), value_of(&buf), &read_name), -EBADMSG,
+		     "another kind's key");
 	buf_free(&buf);
 }
 
 Test(schema, version_copy_and_key_come_back)
 {
-	struct cat_version version = {.ino = 1, .seq = 2, .size = 3, .mtime = 4, .commit_ns = 5, .shown_ms = 6,
-				      .identity = 7, .mode = 8, .uid = 9, .gid = 10, .author = 11, .crc32c = 12,
-				      .flags = CAT_HAS_CRC32C, .state = CAT_EXPIRED, .origin = CAT_ORIGIN_CONFLICT,
+	struct cat_version version = {.ino = 1,
+				      .seq = 2,
+				      .size = 3,
+				      .mtime = 4,
+				      .commit_ns = 5,
+				      .shown_ms = 6,
+				      .identity = 7,
+				      .mode = 8,
+				      .uid = 9,
+				      .gid = 10,
+				      .author = 11,
+				      .crc32c = 12,
+				      .flags = CAT_HAS_CRC32C,
+				      .state = CAT_EXPIRED,
+				      .origin = CAT_ORIGIN_CONFLICT,
 				      .host = "h"};
-	struct cat_copy copy = {.ino = 1, .seq = 2, .n = 3, .backend = 4, .state = CAT_STORED, .stored_ns = 5,
-				.key = (char *)"k", .etag = (char *)""};
+	struct cat_copy copy = {.ino = 1,
+				.seq = 2,
+				.n = 3,
+				.backend = 4,
+				.state = CAT_STORED,
+				.stored_ns = 5,
+				.key = (char *)"k",
+				.etag = (char *)""};
 	struct cat_key record = {.backend = 6, .kind = CAT_KEY_LINK, .ino = 1, .seq = 2, .native_id = (char *)"id"};
 	struct cat_version read_version;
 	struct cat_copy read_copy;
@@ -240,8 +293,15 @@ Test(schema, version_copy_and_key_come_back)
 
 Test(schema, job_and_extent_come_back)
 {
-	struct cat_job job = {.seq = 1, .type = CAT_JOB_TREE, .ino = 2, .version = 3, .key = (char *)"k", .stage = 4,
-			      .attempts = 5, .next_try_ns = 6, .note = (char *)"n"};
+	struct cat_job job = {.seq = 1,
+			      .type = CAT_JOB_TREE,
+			      .ino = 2,
+			      .version = 3,
+			      .key = (char *)"k",
+			      .stage = 4,
+			      .attempts = 5,
+			      .next_try_ns = 6,
+			      .note = (char *)"n"};
 	struct cat_extent extent = {.base = 7, .base_limit = 8, .boot_id = "boot", .synced = true}, read_extent;
 	struct buf buf = BUF_INIT;
 	struct schema_key key;
@@ -327,7 +387,8 @@ static unsigned decode_exact(const uint8_t *key, size_t key_len, const uint8_t *
 	cr_assert(k && v);
 	memcpy(k, key, key_len);
 	memcpy(v, value, value_len);
-	taken = decode_all((struct kv_bytes){.data = k, .len = key_len}, (struct kv_bytes){.data = v, .len = value_len});
+	taken = decode_all((struct kv_bytes){.data = k, .len = key_len},
+			   (struct kv_bytes){.data = v, .len = value_len});
 	free(k);
 	free(v);
 	return taken;
@@ -355,8 +416,13 @@ Test(schema, random_bytes_do_no_harm)
 
 Test(schema, every_cut_and_every_changed_byte_of_a_good_record_is_survived)
 {
-	struct cat_copy copy = {.ino = 1, .seq = 2, .state = CAT_STORED, .key = (char *)"key", .native_id = (char *)"id",
-				.etag = (char *)"etag", .storage_class = (char *)"class"};
+	struct cat_copy copy = {.ino = 1,
+				.seq = 2,
+				.state = CAT_STORED,
+				.key = (char *)"key",
+				.native_id = (char *)"id",
+				.etag = (char *)"etag",
+				.storage_class = (char *)"class"};
 	struct buf buf = BUF_INIT;
 	struct schema_key key;
 	struct cat_copy read;
@@ -364,8 +430,9 @@ Test(schema, every_cut_and_every_changed_byte_of_a_good_record_is_survived)
 	schema_key_copy(&key, 1, 2, 3);
 	schema_encode_copy(&copy, &buf);
 	for (size_t len = 0; len < buf.len; len++) {
-		cr_assert_eq(schema_decode_copy(schema_bytes(&key), (struct kv_bytes){.data = buf.data, .len = len}, &read),
-			     -EBADMSG);
+		cr_assert_eq(
+			schema_decode_copy(schema_bytes(&key), (struct kv_bytes){.data = buf.data, .len = len}, &read),
+			-EBADMSG);
 		(void)decode_exact(key.bytes, key.len, (const uint8_t *)buf.data, len);
 	}
 	for (size_t at = 0; at < buf.len; at++) {

@@ -76,8 +76,8 @@ Test(versions, commit_makes_the_current_version_and_its_upload)
 {
 	uint64_t ino = make_file(ROOT, "a");
 	struct cat_extent extent = extent_with(10, 10), read;
-	struct cat_commit request = {.ino = ino, .size = 10, .mtime = 77, .author = 5, .crc32c = 9, .has_crc32c = true,
-				     .extent = &extent};
+	struct cat_commit request = {
+		.ino = ino, .size = 10, .mtime = 77, .author = 5, .crc32c = 9, .has_crc32c = true, .extent = &extent};
 	struct cat_version version;
 	struct cat_job job;
 
@@ -238,8 +238,12 @@ Test(versions, arrival_records_copy_and_key_and_ends_the_job)
 {
 	uint64_t ino = make_file(ROOT, "a");
 	struct cat_version version = commit(ino, 1);
-	struct cat_copy copy = {.ino = ino, .seq = version.seq, .key = (char *)"a", .native_id = (char *)"v1",
-				.etag = (char *)"e1", .storage_class = (char *)"COLD"};
+	struct cat_copy copy = {.ino = ino,
+				.seq = version.seq,
+				.key = (char *)"a",
+				.native_id = (char *)"v1",
+				.etag = (char *)"e1",
+				.storage_class = (char *)"COLD"};
 	struct cat_extent extent = extent_with(4, 0), read;
 	struct facts facts = facts_of(ino, version.seq);
 	struct cat_job job;

@@ -42,8 +42,10 @@ static void world_close(struct world *world)
 {
 	versions_free(world->versions);
 	reconcile_free(world->reconcile);
+	transfer_free(world->machine.transfer); /* fetches still running use the contents, and they the catalog */
 	contents_free(world->contents);
-	machine_off(&world->machine);
+	catalog_close(world->machine.catalog);
+	free(world->machine.dir);
 	store_free(world->store);
 	free(world->cache);
 }

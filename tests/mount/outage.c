@@ -1,0 +1,269 @@
+/*
+ * outage.c - the way to the store is cut, slow or breaks off in the middle: what is here keeps working, what is not
+ * fails in time, and what was acknowledged arrives once the way is open again.
+ */
+#include <criterion/criterion.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "support/mounted.h"
+#include "support/network.h"
+
+#define SIZE (3 << 20)
+#define READ_DEADLINE_MS 45000 /* 30 s, and what a busy machine takes */
+
+static struct mounted m;
+static struct proxy proxy;
+static char bytes[SIZE];
+
+static void start(const char *more)
+{
+	char options[256];
+
+	snprintf(options, sizeof(options), "endpoint=%s%s%s", proxy.endpoint, more ? "," : "", more ? more : "");
+	mounted_start(&m, options);
+}
+
+static void setup(void)
+{
+	fill_random(bytes, sizeof(bytes), 11);
+	proxy_new(&proxy);
+	mounted_new(&m, MOUNTED_S3);
+	start(NULL);
+}
+
+static void teardown(void)
+{
+	mounted_free(&m);
+	proxy_free(&proxy);
+}
+
+TestSuite(outage, .init = setup, .fini = teardown, .timeout = 180);
+
+static const char *at(const char *path)
+{
+	return mounted_path(&m, path);
+}
+
+#define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, strerror(errno))
+
+/* On a machine that knows of the bucket's files and has nothing of them. */
+static void start_cold(const char *more)
+{
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	start(more);
+}
+
+static bool stored_as(const char *key, const void *content, size_t len)
+{
+	char command[500], path[320];
+	bool same;
+
+	snprintf(path, sizeof(path), "%s/got", m.root);
+	snprintf(command, sizeof(command), "get %s >'%s'", key, path);
+	s3_do(&m, command);
+	same = file_is(path, content, len);
+	unlink(path);
+	return same;
+}
+
+Test(outage, what_is_here_keeps_working_and_the_rest_fails_in_time)
+{
+	char *names;
+	struct stat st;
+	long began;
+	int fd;
+
+	file_write(at("cold"), bytes, sizeof(bytes));
+	file_write(at("warm"), bytes, 50000);
+	OK(mkdir(at("d"), 0755));
+	file_puts(at("d/f"), "text");
+	start_cold(NULL);
+	cr_assert(file_is(at("warm"), bytes, 50000));
+	cr_assert(file_is(at("d/f"), "text", 4));
+	fd = open(at("cold"), O_RDONLY);
+	cr_assert_geq(fd, 0);
+	proxy_cut(&proxy);
+
+	began = now_ms();
+	names = dir_names(m.dir);
+	cr_assert_str_eq(names, "cold\nd\nwarm");
+	free(names);
+	OK(stat(at("cold"), &st));
+	cr_assert_eq(st.st_size, SIZE);
+	OK(rename(at("d/f"), at("d/g")));
+	OK(chmod(at("d/g"), 0600));
+	OK(symlink("g", at("d/l")));
+	OK(unlink(at("d/l")));
+	cr_assert(file_is(at("warm"), bytes, 50000));
+	file_write(at("new"), bytes, 1000000); /* open, write and close */
+	cr_assert(file_is(at("new"), bytes, 1000000));
+	cr_assert_lt(now_ms() - began, 5000, "local work took %ld ms", now_ms() - began);
+
+	began = now_ms();
+	errno = 0;
+	cr_assert_lt(pread(fd, (char[4096]){0}, 4096, 2000000), 0);
+	cr_assert_eq(errno, EIO, "%s", strerror(errno));
+	cr_assert_lt(now_ms() - began, READ_DEADLINE_MS);
+	OK(close(fd));
+	cr_assert_gt(mounted_status(&m, "writeback.pending"), 0);
+	cr_assert_eq(mounted_status(&m, "store.online"), 0);
+
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	cr_assert(file_is(at("cold"), bytes, sizeof(bytes)));
+	cr_assert(stored_as("new", bytes, 1000000));
+	cr_assert(stored_as("d/g", "text", 4));
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0));
+}
+
+Test(outage, unmounting_without_waiting_leaves_the_rest_to_the_next_mount)
+{
+	file_puts(at("before"), "stored");
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	file_write(at("f"), bytes, sizeof(bytes));
+	OK(rename(at("before"), at("after")));
+	OK(mounted_shell(&m, "timeout 40 \"$VARVE\" umount --no-wait \"$MNT\"", NULL, 0));
+	m.pid = 0;
+	OK(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0));
+	proxy_restore(&proxy);
+	start(NULL);
+	cr_assert(file_is(at("f"), bytes, sizeof(bytes)));
+	cr_assert(file_is(at("after"), "stored", 6));
+	OK(mounted_stop(&m));
+	cr_assert(stored_as("f", bytes, sizeof(bytes)));
+	cr_assert(stored_as("after", "stored", 6));
+}
+
+Test(outage, fsync_gives_up_and_loses_nothing)
+{
+	long began;
+	int fd;
+
+	OK(mounted_stop(&m));
+	start("fsync_timeout=3s");
+	fd = open(at("f"), O_RDWR | O_CREAT, 0600);
+	cr_assert_geq(fd, 0);
+	proxy_cut(&proxy);
+	cr_assert_eq(write(fd, bytes, 500000), 500000);
+	began = now_ms();
+	errno = 0;
+	cr_assert_eq(fsync(fd), -1);
+	cr_assert_eq(errno, EIO, "%s", strerror(errno));
+	cr_assert(now_ms() - began >= 2500 && now_ms() - began < 20000, "%ld ms", now_ms() - began);
+	cr_assert_eq(write(fd, bytes + 500000, 500000), 500000);
+	OK(close(fd));
+	cr_assert(file_is(at("f"), bytes, 1000000));
+	mounted_kill(&m);
+	proxy_restore(&proxy);
+	start(NULL);
+	cr_assert(file_is(at("f"), bytes, 1000000));
+	fd = open(at("f"), O_RDWR);
+	OK(fsync(fd));
+	OK(close(fd));
+	cr_assert(stored_as("f", bytes, 1000000));
+	OK(mounted_stop(&m));
+}
+
+Test(outage, close_store_does_not_claim_what_is_not_stored)
+{
+	int fd;
+
+	OK(mounted_stop(&m));
+	start("close=store,fsync_timeout=3s");
+	file_puts(at("f"), "stored when closed");
+	cr_assert(stored_as("f", "stored when closed", 18));
+	proxy_cut(&proxy);
+	fd = open(at("f"), O_WRONLY | O_TRUNC);
+	cr_assert_eq(write(fd, "new", 3), 3);
+	errno = 0;
+	cr_assert_eq(close(fd), -1);
+	cr_assert_eq(errno, EIO, "%s", strerror(errno));
+	cr_assert(file_is(at("f"), "new", 3));
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	cr_assert(stored_as("f", "new", 3));
+	OK(mounted_stop(&m));
+}
+
+/* Every reply ends after so many bytes: a large read needs many attempts, a small one none. */
+Test(outage, replies_that_break_off_are_continued_or_refused)
+{
+	char *have;
+	size_t len = 0;
+
+	file_write(at("f"), bytes, sizeof(bytes));
+	file_write(at("small"), bytes, 10000);
+	start_cold(NULL);
+	proxy_toxic(&proxy, "limit_data", "\"bytes\":400000");
+	cr_assert(file_is(at("small"), bytes, 10000));
+	have = file_read(at("f"), &len);
+	cr_assert(!have || (len == sizeof(bytes) && memcmp(have, bytes, len) == 0), "wrong bytes, %zu of them", len);
+	free(have);
+	file_write(at("g"), bytes, 200000);
+	proxy_clear(&proxy);
+	cr_assert(file_is(at("f"), bytes, sizeof(bytes)));
+	mounted_settle(&m, 60);
+	cr_assert(stored_as("g", bytes, 200000));
+	OK(mounted_stop(&m));
+}
+
+Test(outage, a_slow_way_is_only_slow)
+{
+	char names[40][32];
+	long began;
+	int fd;
+
+	proxy_toxic(&proxy, "latency", "\"latency\":200");
+	began = now_ms();
+	for (int i = 0; i < 40; i++) {
+		snprintf(names[i], sizeof(names[i]), "f%02d", i);
+		file_write(at(names[i]), bytes + i, 20000);
+	}
+	cr_assert_lt(now_ms() - began, 4000, "closing 40 files waited for the network: %ld ms", now_ms() - began);
+	fd = open(at("f00"), O_RDWR);
+	cr_assert_eq(pwrite(fd, bytes, 5, 0), 5);
+	OK(fsync(fd));
+	OK(close(fd));
+	mounted_settle(&m, 60);
+	start_cold(NULL);
+	for (int i = 1; i < 40; i += 13)
+		cr_assert(file_is(at(names[i]), bytes + i, 20000));
+	proxy_clear(&proxy);
+	proxy_toxic(&proxy, "bandwidth", "\"rate\":600"); /* KB a second */
+	file_write(at("large"), bytes, sizeof(bytes));
+	mounted_settle(&m, 60);
+	start_cold(NULL);
+	cr_assert(file_is(at("large"), bytes, sizeof(bytes)));
+	OK(mounted_stop(&m));
+}
+
+/* Connections that are accepted and then say nothing. */
+Test(outage, a_store_that_falls_silent_does_not_hang_anybody)
+{
+	long began;
+
+	file_write(at("f"), bytes, 100000);
+	start_cold(NULL);
+	OK(access(at("f"), R_OK));
+	proxy_toxic(&proxy, "timeout", "\"timeout\":0");
+	began = now_ms();
+	cr_assert_null(file_read(at("f"), NULL));
+	cr_assert_lt(now_ms() - began, READ_DEADLINE_MS);
+	file_puts(at("g"), "kept");
+	cr_assert(file_is(at("g"), "kept", 4));
+	proxy_clear(&proxy);
+	cr_assert(file_is(at("f"), bytes, 100000));
+	mounted_settle(&m, 90);
+	cr_assert(stored_as("g", "kept", 4));
+	OK(mounted_stop(&m));
+}

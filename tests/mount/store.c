@@ -1,0 +1,476 @@
+/*
+ * store.c - what ends up in the store under which key, what is asked of it and when, and what is refused at mount.
+ */
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "support/mounted.h"
+#include "support/network.h"
+
+static struct mounted m;
+static char line[4096];
+
+static void leave(void)
+{
+	mounted_free(&m);
+}
+
+TestSuite(store, .fini = leave, .timeout = 180);
+
+static const char *at(const char *path)
+{
+	return mounted_path(&m, path);
+}
+
+#define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, strerror(errno))
+
+static void begin(enum mounted_store store, const char *options)
+{
+	mounted_new(&m, store);
+	mounted_start(&m, options);
+}
+
+static void end_clean(void)
+{
+	cr_assert_eq(mounted_stop(&m), 0);
+	OK(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0));
+}
+
+static void forget_everything(void)
+{
+	end_clean();
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, NULL);
+}
+
+static void keys_are(const char *expected)
+{
+	char *keys = s3_ask(&m, "keys");
+
+	cr_assert_str_eq(keys, expected);
+	free(keys);
+}
+
+static void object_is(const char *key, const char *text)
+{
+	char words[300], *body;
+
+	snprintf(words, sizeof(words), "get '%s'", key);
+	body = s3_ask(&m, words);
+	cr_assert_str_eq(body, text, "at %s", key);
+	free(body);
+}
+
+static bool is(const char *path, const char *text)
+{
+	return file_is(at(path), text, strlen(text));
+}
+
+/* The contents of all versions of a name, oldest first, each followed by '|'. */
+static char *past_of(const char *name)
+{
+	static char text[4096];
+	char command[300];
+
+	snprintf(command, sizeof(command), "cd \"$MNT/.versions/%s\" && for v in *; do cat -- \"$v\"; printf '|'; done",
+		 name);
+	OK(mounted_shell(&m, command, text, sizeof(text)));
+	return text;
+}
+
+/* --- what is refused at mount ------------------------------------------------------------------------------ */
+
+/* It fails within a second or two of its deadline, with one line that has `part` in it. */
+static void refused(const char *options, const char *part)
+{
+	char said[4096];
+	size_t lines = 0;
+
+	OK(mounted_shell(&m, "rm -f \"$ROOT/varve.log\"", NULL, 0));
+	cr_assert_gt(mounted_start_fails(&m, options, line, sizeof(line)), 0, "it mounted");
+	cr_assert(strstr(line, part), "\"%s\" does not say \"%s\"", line, part);
+	OK(mounted_shell(&m, "cat \"$ROOT/varve.log\"", said, sizeof(said)));
+	for (const char *p = said; *p; p++)
+		lines += *p == '\n';
+	cr_assert_eq(lines, 1, "more than one line: %s", said);
+}
+
+Test(store, mount_refuses_what_cannot_work)
+{
+	char dir[300], bucket_url[400];
+
+	mounted_new(&m, MOUNTED_S3_UNVERSIONED);
+	snprintf(bucket_url, sizeof(bucket_url), "%s", m.url);
+
+	snprintf(m.url, sizeof(m.url), "s3://no-such-bucket-%d", getpid());
+	refused(NULL, "does not exist");
+	snprintf(m.url, sizeof(m.url), "s3://");
+	refused(NULL, "bucket");
+	snprintf(m.url, sizeof(m.url), "%s", bucket_url);
+
+	refused("endpoint=http://127.0.0.1:1", "127.0.0.1:1");
+	refused("endpoint=nonsense", "endpoint");
+
+	snprintf(dir, sizeof(dir), "%s", m.dir);
+	snprintf(m.dir, sizeof(m.dir), "%s/missing", m.root);
+	refused(NULL, "No such file");
+	snprintf(m.dir, sizeof(m.dir), "%s", dir);
+	setenv("AWS_SECRET_ACCESS_KEY", "wrong", 1);
+	refused(NULL, "");
+	cr_assert(strstr(line, "denied") || strstr(line, "signature") || strstr(line, "credentials"), "%s", line);
+	setenv("AWS_ACCESS_KEY_ID", "nobody", 1);
+	refused(NULL, "");
+	cr_assert(strstr(line, "denied") || strstr(line, "signature") || strstr(line, "credentials") ||
+			  strstr(line, "access key"),
+		  "%s", line);
+	unsetenv("AWS_ACCESS_KEY_ID");
+	unsetenv("AWS_SECRET_ACCESS_KEY");
+	setenv("HOME", m.root, 1);
+	setenv("AWS_EC2_METADATA_DISABLED", "true", 1);
+	refused(NULL, "credentials");
+}
+
+Test(store, one_writer_and_one_state_directory_for_each_store)
+{
+	struct mounted first, other;
+
+	mounted_new(&first, MOUNTED_S3);
+	mounted_start(&first, NULL);
+	file_puts(mounted_path(&first, "f"), "first");
+	mounted_settle(&first, 30);
+
+	/* The same bucket from elsewhere, while it is mounted. */
+	mounted_new(&m, MOUNTED_S3_UNVERSIONED);
+	snprintf(m.url, sizeof(m.url), "%s", first.url);
+	refused(NULL, "held by");
+
+	/* The same state directory, while it is mounted. */
+	mounted_new(&other, MOUNTED_S3_UNVERSIONED);
+	snprintf(m.state, sizeof(m.state), "%s", first.state);
+	refused(NULL, "in use");
+
+	/* The state directory of another bucket, when it is not. */
+	cr_assert_eq(mounted_stop(&first), 0);
+	snprintf(m.url, sizeof(m.url), "%s", other.url);
+	refused(NULL, "belong");
+
+	/* And the bucket is free again at once. */
+	snprintf(m.url, sizeof(m.url), "%s", first.url);
+	snprintf(m.state, sizeof(m.state), "%s/state", m.root);
+	mounted_start(&m, NULL);
+	cr_assert(is("f", "first"));
+	cr_assert_eq(mounted_stop(&m), 0);
+	mounted_free(&first);
+	mounted_free(&other);
+}
+
+/* --- what is asked of the store ------------------------------------------------------------------------------ */
+
+/* Requests that look something up or read it: the lease and the log's shipping send others. */
+static int64_t lookups(void)
+{
+	return mounted_status(&m, "store.heads") + mounted_status(&m, "store.gets") + mounted_status(&m, "store.lists");
+}
+
+Test(store, a_warm_listing_of_20000_files_asks_the_store_nothing)
+{
+	struct fake_s3 fake;
+	char prefix[32], count[64];
+	int64_t before;
+
+	fake_s3_start(&fake);
+	for (int i = 0; i < 20; i++) {
+		snprintf(prefix, sizeof(prefix), "d%d/f", i);
+		fake_s3_fill(&fake, prefix, 1000);
+	}
+	begin(MOUNTED_S3, NULL);
+	OK(mounted_shell(&m, "ls -lR \"$MNT\" | grep -c '^-.* f[0-9]*$'", count, sizeof(count)));
+	cr_assert_str_eq(count, "20000\n");
+	before = lookups();
+	cr_assert_geq(before, 20000, "the first listing has to ask what each file is");
+	OK(mounted_shell(&m, "ls -lR \"$MNT\" >/dev/null; find \"$MNT\" -name f7 >/dev/null; du -s \"$MNT\" >/dev/null", NULL, 0));
+	cr_assert_eq(lookups(), before);
+	end_clean();
+	fake_s3_stop(&fake);
+}
+
+/* --- what others have put there --------------------------------------------------------------------------------- */
+
+Test(store, objects_of_other_tools_appear_with_their_versions)
+{
+	char *names, *ids, path[600], id[128] = {0};
+
+	mounted_new(&m, MOUNTED_S3);
+	s3_do(&m, "make versioned");
+	s3_do(&m, "put dir/report.txt <<'END'\none\nEND");
+	s3_do(&m, "put dir/report.txt <<'END'\ntwo\nEND");
+	s3_do(&m, "delete dir/report.txt");
+	s3_do(&m, "put dir/report.txt <<'END'\nthree\nEND");
+	s3_do(&m, "put dir/gone <<'END'\nlost\nEND");
+	s3_do(&m, "delete dir/gone");
+	s3_do(&m, "put dir/mode mode=33152 uid=12 gid=34 mtime=1234567890.5 <<'END'\nmine\nEND");
+	mounted_start(&m, NULL);
+	names = dir_names(at("dir"));
+	cr_assert_str_eq(names, "mode\nreport.txt");
+	free(names);
+	cr_assert(is("dir/report.txt", "three\n"));
+	OK(mounted_shell(&m, "cat \"$MNT\"/dir/.versions/report.txt/* | tr '\\n' ' ' | grep -x 'one two three '", NULL,
+			 0));
+	OK(mounted_shell(&m, "test \"$(stat -c '%a %u %g %Y' \"$MNT/dir/mode\")\" = '600 12 34 1234567890'", NULL, 0));
+	names = dir_names(at("dir/.versions/report.txt"));
+	*strchr(names, '\n') = '\0';
+	snprintf(path, sizeof(path), "dir/.versions/report.txt/%s", names);
+	cr_assert_gt(getxattr(at(path), "user.varve.version_id", id, sizeof(id) - 1), 0);
+	ids = s3_ask(&m, "versions dir/report.txt");
+	cr_assert_eq(strncmp(ids, id, strlen(id)), 0, "%s is not the first of %s", id, ids);
+	free(names);
+	free(ids);
+	file_puts(at("dir/report.txt"), "four\n");
+	mounted_settle(&m, 30);
+	object_is("dir/report.txt", "four");
+	ids = s3_ask(&m, "versions dir/report.txt | wc -l");
+	cr_assert_str_eq(ids, "5");
+	free(ids);
+	end_clean();
+}
+
+Test(store, keys_that_minio_takes_are_shown_and_round_trip)
+{
+	static const char *const keys[] = {"sp ace", "pl+us",  "per%25cent", "ctl%01",
+					   "%C3%A9", "a&b<c>", "quo\"te",    "%25~x"};
+	char *names, *before, *after, words[200];
+
+	mounted_new(&m, MOUNTED_S3);
+	s3_do(&m, "make versioned");
+	for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+		snprintf(words, sizeof(words), "put '%s' <<'END'\ntext\nEND", keys[i]);
+		s3_do(&m, words);
+	}
+	mounted_start(&m, NULL);
+	names = dir_names(m.dir);
+	cr_assert_str_eq(names, "%~%25~x\n%~ctl%01\na&b<c>\nper%cent\npl+us\nquo\"te\nsp ace\n\xc3\xa9");
+	free(names);
+	before = s3_ask(&m, "keys");
+	OK(mounted_shell(
+		&m,
+		"cd \"$MNT\" && for f in *; do echo new >\"$f\" && mv \"$f\" away && mv away \"$f\" || exit 1; done",
+		NULL, 0));
+	mounted_settle(&m, 60);
+	after = s3_ask(&m, "keys");
+	cr_assert_str_eq(after, before);
+	object_is("ctl%01", "new");
+	object_is("%25~x", "new");
+	OK(mounted_shell(&m, "cd \"$MNT\" && rm -- *", NULL, 0));
+	mounted_settle(&m, 60);
+	keys_are("");
+	free(before);
+	free(after);
+	end_clean();
+}
+
+/* --- names on the move ------------------------------------------------------------------------------------------- */
+
+static enum mounted_store both[] = {MOUNTED_S3, MOUNTED_S3_UNVERSIONED};
+
+#define ON_BOTH(name)                                                                                                  \
+	ParameterizedTestParameters(store, name)                                                                       \
+	{                                                                                                              \
+		return cr_make_param_array(enum mounted_store, both, 2);                                               \
+	}                                                                                                              \
+	ParameterizedTest(enum mounted_store *store, store, name, .timeout = 180, .fini = leave)
+
+ON_BOTH(swaps_and_chains)
+{
+	begin(*store, NULL);
+	file_puts(at("a"), "A");
+	file_puts(at("b"), "B");
+	file_puts(at("c"), "C");
+	mounted_settle(&m, 30);
+	OK(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE));
+	mounted_settle(&m, 30);
+	object_is("a", "B");
+	object_is("b", "A");
+	/* A cycle of three at once. */
+	OK(rename(at("a"), at("t")));
+	OK(rename(at("b"), at("a")));
+	OK(rename(at("c"), at("b")));
+	OK(rename(at("t"), at("c")));
+	/* And a chain that ends where nothing was. */
+	file_puts(at("x"), "X");
+	OK(rename(at("x"), at("y")));
+	OK(rename(at("y"), at("z")));
+	mounted_settle(&m, 30);
+	keys_are("a\nb\nc\nz");
+	object_is("a", "A");
+	object_is("b", "C");
+	object_is("c", "B");
+	object_is("z", "X");
+	forget_everything();
+	cr_assert(is("a", "A") && is("b", "C") && is("c", "B") && is("z", "X"));
+	end_clean();
+}
+
+/* The same while nothing can be sent: all the jobs are there at once when the way opens. */
+ON_BOTH(names_reused_while_relocations_wait)
+{
+	struct proxy proxy;
+	char options[128];
+
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	begin(*store, options);
+	file_puts(at("a"), "first");
+	file_puts(at("b"), "B");
+	file_puts(at("c"), "C");
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	OK(rename(at("a"), at("moved")));
+	file_puts(at("a"), "second"); /* the name again, before the first has left its key */
+	OK(rename(at("a"), at("moved2")));
+	file_puts(at("a"), "third");
+	OK(renameat2(AT_FDCWD, at("b"), AT_FDCWD, at("c"), RENAME_EXCHANGE));
+	OK(renameat2(AT_FDCWD, at("a"), AT_FDCWD, at("b"), RENAME_EXCHANGE));
+	OK(unlink(at("moved2")));
+	OK(rename(at("moved"), at("moved2")));
+	file_puts(at("c"), "new in c");
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	keys_are("a\nb\nc\nmoved2");
+	object_is("a", "C");
+	object_is("b", "third");
+	object_is("c", "new in c");
+	object_is("moved2", "first");
+	cr_assert_eq(mounted_stop(&m), 0);
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, NULL);
+	cr_assert(is("a", "C") && is("b", "third") && is("c", "new in c") && is("moved2", "first"));
+	cr_assert_str_eq(past_of("c"), "C|B|new in c|");
+	end_clean();
+	proxy_free(&proxy);
+}
+
+ON_BOTH(what_is_overwritten_stays_in_the_past)
+{
+	begin(*store, NULL);
+	file_puts(at("f"), "1");
+	mounted_settle(&m, 30);
+	file_puts(at("f"), "2");
+	file_puts(at("f"), "3");
+	mounted_settle(&m, 30);
+	file_puts(at("g"), "of g");
+	mounted_settle(&m, 30);
+	OK(rename(at("g"), at("f")));
+	mounted_settle(&m, 30);
+	OK(unlink(at("f")));
+	mounted_settle(&m, 30);
+	file_puts(at("f"), "4");
+	mounted_settle(&m, 30);
+	keys_are("f");
+	cr_assert_str_eq(past_of("f"), "1|2|3|of g|4|");
+	forget_everything();
+	cr_assert_str_eq(past_of("f"), "1|2|3|of g|4|");
+	end_clean();
+}
+
+/* Overwriting and removing what others made keeps it too. */
+ON_BOTH(what_others_made_stays_in_the_past)
+{
+	mounted_new(&m, *store);
+	if (*store == MOUNTED_S3)
+		s3_do(&m, "make versioned");
+	s3_do(&m, "put f <<'END'\ntheirs\nEND");
+	s3_do(&m, "put g <<'END'\ntheirs too\nEND");
+	mounted_start(&m, NULL);
+	cr_assert(is("f", "theirs\n"));
+	file_puts(at("f"), "ours");
+	OK(unlink(at("g")));
+	mounted_settle(&m, 30);
+	cr_assert_str_eq(past_of("f"), "theirs\n|ours|");
+	cr_assert_str_eq(past_of("g"), "theirs too\n|");
+	end_clean();
+}
+
+ON_BOTH(a_renamed_directory_takes_500_files_along)
+{
+	char *keys;
+
+	begin(*store, NULL);
+	OK(mounted_shell(
+		&m,
+		"mkdir -p \"$MNT/old/sub/empty\" && cd \"$MNT/old\" && for i in $(seq 500); do echo $i >f$i; done; "
+		"echo deep >sub/deep; ln -s deep sub/link",
+		NULL, 0));
+	mounted_settle(&m, 120);
+	OK(rename(at("old"), at("new")));
+	cr_assert(is("new/f123", "123\n") && is("new/sub/deep", "deep\n"));
+	mounted_settle(&m, 120);
+	keys = s3_ask(&m, "keys | grep -c '^new/f[0-9]*$'");
+	cr_assert_str_eq(keys, "500");
+	free(keys);
+	keys = s3_ask(&m, "keys | grep -v '^new/f[0-9]*$' | grep -vx -e new/ -e new/sub/");
+	cr_assert_str_eq(keys, "new/sub/deep\nnew/sub/empty/\nnew/sub/link");
+	free(keys);
+	object_is("new/f77", "77");
+	forget_everything();
+	OK(mounted_shell(&m, "cd \"$MNT/new\" && for i in $(seq 500); do test \"$(cat f$i)\" = $i || exit 1; done",
+			 NULL, 0));
+	OK(mounted_shell(&m, "test \"$(cat \"$MNT/new/sub/link\")\" = deep && rm -r \"$MNT/new\"", NULL, 0));
+	mounted_settle(&m, 120);
+	keys_are("");
+	end_clean();
+}
+
+ON_BOTH(the_next_hard_link_is_promoted)
+{
+	struct stat a, b;
+
+	begin(*store, NULL);
+	file_puts(at("a"), "shared");
+	OK(link(at("a"), at("b")));
+	OK(mkdir(at("d"), 0755));
+	OK(link(at("a"), at("d/c")));
+	mounted_settle(&m, 30);
+	object_is("a", "shared");
+	object_is("b", "");
+	OK(unlink(at("a")));
+	mounted_settle(&m, 30);
+	object_is("b", "shared");
+	object_is("d/c", "");
+	file_puts(at("d/c"), "changed");
+	mounted_settle(&m, 30);
+	object_is("b", "changed");
+	forget_everything();
+	OK(stat(at("b"), &a));
+	OK(stat(at("d/c"), &b));
+	cr_assert(a.st_ino == b.st_ino && a.st_nlink == 2);
+	cr_assert(is("d/c", "changed"));
+	OK(unlink(at("b")));
+	mounted_settle(&m, 30);
+	object_is("d/c", "changed");
+	cr_assert(is("d/c", "changed"));
+	end_clean();
+}
+
+Test(store, removal_leaves_a_delete_marker)
+{
+	char *versions;
+
+	begin(MOUNTED_S3, NULL);
+	file_puts(at("f"), "kept");
+	mounted_settle(&m, 30);
+	OK(unlink(at("f")));
+	mounted_settle(&m, 30);
+	versions = s3_ask(&m, "versions f | cut -d' ' -f2");
+	cr_assert_str_eq(versions, "data\nmarker");
+	free(versions);
+	cr_assert_str_eq(past_of("f"), "kept|");
+	end_clean();
+}
