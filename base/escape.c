@@ -104,6 +104,8 @@ static bool is_plain(const char *component, size_t len)
 {
 	if (len == 0 || len > ESCAPE_NAME_MAX || is_dots(component, len) || starts_with(component, len, MARK))
 		return false;
+	if (len == strlen(ESCAPE_SNAPDIR) && starts_with(component, len, ESCAPE_SNAPDIR))
+		return false;
 	for (size_t i = 0; i < len; i++)
 		if (is_control((uint8_t)component[i]) || component[i] == '/')
 			return false;

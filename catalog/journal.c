@@ -51,7 +51,7 @@ static int jobs_closure(struct cat_txn *txn, void *arg)
 
 int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_visit visit, void *arg)
 {
-	struct jobs jobs = {.after = after, .max = max, .visit = visit, .arg = arg};
+	struct jobs jobs = {.after = after, .max = max ? max : SIZE_MAX, .visit = visit, .arg = arg};
 
 	return catalog_view(catalog, jobs_closure, &jobs);
 }

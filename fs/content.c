@@ -31,6 +31,7 @@
 #define FREEZE_WAIT_NS (10 * NS_PER_SEC)
 /* How far the extent record may be behind an open file's writes. */
 #define JOURNAL_EVERY (UINT64_C(64) << 20)
+#define JOURNAL_EVERY_NS NS_PER_SEC
 /* Versions up to this size get their checksum when they are made; larger ones when they are uploaded. */
 #define CRC_AT_COMMIT_MAX (UINT64_C(1) << 20)
 #define POLL_NS (100 * NS_PER_MS)
@@ -59,7 +60,7 @@ static int put_extent(struct cat_txn *txn, void *arg)
 	return cat_extent_put(txn, put->id, put->extent);
 }
 
-static int extent_write(struct content *content, uint64_t id)
+int content_save_as(struct content *content, uint64_t id)
 {
 	struct cat_extent extent;
 
@@ -69,11 +70,12 @@ static int extent_write(struct content *content, uint64_t id)
 
 int content_save(struct content *content)
 {
-	int err = extent_write(content, content->id);
+	int err = content_save_as(content, content->id);
 
 	if (!err) {
 		content->stale = false;
 		content->unjournaled = 0;
+		content->journaled = clock_wall();
 	}
 	return err;
 }
@@ -88,7 +90,7 @@ static int freeze_by_clone(struct content *content)
 	struct content *frozen;
 	int fd, err;
 
-	err = extent_write(content, version_id);
+	err = content_save_as(content, version_id);
 	if (err)
 		return err;
 	frozen = contents_peek_id(owner, version_id);
@@ -152,6 +154,7 @@ static int modify_begin(struct content *content, const struct waiter *waiter)
 		if (err)
 			return err;
 		content->changed = true;
+		content->journaled = clock_wall();
 	}
 	content->flushed = false;
 	return 0;
@@ -196,7 +199,7 @@ static int wrote(struct content *content, uint64_t offset, uint64_t len)
 	touch(content);
 	content->stale = true;
 	content->unjournaled += len;
-	if (content->unjournaled >= JOURNAL_EVERY)
+	if (content->unjournaled >= JOURNAL_EVERY || content->mtime - content->journaled >= JOURNAL_EVERY_NS)
 		err = content_save(content);
 	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
 	return err;
@@ -235,7 +238,8 @@ static int shrink(struct content *content, uint64_t size)
 		content->base_limit = size;
 	if (!err && ftruncate(content->fd, (off_t)size))
 		err = -errno;
-	return err;
+	/* What was cut must not come back from `base` if we are killed before the next close. */
+	return err ? err : content_save(content);
 }
 
 int content_truncate(struct content *content, uint64_t size, const struct waiter *waiter)
@@ -727,7 +731,7 @@ void content_discard_locked(struct content *content)
 		return;
 	/* A closed version may still wait for its upload: it keeps the bytes under its own name. */
 	if (content->shared)
-		err = extent_write(content, CACHE_VERSION | content->shared);
+		err = content_save_as(content, CACHE_VERSION | content->shared);
 	if (!err)
 		err = catalog_update(content->owner->catalog, forget_changes, content);
 	if (err) {

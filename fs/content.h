@@ -60,6 +60,8 @@ struct contents_options {
 };
 int contents_new(const struct contents_options *options, struct contents **ret_contents);
 void contents_free(struct contents *contents);
+/* Fetches end soon, as failed: before the end of the mount. */
+void contents_cancel(struct contents *contents);
 struct cache *contents_cache(struct contents *contents);
 
 /* The content of file `ino` (seq 0), or of its version `seq`. Takes a reference. -EIO: no version, or no copy of it. */

@@ -1,9 +1,10 @@
 /* content_internal.h - struct content, for content.c (changes, commits), fetch.c (absent ranges) and contents.c (who is
- * in use, eviction, recovery) alone. */
+ * in use, eviction) and recover.c (after a crash) alone. */
 #ifndef VARVE_FS_CONTENT_INTERNAL_H
 #define VARVE_FS_CONTENT_INTERNAL_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "fs/cache.h"
 #include "fs/content.h"
@@ -15,6 +16,7 @@ struct contents {
 	struct cache *cache;
 	int64_t read_timeout_ns;
 	uint8_t boot_id[16];
+	atomic_bool cancelled;
 	struct lock lock;
 	struct table table; /* guarded by lock */
 };
@@ -48,11 +50,13 @@ struct content {
 	uint32_t author;	 /* who closed it last */
 	unsigned io;		 /* readers of fd between begin and done */
 	uint64_t unjournaled;	 /* bytes written since the extent record was */
+	int64_t journaled;	 /* when that was, while `changed` */
 
 	struct list fetches;	 /* in flight */
 	unsigned fetching;	 /* how many */
 	unsigned failures;	 /* fetches that failed, ever */
 	int failure;		 /* -errno of the last one */
+	int64_t gave_up_ns;	 /* monotonic: when a reader waited in vain for the last time; 0: never */
 	uint64_t read_next;	 /* where a sequential reader would go on */
 	uint64_t window;	 /* bytes to fetch ahead of it */
 };
@@ -65,8 +69,9 @@ int content_load_copy(struct content *content);
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 void content_discard_locked(struct content *content);
 
-/* The extent record becomes what is known now. */
+/* The extent record becomes what is known now; or that of another cache file with the same bytes. */
 int content_save(struct content *content);
+int content_save_as(struct content *content, uint64_t id);
 
 void contents_boot_id(uint8_t ret_id[static 16]);
 /* A referenced content that is in use, by cache number; NULL else. */

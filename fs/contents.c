@@ -1,6 +1,5 @@
 /*
- * contents.c - which contents are in use, what their cache files hold when they are opened again, eviction, and
- * recovery after a crash.
+ * contents.c - which contents are in use, what their cache files hold when they are opened again, and eviction.
  *
  * Invariants
  *  1. One struct content per cache file in use; it is in the table from the first reference to the last.
@@ -536,6 +535,11 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 	return err;
 }
 
+void contents_cancel(struct contents *contents)
+{
+	atomic_store(&contents->cancelled, true);
+}
+
 void contents_free(struct contents *contents)
 {
 	if (!contents)
@@ -561,124 +565,4 @@ void contents_wake(struct contents *contents)
 {
 	LOCK_GUARD(&contents->lock);
 	table_each(&contents->table, wake_one, NULL);
-}
-
-/* --- recovery --------------------------------------------------------------------------------------------------- */
-
-struct dirty_list {
-	uint64_t *inos;
-	size_t count, cap;
-};
-
-static int note_dirty(void *arg, const struct cat_inode *inode)
-{
-	struct dirty_list *list = arg;
-
-	if (list->count == list->cap) {
-		size_t cap = list->cap ? list->cap * 2 : 64;
-		uint64_t *inos = realloc(list->inos, cap * sizeof(*inos));
-
-		if (!inos)
-			return -ENOMEM;
-		list->inos = inos;
-		list->cap = cap;
-	}
-	list->inos[list->count++] = inode->ino;
-	return 0;
-}
-
-/* Without a base the whole cache file is the file; with one, only what the record says is dirty can be told from what
- * was fetched, and the rest is fetched again. */
-static int settle_ranges(struct content *content, const struct cat_inode *inode)
-{
-	struct stat st;
-	int err;
-
-	if (content->base_limit > 0 && content->base) {
-		ranges_clear(&content->present);
-		return ranges_copy(&content->present, &content->dirty);
-	}
-	if (fstat(content->fd, &st))
-		return -errno;
-	if (!(inode->flags & CAT_FLUSHED) || (uint64_t)st.st_size > content->size)
-		content->size = (uint64_t)st.st_size;
-	ranges_clear(&content->present);
-	ranges_clear(&content->dirty);
-	err = ranges_add(&content->present, 0, content->size);
-	return err ? err : ranges_add(&content->dirty, 0, content->size);
-}
-
-/* The base of a file that was dirty, when its record is not to be believed any more. */
-static bool is_suspect(struct contents *contents, uint64_t ino)
-{
-	struct load load = {.content = &(struct content){.id = ino, .ino = ino, .owner = contents}};
-	bool suspect = catalog_view(contents->catalog, load_records, &load) == 0 && load.has_extent &&
-		       !load.extent.synced && memcmp(load.extent.boot_id, contents->boot_id, 16) != 0;
-
-	cat_extent_clear(&load.extent);
-	return suspect;
-}
-
-/* A power cut may have taken bytes that the record still names. The record is made this boot's, the version suspect. */
-static int adopt_suspect(struct contents *contents, uint64_t ino)
-{
-	struct load load = {.content = &(struct content){.id = ino, .ino = ino, .owner = contents}};
-	int err = catalog_view(contents->catalog, load_records, &load);
-
-	if (!err && load.has_extent) {
-		memcpy(load.extent.boot_id, contents->boot_id, 16);
-		err = catalog_mark_dirty(contents->catalog, ino, &load.extent);
-	}
-	cat_extent_clear(&load.extent);
-	return err;
-}
-
-static int recover_one(struct contents *contents, uint64_t ino, uint64_t *ret_seq)
-{
-	struct content *content;
-	struct cat_inode inode;
-	enum cat_origin origin;
-	bool suspect = is_suspect(contents, ino);
-	int err = suspect ? adopt_suspect(contents, ino) : 0;
-
-	if (!err)
-		err = catalog_getattr(contents->catalog, ino, &inode);
-	if (!err)
-		err = content_get(contents, ino, 0, &content);
-	if (err)
-		return err;
-	lock_acquire(&content->lock);
-	content->changed = true;
-	if (!inode.nlink)
-		content_discard_locked(content);
-	else
-		err = settle_ranges(content, &inode);
-	lock_release(&content->lock);
-	origin = suspect ? CAT_ORIGIN_SUSPECT : (inode.flags & CAT_FLUSHED) ? CAT_ORIGIN_CLOSE : CAT_ORIGIN_RECOVERED;
-	if (!err && inode.nlink)
-		err = content_commit(content, origin, inode.uid, ret_seq);
-	content_put(content);
-	return err;
-}
-
-int contents_recover(struct contents *contents, uint64_t *ret_recovered)
-{
-	struct dirty_list list = {0};
-	uint64_t recovered = 0;
-	int err = catalog_each_dirty(contents->catalog, note_dirty, &list);
-
-	for (size_t i = 0; i < list.count && !err; i++) {
-		uint64_t seq = 0;
-		int failed = recover_one(contents, list.inos[i], &seq);
-
-		if (failed)
-			log_error("content", "cannot recover the changes of file %llu: %s",
-				  (unsigned long long)list.inos[i], strerror(-failed));
-		else if (seq)
-			recovered++;
-	}
-	free(list.inos);
-	if (!err)
-		*ret_recovered = recovered;
-	return err;
 }

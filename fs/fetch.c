@@ -29,6 +29,9 @@
 #define WINDOW_MAX (UINT64_C(32) << 20)	 /* … to here */
 #define IN_FLIGHT_MAX 8
 #define POLL_NS (100 * NS_PER_MS)
+/* When a readahead has failed the kernel asks again for the page that somebody waits for: who comes so soon after
+ * another gave up waits no longer than that. */
+#define AGAIN_NS NS_PER_SEC
 
 struct fetch {
 	struct transfer_task task;
@@ -122,7 +125,7 @@ static int whole_arrived(struct fetch *fetch)
 
 static int fetch_once(struct fetch *fetch, struct err *error)
 {
-	struct call call = {0};
+	struct call call = {.cancelled = &fetch->content->owner->cancelled};
 	struct get_request request = {
 		.object = {.key = fetch->key, .native_id = fetch->native_id, .etag = fetch->etag},
 		.offset = fetch->start,
@@ -308,13 +311,16 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 	unsigned failures = content->failures;
 	uint64_t from, to = end;
 	struct range gap;
-	bool first = true;
+	bool first = true, again;
 	int err;
 
 	if (end > content->base_limit)
 		end = content->base_limit;
 	if (start >= end)
 		return 0;
+	again = content->gave_up_ns && clock_monotonic() - content->gave_up_ns < AGAIN_NS;
+	if (again)
+		deadline = clock_monotonic() + AGAIN_NS;
 	widen(content, start, &from, &to);
 	content->read_next = end;
 	while (ranges_next_gap(&content->present, start, end, &gap)) {
@@ -328,8 +334,11 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 		first = false;
 		if (waiter && waiter->interrupted && waiter->interrupted(waiter->arg))
 			return -EINTR;
-		if (clock_monotonic() >= deadline)
+		if (clock_monotonic() >= deadline) {
+			if (!again)
+				content->gave_up_ns = clock_monotonic();
 			return -EIO;
+		}
 		(void)lock_wait(&content->lock, &content->cond, clock_monotonic() + POLL_NS);
 		if (end > content->base_limit)
 			end = content->base_limit;

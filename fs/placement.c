@@ -9,12 +9,13 @@
  *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
  *
  * Every step reads the catalog anew, so a job can stop anywhere and run again.
- * Threads: pool threads; no state but the pointers.
+ * Threads: pool threads; no state but the pointers and `cancelled`.
  */
 #include "fs/placement.h"
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,6 +45,7 @@ struct placement {
 	struct transfer *transfer;
 	struct contents *contents;
 	struct lease *lease;
+	atomic_bool cancelled;
 	char host[64];
 };
 
@@ -62,6 +64,11 @@ int placement_new(const struct placement_options *options, struct placement **re
 	return 0;
 }
 
+void placement_cancel(struct placement *placement)
+{
+	atomic_store(&placement->cancelled, true);
+}
+
 void placement_free(struct placement *placement)
 {
 	free(placement);
@@ -69,7 +76,7 @@ void placement_free(struct placement *placement)
 
 void placement_reprobe(struct placement *placement, struct err *err)
 {
-	struct call call = {0};
+	struct call call = {.cancelled = &placement->cancelled};
 
 	if (transfer_probe(placement->transfer, &call, err))
 		log_debug("placement", "cannot ask the store what it can: %s", err->message);
@@ -80,9 +87,10 @@ static bool versioned(const struct placement *placement)
 	return transfer_can(placement->transfer, BACKEND_VERSIONS);
 }
 
-static struct call call_for(uint64_t bytes)
+static struct call call_for(const struct placement *placement, uint64_t bytes)
 {
-	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS + (int64_t)(bytes >> 20) * NS_PER_SEC};
+	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS + (int64_t)(bytes >> 20) * NS_PER_SEC,
+			     .cancelled = &placement->cancelled};
 }
 
 /* --- keys -------------------------------------------------------------------------------------------------- */
@@ -278,7 +286,7 @@ static int meta_of(const struct placement *placement, const struct facts *facts,
 static int copy_aside(struct placement *placement, const struct object_info *info, const char *to,
 		      struct object_info *ret_info, struct err *err)
 {
-	struct call call = call_for(info->size);
+	struct call call = call_for(placement, info->size);
 	struct copy_request request = {
 		.source = {.key = info->key, .native_id = info->native_id, .etag = info->native_id ? NULL : info->etag},
 		.key = to,
@@ -361,7 +369,7 @@ static void own_key(const struct cat_inode *inode, uint64_t seq, struct buf *ret
 /* What is at the key now, if anything: 0 with key NULL when it is free. */
 static int head_current(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
 {
-	struct call call = call_for(0);
+	struct call call = call_for(placement, 0);
 	struct object_ref ref = {.key = key};
 	int result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
 
@@ -513,7 +521,7 @@ static int plan_parts(const struct placement *placement, const struct content_pl
 static int send_parts(struct placement *placement, struct content *content, const struct put_request *request,
 		      struct object_info *ret_info, struct err *err)
 {
-	struct call call = call_for(request->size);
+	struct call call = call_for(placement, request->size);
 	struct content_plan plan;
 	struct parts parts = {0};
 	int result = content_plan(content, &plan);
@@ -531,7 +539,7 @@ static int send_parts(struct placement *placement, struct content *content, cons
 static int send(struct placement *placement, struct content *content, struct put_request *request,
 		struct object_info *ret_info, struct err *err)
 {
-	struct call call = call_for(request->size);
+	struct call call = call_for(placement, request->size);
 	int result = 0;
 
 	if (request->size > transfer_limits(placement->transfer)->max_object)
@@ -600,6 +608,11 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 	AUTO_BUF key = BUF_INIT;
 	int err;
 
+	if (facts->version.origin == CAT_ORIGIN_SUSPECT) { /* kept, but never as the file */
+		own_key(&facts->inode, facts->version.seq, &key);
+		*ret_key = buf_detach(&key);
+		return *ret_key ? 0 : -ENOMEM;
+	}
 	if (facts->links) {
 		*ret_key = strdup(facts->links->key);
 		return *ret_key ? 0 : -ENOMEM;
@@ -617,11 +630,78 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 	return *ret_key ? 0 : -ENOMEM;
 }
 
+/* --- claims ------------------------------------------------------------------------------------------------------------- */
+
+/* A directory's marker "d/" and its key "d" are one claim: both forms are in use. */
+static void claim_key(struct placement_claims *claims, const char *key)
+{
+	size_t len = strlen(key);
+
+	if (len && key[len - 1] == '/')
+		len--;
+	if (claims->count < PLACEMENT_CLAIMS)
+		claims->hashes[claims->count++] = hash_bytes(key, len) | 1;
+}
+
+/* What a run of the job with these facts will touch. */
+static int claims_of(struct placement *placement, const struct cat_job *job, const struct facts *facts,
+		     struct placement_claims *claims)
+{
+	AUTO_FREE char *sent_to = NULL;
+	int err;
+
+	*claims = (struct placement_claims){.hashes = {hash_u64(job->ino) | 1}, .count = 1};
+	if (job->key)
+		claim_key(claims, job->key);
+	if (!facts)
+		return 0;
+	if (job->type == CAT_JOB_UPLOAD) {
+		err = upload_key(placement, facts, job, &sent_to);
+		if (err)
+			return err;
+		claim_key(claims, sent_to);
+		return 0;
+	}
+	for (const struct link *link = facts->links; link; link = link->next)
+		claim_key(claims, link->key);
+	return 0;
+}
+
+void placement_claims(struct placement *placement, const struct cat_job *job, struct placement_claims *ret_claims)
+{
+	struct facts facts;
+	bool known = facts_of(placement, job, &facts) == 0;
+
+	/* What cannot be found out now is found out again before anything is done: still_claimed. */
+	(void)claims_of(placement, job, known ? &facts : NULL, ret_claims);
+	if (known)
+		facts_clear(&facts);
+}
+
+/* Names may have changed between the claims and the reading of these facts; from here on a change makes a job that waits
+ * for this one, or claims what this one does not touch. */
+static int still_claimed(struct placement *placement, const struct cat_job *job, const struct facts *facts,
+			 const struct placement_claims *claims)
+{
+	struct placement_claims needed;
+	int err = claims_of(placement, job, facts, &needed);
+
+	for (unsigned i = 0; i < needed.count && !err; i++) {
+		bool claimed = false;
+
+		for (unsigned j = 0; j < claims->count; j++)
+			claimed |= claims->hashes[j] == needed.hashes[i];
+		if (!claimed)
+			err = -EAGAIN;
+	}
+	return err;
+}
+
 /* Did an attempt that we know nothing more of reach the store? */
 static int find_sent(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
 		     struct err *err)
 {
-	struct call call = call_for(0);
+	struct call call = call_for(placement, 0);
 	struct meta meta = {0};
 	int result = meta_of(placement, facts, &meta);
 	const char *mark = result ? NULL : meta_get(&meta, TRANSFER_UPLOAD_META);
@@ -666,7 +746,8 @@ static int note_sending(struct placement *placement, struct cat_job *job, const 
 	return catalog_job_update(placement->catalog, job);
 }
 
-static int run_upload(struct placement *placement, struct cat_job *job, enum placement_history history, struct err *err)
+static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
+		      enum placement_history history, struct err *err)
 {
 	struct facts facts;
 	struct object_info info = {0};
@@ -679,6 +760,9 @@ static int run_upload(struct placement *placement, struct cat_job *job, enum pla
 		result = catalog_job_done(placement->catalog, job->seq);
 		goto out;
 	}
+	result = still_claimed(placement, job, &facts, claims);
+	if (result)
+		goto out;
 	result = -ENOENT;
 	if (history == PLACEMENT_AGAIN && job->stage && job->key) {
 		key = strdup(job->key);
@@ -761,7 +845,7 @@ static int link_meta(const struct facts *facts, struct meta *meta)
 
 static int put_small(struct placement *placement, const struct facts *facts, const struct small *small, struct err *err)
 {
-	struct call call = call_for(0);
+	struct call call = call_for(placement, 0);
 	struct object_info info = {0};
 	struct meta meta = {0};
 	AUTO_FREE char *etag = NULL;
@@ -801,7 +885,7 @@ static int put_small(struct placement *placement, const struct facts *facts, con
 static int verify_copy(struct placement *placement, const struct facts *facts, const struct object_info *made,
 		       const char *key, struct object_info *ret_info, struct err *err)
 {
-	struct call call = call_for(0);
+	struct call call = call_for(placement, 0);
 	struct object_ref ref = {.key = key, .native_id = made->native_id};
 	int result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
 
@@ -819,7 +903,7 @@ static int verify_copy(struct placement *placement, const struct facts *facts, c
 static int copy_to(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
 		   struct err *err)
 {
-	struct call call = call_for(facts->version.size);
+	struct call call = call_for(placement, facts->version.size);
 	struct meta meta = {0};
 	AUTO_FREE char *etag = NULL;
 	struct copy_request request = {
@@ -979,7 +1063,7 @@ static bool still_ours(const struct cat_key *record, const struct object_info *i
 
 static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
 {
-	struct call call = call_for(0);
+	struct call call = call_for(placement, 0);
 	struct object_info info = {0};
 	struct object_ref ref = {.key = key};
 	struct removed removed = {.key = key, .record = record, .copy_gone = !versioned(placement)};
@@ -1031,13 +1115,17 @@ static int clear_left(struct placement *placement, const struct facts *facts, co
 	return result ? result : clear_key(placement, facts, key.data, err);
 }
 
-static int run_place(struct placement *placement, struct cat_job *job, struct err *err)
+static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
+		     struct err *err)
 {
 	struct facts facts;
 	int result = facts_of(placement, job, &facts);
 
 	if (result)
 		return result;
+	result = still_claimed(placement, job, &facts, claims);
+	if (result)
+		goto out;
 	if (S_ISREG(facts.inode.mode))
 		result = place_file(placement, &facts, err);
 	else if (S_ISDIR(facts.inode.mode))
@@ -1048,6 +1136,7 @@ static int run_place(struct placement *placement, struct cat_job *job, struct er
 		result = clear_left(placement, &facts, job->key, err);
 	if (!result)
 		result = catalog_job_done(placement->catalog, job->seq);
+out:
 	facts_clear(&facts);
 	return result;
 }
@@ -1139,7 +1228,7 @@ static int walk_dir(struct tree_walk *walk)
 }
 
 /* Running it again makes some PLACE jobs twice, which does no harm. */
-static int run_tree(struct placement *placement, struct cat_job *job, struct err *err)
+static int run_tree(struct placement *placement, struct cat_job *job, const struct placement_claims *claims, struct err *err)
 {
 	struct tree_walk walk = {.placement = placement};
 	struct cat_job own = {.type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key};
@@ -1169,11 +1258,12 @@ static int run_tree(struct placement *placement, struct cat_job *job, struct err
 	}
 	if (!result) /* the directory itself: its marker moves */
 		result = run_place(placement, &(struct cat_job){.seq = job->seq, .type = own.type, .ino = own.ino, .key = own.key},
-				   err);
+				   claims, err);
 	return result;
 }
 
-int placement_run(struct placement *placement, struct cat_job *job, enum placement_history history, struct err *err)
+int placement_run(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
+		  enum placement_history history, struct err *err)
 {
 	int result = placement->lease ? lease_check(placement->lease, err) : 0;
 
@@ -1181,13 +1271,13 @@ int placement_run(struct placement *placement, struct cat_job *job, enum placeme
 		return result;
 	switch (job->type) {
 	case CAT_JOB_UPLOAD:
-		result = run_upload(placement, job, history, err);
+		result = run_upload(placement, job, claims, history, err);
 		break;
 	case CAT_JOB_PLACE:
-		result = run_place(placement, job, err);
+		result = run_place(placement, job, claims, err);
 		break;
 	case CAT_JOB_TREE:
-		result = run_tree(placement, job, err);
+		result = run_tree(placement, job, claims, err);
 		break;
 	}
 	if (result == -ENOENT && !err->kind) {
@@ -1196,19 +1286,4 @@ int placement_run(struct placement *placement, struct cat_job *job, enum placeme
 		result = catalog_job_done(placement->catalog, job->seq);
 	}
 	return result;
-}
-
-void placement_claims(struct placement *placement, const struct cat_job *job, struct placement_claims *ret_claims)
-{
-	struct placement_claims claims = {.hashes = {hash_u64(job->ino) | 1}, .count = 1};
-	struct facts facts;
-
-	if (job->key)
-		claims.hashes[claims.count++] = hash_bytes(job->key, strlen(job->key)) | 1;
-	if (job->type != CAT_JOB_TREE && facts_of(placement, job, &facts) == 0) {
-		if (facts.links)
-			claims.hashes[claims.count++] = hash_bytes(facts.links->key, strlen(facts.links->key)) | 1;
-		facts_clear(&facts);
-	}
-	*ret_claims = claims;
 }

@@ -26,18 +26,26 @@ struct placement_options {
 };
 int placement_new(const struct placement_options *options, struct placement **ret_placement);
 void placement_free(struct placement *placement);
+/* Running jobs end soon, as failed, and so does all that are run later: before the end of the mount. */
+void placement_cancel(struct placement *placement);
 
-/* The job may be deleted when this returns 0. `recovered`: an earlier process may have sent it already. */
-enum placement_history { PLACEMENT_FIRST, PLACEMENT_AGAIN };
-int placement_run(struct placement *placement, struct cat_job *job, enum placement_history history, struct err *err);
-
-/* Hashes of what the job touches: the inode and the keys it reads, writes or removes. */
-#define PLACEMENT_CLAIMS 3
+/*
+ * Hashes of what the job touches: the inode and the keys it reads, writes or
+ * removes. They follow from names, so they hold until the next rename. Of a
+ * file with very many hard links the youngest are left out.
+ */
+#define PLACEMENT_CLAIMS 8
 struct placement_claims {
 	uint64_t hashes[PLACEMENT_CLAIMS];
 	unsigned count;
 };
 void placement_claims(struct placement *placement, const struct cat_job *job, struct placement_claims *ret_claims);
+
+/* The job may be deleted when this returns 0. AGAIN: an earlier process or attempt may have sent it already. -EAGAIN:
+ * names have changed since `claims`, and nothing was done. */
+enum placement_history { PLACEMENT_FIRST, PLACEMENT_AGAIN };
+int placement_run(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
+		  enum placement_history history, struct err *err);
 
 /* Capabilities of the store may have changed (versioning switched). */
 void placement_reprobe(struct placement *placement, struct err *err);

@@ -45,6 +45,7 @@
 #define ENTRIES_DEFAULT (UINT64_C(4) << 20)
 #define FILE_MODE_DEFAULT 0644
 #define DIR_MODE_DEFAULT 0755
+#define IDLE_PAGES_MAX 100     /* of a listing, in a row */
 #define PREFETCH 64            /* siblings resolved with one that is asked for */
 #define PREFETCH_LOOK 512      /* names looked at to find them */
 #define VERSION_HEADS_MAX 1024 /* older ones are taken as the listing shows them */
@@ -269,10 +270,26 @@ static int list_entry_add(struct listing *list, const struct object_info *info)
 	return rc ? rc : findings_add(findings, &found, list->reconcile->options.max_entries);
 }
 
+/* Keys come in byte order. A page may bring nothing new when all of it was deleted meanwhile, but not one page after
+ * another: a store that lies could go on like that for ever. */
+static bool listing_stalls(const struct list_page *page, struct buf *last, unsigned *idle)
+{
+	const char *newest = page->count ? page->entries[page->count - 1].key : "";
+
+	if (strcmp(newest, last->len ? last->data : "") <= 0)
+		return ++*idle > IDLE_PAGES_MAX;
+	*idle = 0;
+	buf_reset(last);
+	buf_adds(last, newest);
+	return false;
+}
+
 static int list_pages(struct listing *list, const struct call *call, struct err *err)
 {
 	AUTO_FREE char *token = NULL;
+	AUTO_BUF last = BUF_INIT;
 	struct list_request request = {.prefix = list->prefix, .delimiter = '/'};
+	unsigned idle = 0;
 	int rc;
 
 	do {
@@ -285,6 +302,8 @@ static int list_pages(struct listing *list, const struct call *call, struct err 
 		atomic_fetch_add(&list->reconcile->pages, 1);
 		for (size_t i = 0; i < page.count && !rc; i++)
 			rc = list_entry_add(list, &page.entries[i]);
+		if (!rc && listing_stalls(&page, &last, &idle))
+			rc = -ELOOP;
 		free(token);
 		token = page.next;
 		page.next = NULL;
@@ -292,6 +311,8 @@ static int list_pages(struct listing *list, const struct call *call, struct err 
 	} while (!rc && token);
 	if (rc == -EBADMSG)
 		return err_set(err, ERR_CORRUPT, "listing of %s: a key that was not asked for", list->prefix);
+	if (rc == -ELOOP)
+		return err_set(err, ERR_CORRUPT, "listing of %s: page after page brings nothing new", list->prefix);
 	if (rc == -E2BIG)
 		return err_set(err, ERR_TOO_LARGE, "%s has more than %zu entries", list->prefix, list->findings.count);
 	return rc ? err_from_errno(err, -rc, "listing of %s", list->prefix) : 0;

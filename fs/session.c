@@ -16,6 +16,7 @@
 #include "fs/session.h"
 
 #include <errno.h>
+#include <ftw.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <poll.h>
@@ -46,6 +47,7 @@
 #include "version.h"
 
 #define OPEN_PATIENCE_NS (30 * NS_PER_SEC)
+#define REBUILD_PATIENCE_NS (3600 * NS_PER_SEC)
 #define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
 #define POLL_NS (250 * NS_PER_MS)
@@ -114,9 +116,41 @@ static int open_store(struct session *session, const struct config *config, stru
 	return result ? result : transfer_probe(session->fs.transfer, &call, err);
 }
 
+/* A rebuild that a crash cut short left half a catalog, of which nothing is worth keeping. */
+#define REBUILD_BEGUN "rebuild.begun"
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	return ftw->level > 0 ? remove(path) : 0;
+}
+
+static bool half_rebuilt(struct catalog *catalog)
+{
+	AUTO_FREE char *begun = NULL;
+
+	return catalog_setting_get(catalog, REBUILD_BEGUN, &begun) == 0 && begun[0];
+}
+
+static int open_whole_catalog(const char *dir, const struct catalog_options *options, struct catalog **ret_catalog)
+{
+	int result = catalog_open(dir, options, ret_catalog);
+
+	if (result || !half_rebuilt(*ret_catalog))
+		return result;
+	log_warn("session", "the last rebuild of the catalog was cut short; it begins anew");
+	catalog_close(*ret_catalog);
+	*ret_catalog = NULL;
+	if (nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS))
+		return -errno;
+	return catalog_open(dir, options, ret_catalog);
+}
+
 static int open_catalog(struct session *session, const struct config *config, bool *ret_new, struct err *err)
 {
-	struct catalog_options options = {.root_uid = config->uid, .root_gid = config->gid, .root_mode = 0777 & ~config->umask};
+	struct catalog_options options = {
+		.root_uid = config->uid, .root_gid = config->gid, .root_mode = 0777 & ~config->umask};
 	static const uint8_t none[CAT_STORE_ID_SIZE];
 	uint8_t id[CAT_STORE_ID_SIZE];
 	AUTO_FREE char *dir = NULL;
@@ -124,7 +158,7 @@ static int open_catalog(struct session *session, const struct config *config, bo
 
 	if (result)
 		return result;
-	result = catalog_open(dir, &options, &session->fs.catalog);
+	result = open_whole_catalog(dir, &options, &session->fs.catalog);
 	if (result == -EBUSY)
 		return err_set(err, ERR_CONFLICT, "state directory %s is in use by another varve mount", config->state_dir);
 	if (result == -EPROTO)
@@ -146,22 +180,28 @@ static void say_rebuilt(void *arg, const struct ship_rebuilt *so_far)
 
 static int rebuild(struct session *session, struct err *err)
 {
-	struct ship_rebuild request = {.catalog = session->fs.catalog,
+	struct catalog *catalog = session->fs.catalog;
+	struct ship_rebuild request = {.catalog = catalog,
 				       .transfer = session->fs.transfer,
 				       .tmp_dir = session->tmp_dir,
 				       .progress = say_rebuilt};
-	struct call call = {.deadline_ns = clock_monotonic() + 3600 * NS_PER_SEC};
+	struct call call = {.deadline_ns = clock_monotonic() + REBUILD_PATIENCE_NS};
 	struct ship_rebuilt rebuilt;
 	int result = ship_rebuild(&request, &call, &rebuilt, err);
 
-	if (result == -ENOENT) {
+	if (result == -ENOENT) { /* the listing alone must do, directory by directory */
 		*err = (struct err){0};
-		return 0;
+		return catalog_setting_put(catalog, REBUILD_BEGUN, "");
 	}
 	if (!result)
-		log_info("session", "catalog rebuilt from the store up to update %" PRIu64 "%s", rebuilt.number,
-			 rebuilt.gap ? "; something newer there could not be used" : "");
-	return result;
+		result = catalog_rebuilt(catalog);
+	if (!result)
+		result = catalog_setting_put(catalog, REBUILD_BEGUN, "");
+	if (result)
+		return err->kind ? result : err_from_errno(err, -result, "cannot rebuild the catalog");
+	log_info("session", "catalog rebuilt from the store up to update %" PRIu64 "%s", rebuilt.number,
+		 rebuilt.gap ? "; something newer there could not be used" : "");
+	return 0;
 }
 
 static int claim_store(struct session *session, bool is_new, struct err *err)
@@ -170,9 +210,12 @@ static int claim_store(struct session *session, bool is_new, struct err *err)
 	struct lease_options options = {.catalog = session->fs.catalog, .transfer = session->fs.transfer};
 	/* A dead holder's lease is waited for. */
 	struct call call = {.deadline_ns = clock_monotonic() + 3 * OPEN_PATIENCE_NS};
-	int result = lease_check_identity(
-		&options, config->read_only ? LEASE_IDENTITY_READ : LEASE_IDENTITY_CREATE, &call, err);
+	int result = is_new ? catalog_setting_put(session->fs.catalog, REBUILD_BEGUN, "1") : 0;
 
+	if (result)
+		return err_from_errno(err, -result, "cannot write the catalog");
+	result = lease_check_identity(&options, config->read_only ? LEASE_IDENTITY_READ : LEASE_IDENTITY_CREATE, &call,
+				      err);
 	if (!result && !config->read_only)
 		result = lease_acquire(&options, &call, &session->fs.lease, err);
 	return result || !is_new ? result : rebuild(session, err);
@@ -503,6 +546,8 @@ void session_close(struct session *session)
 	versions_free(fs->versions);
 	reconcile_free(fs->reconcile);
 	ship_free(fs->ship);
+	if (fs->contents)
+		contents_cancel(fs->contents);
 	writeback_free(fs->writeback);
 	if (fs->lease) {
 		lease_release(fs->lease, &call);

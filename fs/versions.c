@@ -18,6 +18,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "escape.h"
 #include "fs/content.h"
 #include "fs/reconcile.h"
 #include "fs/versions_attr.h"
@@ -691,7 +692,7 @@ int versions_new(const struct versions_options *options, struct versions **ret_v
 	versions->reconcile = options->reconcile;
 	versions->snapdir = options->snapdir;
 	versions->store_patience_ns = options->store_patience_ns ? options->store_patience_ns : DEFAULT_PATIENCE;
-	versions->snapdir_name = strdup(options->snapdir_name ? options->snapdir_name : ".versions");
+	versions->snapdir_name = strdup(options->snapdir_name ? options->snapdir_name : ESCAPE_SNAPDIR);
 	lock_init(&versions->lock, LOCK_LEAF);
 	ret = versions_nodes_init(&versions->nodes);
 	if (!ret && !versions->snapdir_name)

@@ -7,7 +7,8 @@
  *                         +------------------------------+  failed: backoff, noted in the journal
  *
  * Invariants
- *  1. Of two jobs that touch one inode or one key, the older runs first, to its end.
+ *  1. Two jobs that touch one inode or one key never run at the same time, and the older runs first, to its end; unless
+ *     they came to touch the same only by a rename, while the younger was running.
  *  2. `pending` holds, in order of seq, every job of the journal up to `loaded`; what is beyond is loaded as room comes.
  *     So a job is only ever compared with all that are older.
  *  3. A job leaves only when it is done. A failure is kept in the journal and tried again, ever more slowly up to
@@ -39,7 +40,7 @@
 #define URGENT_EXTRA 4 /* somebody waits: so many more may run */
 #define BACKOFF_FIRST (500 * NS_PER_MS)
 #define BACKOFF_MAX (60 * NS_PER_SEC)
-#define CLAIM_SLOTS 8192
+#define CLAIM_SLOTS 16384 /* more than WINDOW jobs and those that run can fill */
 #define POLL_NS (200 * NS_PER_MS)
 #define REPROBE_NS (3600 * NS_PER_SEC)
 
@@ -211,6 +212,20 @@ static void start(struct writeback *writeback, struct job *job)
 	transfer_submit(writeback->transfer, &job->task);
 }
 
+/* A rename can make a waiting job touch what a younger one is busy with already. */
+static void claim_running(struct writeback *writeback)
+{
+	unsigned left = writeback->running;
+
+	for (struct list *at = writeback->pending.next; at != &writeback->pending && left; at = at->next) {
+		struct job *job = list_entry(at, struct job, node);
+
+		left -= job->running;
+		for (unsigned i = 0; job->running && i < job->claims.count; i++)
+			claim_take(writeback, job->claims.hashes[i]);
+	}
+}
+
 /* One walk over the window. Returns when to look again: a backoff's end, 0 for never. */
 static int64_t start_ready(struct writeback *writeback)
 {
@@ -218,6 +233,7 @@ static int64_t start_ready(struct writeback *writeback)
 	unsigned looked = 0;
 
 	memset(writeback->claimed, 0, sizeof(writeback->claimed));
+	claim_running(writeback);
 	for (struct list *at = writeback->pending.next; at != &writeback->pending && looked < WINDOW; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 		unsigned limit = writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
@@ -335,6 +351,8 @@ static void finish(struct job *job, int result, const struct err *error)
 		writeback->last_error[0] = '\0';
 		if (writeback->outage)
 			outage_over(writeback);
+	} else if (result == -EAGAIN) {
+		job->claims_of = UINT64_MAX;
 	} else {
 		int64_t wait = backoff_of(job->record.attempts);
 
@@ -359,7 +377,8 @@ static void job_run(struct transfer_task *task)
 	struct job *job = container_of(task, struct job, task);
 	struct writeback *writeback = job->owner;
 	struct err error = {0};
-	int result = placement_run(writeback->placement, &job->record, job->again ? PLACEMENT_AGAIN : PLACEMENT_FIRST, &error);
+	int result = placement_run(writeback->placement, &job->record, &job->claims,
+				   job->again ? PLACEMENT_AGAIN : PLACEMENT_FIRST, &error);
 
 	if (result && !error.kind)
 		(void)err_from_errno(&error, -result, "local error");
@@ -599,6 +618,8 @@ void writeback_free(struct writeback *writeback)
 		writeback->stop = true;
 		poke(writeback);
 	}
+	if (writeback->placement)
+		placement_cancel(writeback->placement);
 	if (writeback->started)
 		(void)pthread_join(writeback->scheduler, NULL);
 	for (;;) {

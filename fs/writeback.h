@@ -27,7 +27,7 @@ struct writeback_options {
 	unsigned parallel;   /* jobs at once; 0: 12 */
 };
 int writeback_new(const struct writeback_options *options, struct writeback **ret_writeback);
-/* Stops after the running jobs; the rest stays in the journal. */
+/* Breaks off what runs; it stays in the journal with the rest. */
 void writeback_free(struct writeback *writeback);
 
 /* Waits until the version is in the store. 0; -EIO after `timeout_ns` without any progress of the store or for a

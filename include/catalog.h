@@ -347,7 +347,7 @@ int catalog_stored(struct catalog *catalog, uint64_t job, const struct cat_copy 
 
 /* --- journal ---------------------------------------------------------------------------------------- */
 
-/* Jobs with seq > after, in order, at most max. The visitor may take over the strings by setting them NULL. */
+/* Jobs with seq > after, in order, at most max (0: all). The visitor may take over the strings by setting them NULL. */
 typedef int (*cat_job_visit)(void *arg, struct cat_job *job);
 int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_visit visit, void *arg);
 int catalog_job_update(struct catalog *catalog, const struct cat_job *job);
@@ -449,6 +449,10 @@ int catalog_export_snapshot(struct catalog *catalog, cat_sink sink, void *arg, u
 /* Applies a snapshot or a segment; segments must follow on. -EBADMSG: damaged, nothing was applied;
  * -ESTALE: does not follow; -EXDEV: of another store. */
 int catalog_import(struct catalog *catalog, cat_source source, void *arg);
+/* After the last import of a rebuild, once: what lived only on the lost machine is let go (a version that never arrived
+ * becomes CAT_FAILED and the file shows the newest stored one; dirty marks end), and the lost journal is made anew:
+ * PLACE jobs for whatever does not lie where its name says. May be repeated. */
+int catalog_rebuilt(struct catalog *catalog);
 /* The log up to here is safe in the store. */
 void catalog_shipped(struct catalog *catalog, uint64_t upto);
 

@@ -9,7 +9,8 @@
  * digest, and only the catalog can tell their key (escape_is_digest).
  *
  * Escaped: empty components ("a//b" has one), ".", "..", bytes < 0x20, 0x7f,
- * invalid UTF-8 bytes, components over 255 bytes (after escaping).
+ * invalid UTF-8 bytes, components over 255 bytes (after escaping), and the name
+ * by which every directory has its past: an object of that name is no way there.
  */
 #ifndef VARVE_ESCAPE_H
 #define VARVE_ESCAPE_H
@@ -18,6 +19,7 @@
 #include <stddef.h>
 
 #define ESCAPE_NAME_MAX 255
+#define ESCAPE_SNAPDIR ".versions"
 
 struct buf;
 

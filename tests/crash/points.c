@@ -178,6 +178,7 @@ static void check_from_bucket(struct mounted *m, const struct crash_case *c, con
 	cr_assert_eq(mounted_shell(m, "rm -rf \"$STATE\"", NULL, 0), 0);
 	mounted_start(m, NULL);
 	check_files(m, c, told);
+	check_once(m, c, told); /* from the store's own list of versions */
 	cr_assert_eq(mounted_stop(m), 0);
 }
 
@@ -229,6 +230,7 @@ ParameterizedTest(struct crash_case *c, points, killed_at, .timeout = 120)
 	check_once(&m, c, told);
 	mounted_settle(&m, 60);
 	check_files(&m, c, told);
+	check_once(&m, c, told);
 	cr_assert_eq(mounted_stop(&m), 0);
 	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0, "fsck is not clean after %s", c->point);
 	check_from_bucket(&m, c, told);

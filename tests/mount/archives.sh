@@ -3,16 +3,17 @@
 . "$(dirname "$0")/../support/mounted.sh"
 
 check_tar() {
-	tar -C "$WORK" -cf "$WORK/in.tar" source
+	tar -C "$WORK" --format=posix -cf "$WORK/in.tar" source
 	tar -C "$MNT" -xpf "$WORK/in.tar"
 	facts "$MNT/source" | diff "$WORK/facts" - || die "tar: attributes differ"
-	tar -C "$MNT" -cf "$WORK/out.tar" source
+	tar -C "$MNT" --format=posix -cf "$WORK/out.tar" source
 	mkdir "$WORK/back"
 	tar -C "$WORK/back" -xpf "$WORK/out.tar"
 	diff -r --no-dereference "$WORK/source" "$WORK/back/source" || die "tar: content differs"
 	facts "$WORK/back/source" | diff "$WORK/facts" - || die "tar: attributes differ after the way back"
 	tar -C "$MNT" -df "$WORK/in.tar" || die "tar --diff finds differences"
-	tar -C "$WORK" -cf "$MNT/inside.tar" source
+	tar -C "$WORK" --format=posix --pax-option=delete=atime,delete=ctime -cf "$MNT/inside.tar" source
+	tar -C "$WORK" --format=posix --pax-option=delete=atime,delete=ctime -cf "$WORK/in.tar" source
 	cmp "$WORK/in.tar" "$MNT/inside.tar"
 }
 

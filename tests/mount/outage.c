@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "support/mounted.h"
@@ -262,6 +263,8 @@ Test(outage, a_store_that_falls_silent_does_not_hang_anybody)
 	file_puts(at("g"), "kept");
 	cr_assert(file_is(at("g"), "kept", 4));
 	proxy_clear(&proxy);
+	/* Whoever comes within a second of somebody's giving up waits no longer than that. */
+	nanosleep(&(struct timespec){.tv_sec = 1, .tv_nsec = 200000000}, NULL);
 	cr_assert(file_is(at("f"), bytes, 100000));
 	mounted_settle(&m, 90);
 	cr_assert(stored_as("g", "kept", 4));

@@ -12,7 +12,7 @@ transactions() {
 check() {
 	local db=$MNT/data.db many=1000 few=50
 
-	[ "$STORE" = s3 ] || many=200 few=10
+	[ "$STORE" = s3 ] || many=100 few=10
 	unmount_store
 	mount_store fsync=disk
 	sqlite3 "$db" 'CREATE TABLE t (id INTEGER PRIMARY KEY, data); CREATE TABLE n (n); INSERT INTO n VALUES (0);'

@@ -97,7 +97,7 @@ static void refused(const char *options, const char *part)
 	OK(mounted_shell(&m, "rm -f \"$ROOT/varve.log\"", NULL, 0));
 	cr_assert_gt(mounted_start_fails(&m, options, line, sizeof(line)), 0, "it mounted");
 	cr_assert(strstr(line, part), "\"%s\" does not say \"%s\"", line, part);
-	OK(mounted_shell(&m, "cat \"$ROOT/varve.log\"", said, sizeof(said)));
+	OK(mounted_shell(&m, "sed '/^varve: info: /d' \"$ROOT/varve.log\"", said, sizeof(said)));
 	for (const char *p = said; *p; p++)
 		lines += *p == '\n';
 	cr_assert_eq(lines, 1, "more than one line: %s", said);
@@ -116,7 +116,7 @@ Test(store, mount_refuses_what_cannot_work)
 	refused(NULL, "bucket");
 	snprintf(m.url, sizeof(m.url), "%s", bucket_url);
 
-	refused("endpoint=http://127.0.0.1:1", "127.0.0.1:1");
+	refused("endpoint=http://127.0.0.1:1", "127.0.0.1 port 1");
 	refused("endpoint=nonsense", "endpoint");
 
 	snprintf(dir, sizeof(dir), "%s", m.dir);
@@ -125,12 +125,10 @@ Test(store, mount_refuses_what_cannot_work)
 	snprintf(m.dir, sizeof(m.dir), "%s", dir);
 	setenv("AWS_SECRET_ACCESS_KEY", "wrong", 1);
 	refused(NULL, "");
-	cr_assert(strstr(line, "denied") || strstr(line, "signature") || strstr(line, "credentials"), "%s", line);
+	cr_assert(strstr(line, "SignatureDoesNotMatch"), "%s", line);
 	setenv("AWS_ACCESS_KEY_ID", "nobody", 1);
 	refused(NULL, "");
-	cr_assert(strstr(line, "denied") || strstr(line, "signature") || strstr(line, "credentials") ||
-			  strstr(line, "access key"),
-		  "%s", line);
+	cr_assert(strstr(line, "InvalidAccessKeyId"), "%s", line);
 	unsetenv("AWS_ACCESS_KEY_ID");
 	unsetenv("AWS_SECRET_ACCESS_KEY");
 	setenv("HOME", m.root, 1);
@@ -150,7 +148,7 @@ Test(store, one_writer_and_one_state_directory_for_each_store)
 	/* The same bucket from elsewhere, while it is mounted. */
 	mounted_new(&m, MOUNTED_S3_UNVERSIONED);
 	snprintf(m.url, sizeof(m.url), "%s", first.url);
-	refused(NULL, "held by");
+	refused(NULL, "is mounted for writing by");
 
 	/* The same state directory, while it is mounted. */
 	mounted_new(&other, MOUNTED_S3_UNVERSIONED);
@@ -196,7 +194,8 @@ Test(store, a_warm_listing_of_20000_files_asks_the_store_nothing)
 	cr_assert_str_eq(count, "20000\n");
 	before = lookups();
 	cr_assert_geq(before, 20000, "the first listing has to ask what each file is");
-	OK(mounted_shell(&m, "ls -lR \"$MNT\" >/dev/null; find \"$MNT\" -name f7 >/dev/null; du -s \"$MNT\" >/dev/null", NULL, 0));
+	OK(mounted_shell(&m, "ls -lR \"$MNT\" >/dev/null; find \"$MNT\" -name f7 >/dev/null; du -s \"$MNT\" >/dev/null",
+			 NULL, 0));
 	cr_assert_eq(lookups(), before);
 	end_clean();
 	fake_s3_stop(&fake);
@@ -355,6 +354,30 @@ ON_BOTH(names_reused_while_relocations_wait)
 	cr_assert_str_eq(past_of("c"), "C|B|new in c|");
 	end_clean();
 	proxy_free(&proxy);
+}
+
+/* What was removed before it was stored must not come after what took its name. */
+ON_BOTH(names_removed_and_made_again_at_once)
+{
+	char *etags;
+
+	begin(*store, NULL);
+	OK(mounted_shell(&m,
+			 "cd \"$MNT\" && for i in $(seq 60); do echo old >f$i; rm f$i; echo other >g$i; mv g$i f$i; "
+			 "echo new >h$i; "
+			 "mv h$i f$i; mkdir d$i; rmdir d$i; mkdir d$i; done",
+			 NULL, 0));
+	mounted_settle(&m, 60);
+	etags = s3_ask(&m, "etags | cut -d' ' -f2 | sort | uniq -c | sed 's/^ *//'");
+	cr_assert_str_eq(etags, "60 9cd599a3523898e6a12e13ec787da50a", "not all are \"new\": %s", etags);
+	free(etags);
+	etags = s3_ask(&m, "keys | grep -c '^d[0-9]*/$'");
+	cr_assert_str_eq(etags, "60");
+	free(etags);
+	forget_everything();
+	OK(mounted_shell(&m, "cd \"$MNT\" && test \"$(cat f* | sort -u)\" = new && test $(ls -d d* | wc -l) = 60", NULL,
+			 0));
+	end_clean();
 }
 
 ON_BOTH(what_is_overwritten_stays_in_the_past)

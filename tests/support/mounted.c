@@ -166,7 +166,7 @@ static void take_away(const struct mounted *mounted)
 
 int mounted_stop(struct mounted *mounted)
 {
-	int result = mounted_shell(mounted, "\"$VARVE\" umount \"$MNT\"", NULL, 0);
+	int result = mounted_shell(mounted, "timeout 60 \"$VARVE\" umount \"$MNT\"", NULL, 0);
 	int status;
 
 	if (result == 0 || !is_mounted(mounted)) {

@@ -1,6 +1,7 @@
 # mounted.sh - for the scripts of tests/mount: a varve mount of its own for one check. Sourced by bash.
 #
-#   each_store CHECK STORE...   runs CHECK once for each of: s3 (versioned), unversioned, local; on a mount of its own
+#   each_store CHECK STORE...   runs CHECK at once for each of: s3 (versioned), unversioned, local; on a mount of its
+#                               own, in a shell of its own
 #
 # CHECK sees MNT, STATE, URL, WORK (a directory outside the mount) and STORE, and ends the script by `die` or any
 # command that fails. Set by tests/run: VARVE, VARVE_TEST_S3_ENDPOINT, AWS_*, MC, TMPDIR, which it removes in the end,
@@ -33,7 +34,7 @@ new_store() {
 		URL=file://$ROOT/store OPTIONS=create
 		return
 	fi
-	BUCKET=script-$$-$RANDOM
+	BUCKET=script-$BASHPID
 	URL=s3://$BUCKET OPTIONS=endpoint=$VARVE_TEST_S3_ENDPOINT
 	case $STORE in
 	unversioned) s3 make ;;
@@ -58,16 +59,25 @@ mount_anew() {
 	mount_store "$@"
 }
 
+one_store() {
+	new_store
+	mount_store
+	"$1"
+	unmount_store
+	"$VARVE" fsck "$STATE" >>"$LOG" || die "fsck is not clean"
+	rm -rf "$ROOT"
+}
+
 each_store() {
-	local check=$1
+	local check=$1 pids=() failed=0
 	for STORE in "${@:2}"; do
-		new_store
-		mount_store
-		"$check"
-		unmount_store
-		"$VARVE" fsck "$STATE" >>"$LOG" || die "fsck is not clean"
-		rm -rf "$ROOT"
+		one_store "$check" &
+		pids+=($!)
 	done
+	for pid in "${pids[@]}"; do
+		wait "$pid" || failed=1
+	done
+	exit "$failed"
 }
 
 # "path type mode uid gid mtime links target" of every entry beneath a directory, in order. The mode of a symbolic link

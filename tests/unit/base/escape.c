@@ -20,6 +20,8 @@ static const struct {
 	{".", "%~%2E", "%~=%2E"},
 	{"..", "%~%2E%2E", "%~=%2E%2E"},
 	{"...", "...", "%~=..."},
+	{".versions", "%~.versions", "%~=.versions"},
+	{".versions2", ".versions2", "%~=.versions2"},
 	{"a\nb", "%~a%0Ab", "%~=a%0Ab"},
 	{"\x7f", "%~%7F", "%~=%7F"},
 	{"=\x01", "%~%3D%01", "%~==%01"},

@@ -467,7 +467,7 @@ static int shown_grows(void *arg, const struct cat_entry *entry)
 Test(adopt, thousands_of_versions_of_one_moment_find_room)
 {
 	struct cat_found listed = older("now", 5, 50), *found = calloc(3000, sizeof(*found));
-	char ids[3000][12];
+	char ids[3000][16];
 	int64_t shown = INT64_MIN;
 
 	adopt(ROOT, &listed, 1);

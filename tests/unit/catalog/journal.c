@@ -23,7 +23,7 @@ Test(journal, jobs_come_in_order_of_commit_and_by_pages)
 	struct taken all = {0}, page = {0}, stopped = {.stop = 1};
 
 	for (int i = 0; i < 5; i++) {
-		char name[8];
+		char name[16];
 
 		(void)snprintf(name, sizeof(name), "d%d", i);
 		make_dir(ROOT, name);

@@ -203,7 +203,7 @@ static void do_move_dir(void)
 {
 	int dir = 1 + pick(DIRS - 1), to = pick(DIRS), number = pick(DIRS), rc;
 	bool taken = false, inside = to == dir || (to != 0 && model->dir_parent[to] == dir);
-	char old_name[8], new_name[8];
+	char old_name[16], new_name[16];
 
 	for (int i = 1; i < DIRS; i++)
 		taken = taken || (i != dir && model->dir_parent[i] == to && model->dir_name[i] == number);
@@ -384,7 +384,7 @@ static void run(unsigned seed, int steps)
 	model->seed = seed;
 	model->dirs[0] = ROOT;
 	for (int i = 1; i < DIRS; i++) {
-		char name[8];
+		char name[16];
 
 		(void)snprintf(name, sizeof(name), "x%d", i);
 		model->dirs[i] = make_dir(ROOT, name);
