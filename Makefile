@@ -244,3 +244,33 @@ clean:
 	$(Q)rm -rf $(BUILD)
 
 -include $(patsubst %.o,%.d,$(call objects,$(C_FILES)))
+
+# ---- Measuring -------------------------------------------------------------
+
+BENCH_PROGRAMS := $(patsubst tools/%.c,$(BUILD)/%,$(sort $(wildcard tools/bench/*.c)))
+
+.PHONY: bench bench-peers bench-meta
+
+$(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_catalog))
+	$(call say,LINK,$@)
+	@mkdir -p $(@D)
+	$(Q)$(LINK) $(LIBS_ALL)
+
+# BENCH takes more words for bench/bench.py: make bench BENCH='--scale 0.1'
+bench: setup-tests
+	+$(Q)$(MAKE) all $(BENCH_PROGRAMS)
+	$(Q)BUILD=$(BUILD) bench/bench.py --systems varve,varve-disk,varve-lost --latency 20 $(BENCH)
+
+bench-peers:
+	$(Q)packaging/setup --bench
+	+$(Q)$(MAKE) all $(BENCH_PROGRAMS)
+	$(Q)BUILD=$(BUILD) bench/bench.py --systems all --latency 20 $(BENCH)
+
+bench-meta: setup
+	+$(Q)$(MAKE) $(BENCH_PROGRAMS)
+	$(Q)rm -rf $(BUILD)/bench/meta && mkdir -p $(BUILD)/bench/meta
+	$(Q)$(BUILD)/bench/meta_catalog $(BUILD)/bench/meta/catalog
+	$(Q)$(BUILD)/bench/meta_kv $(BUILD)/bench/meta/kv 30000
+	$(Q)rm -rf $(BUILD)/bench/meta
+
+-include $(patsubst $(BUILD)/%,$(BUILD)/obj/tools/%.d,$(BENCH_PROGRAMS))

@@ -562,6 +562,27 @@ int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *object_key
 	return cat_delete(txn, &key);
 }
 
+int cat_copy_overwritten(struct cat_txn *txn, const char *object_key, const struct cat_key *by)
+{
+	struct cat_copy newest = {0};
+	struct cat_key old;
+	int rc = cat_key_get(txn, by->backend, object_key, &old);
+
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	if (old.kind != CAT_KEY_DATA || old.native_id || by->native_id || (old.ino == by->ino && old.seq == by->seq))
+		goto out;
+	rc = cat_copy_get(txn, old.ino, old.seq, &newest);
+	if (rc == 0 && strcmp(newest.key, object_key) != 0)
+		rc = cat_copy_drop(txn, old.ino, old.seq, object_key, NULL);
+	if (rc == -ENOENT)
+		rc = 0;
+	cat_copy_clear(&newest);
+out:
+	cat_key_clear(&old);
+	return rc;
+}
+
 /* --- jobs --------------------------------------------------------------------------------------- */
 
 int cat_job_get(struct cat_txn *txn, uint64_t seq, struct cat_job *ret_job)

@@ -202,6 +202,8 @@ static int stored_closure(struct cat_txn *txn, void *arg)
 		copy.stored_ns = cat_now(txn);
 	rc = cat_version_put(txn, &version);
 	if (rc == 0)
+		rc = cat_copy_overwritten(txn, copy.key, &record);
+	if (rc == 0)
 		rc = cat_copy_add(txn, &copy);
 	if (rc == 0)
 		rc = cat_key_put(txn, copy.key, &record);

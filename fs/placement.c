@@ -799,8 +799,10 @@ struct placed {
 static int record_placed(struct cat_txn *txn, void *arg)
 {
 	const struct placed *placed = arg;
-	int err = placed->copy ? cat_copy_add(txn, placed->copy) : 0;
+	int err = cat_copy_overwritten(txn, placed->key, &placed->record);
 
+	if (!err && placed->copy)
+		err = cat_copy_add(txn, placed->copy);
 	return err ? err : cat_key_put(txn, placed->key, &placed->record);
 }
 

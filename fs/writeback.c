@@ -376,6 +376,7 @@ static void job_run(struct transfer_task *task)
 {
 	struct job *job = container_of(task, struct job, task);
 	struct writeback *writeback = job->owner;
+	struct contents *contents = writeback->contents;
 	struct err error = {0};
 	int result = placement_run(writeback->placement, &job->record, &job->claims,
 				   job->again ? PLACEMENT_AGAIN : PLACEMENT_FIRST, &error);
@@ -390,8 +391,8 @@ static void job_run(struct transfer_task *task)
 		if (catalog_job_update(writeback->catalog, &job->record))
 			log_warn("writeback", "cannot note a failure in the journal");
 	}
-	finish(job, result, &error);
-	contents_wake(writeback->contents);
+	finish(job, result, &error); /* writeback_free may have come to its end by now; contents outlive the pool */
+	contents_wake(contents);
 }
 
 static void job_dropped(struct transfer_task *task)

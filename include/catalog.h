@@ -222,6 +222,9 @@ int cat_copy_get(struct cat_txn *txn, uint64_t ino, uint64_t seq, struct cat_cop
 int cat_copy_add(struct cat_txn *txn, const struct cat_copy *copy); /* n is assigned */
 /* Marks the copy of (ino, seq) at (key, native_id) as gone. */
 int cat_copy_drop(struct cat_txn *txn, uint64_t ino, uint64_t seq, const char *key, const char *native_id);
+/* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has another.
+ * To be called before the new copy is added. */
+int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
 int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
 int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
 int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *key);

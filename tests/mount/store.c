@@ -403,6 +403,24 @@ ON_BOTH(what_is_overwritten_stays_in_the_past)
 	end_clean();
 }
 
+/* One key and one etag, but two versions: the record of the first must not be taken for the second's. */
+ON_BOTH(the_same_bytes_take_one_key_twice)
+{
+	begin(*store, NULL);
+	file_puts(at("f"), "same");
+	mounted_settle(&m, 30);
+	file_puts(at("f"), "same");
+	mounted_settle(&m, 30);
+	file_puts(at("g"), "same");
+	mounted_settle(&m, 30);
+	OK(rename(at("g"), at("f")));
+	mounted_settle(&m, 30);
+	OK(unlink(at("f")));
+	mounted_settle(&m, 30);
+	cr_assert_str_eq(past_of("f"), "same|same|same|");
+	end_clean();
+}
+
 /* Overwriting and removing what others made keeps it too. */
 ON_BOTH(what_others_made_stays_in_the_past)
 {
