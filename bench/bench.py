@@ -2,6 +2,7 @@
 """Measures varve beside other filesystems over one object store, and beside the floor that bare HTTP sets.
 
     bench/bench.py [--systems a,b,…] [--work small,big,apps] [--latency MS] [--scale 1.0] [--out FILE]
+    bench/bench.py --show FILE [--ours varve-lost]     the table of a run once more
 
 A system is an executable systems/NAME (its verbs: systems/common.sh). Each piece of work gets a new bucket, a new mount
 and a process of its own, so that whoever hangs is killed and the rest goes on. The rules are the same for all:
@@ -52,14 +53,13 @@ OURS = ("varve", "varve-disk", "varve-lost")
 PEERS = ("s3fs", "rclone", "geesefs")  # who stores files as files
 KEEP_FILES = PEERS + OURS
 # Variants of varve are run only for what they change.
-ONLY = {"varve-disk": ("apps",), "varve-lost": ("small", "latency")}
+ONLY = {"varve-disk": ("apps",)}
 NEEDS = {"s3fs": ("s3fs",), "rclone": ("RCLONE",), "geesefs": ("GEESEFS",), "juicefs": ("JUICEFS", "redis-server"),
          "juicefs-wb": ("JUICEFS", "redis-server")}
 WORK_TIMEOUT = 400
 SMALL_SIZE = 8192
 BLOCK = 4 * MIB
 
-# Row, and whether the best peer must have stored it.
 TITLES = {
     "small.create": "create small files (closed)",
     "small.stored": "... until stored",
@@ -86,7 +86,6 @@ TITLES = {
     "latency.read.cold": "cold read of 200 small files",
     "latency.random.cold": "400 random 4 KiB reads, cold",
 }
-SYNCED = ("big.patch", "big.append", "apps.sqlite")
 
 
 def free_port():
@@ -255,7 +254,8 @@ class System:
             missing = [key for key in sizes if found.get(key) != sizes[key]]
             surplus = [key for key in found if key not in sizes]
             if missing or surplus:
-                raise AssertionError(f"bucket: {len(missing)} missing {missing[:2]}, {len(surplus)} surplus {surplus[:2]}")
+                raise AssertionError(f"bucket: {len(missing)} missing {missing[:2]}, "
+                                     f"{len(surplus)} surplus {surplus[:2]}")
 
 
 class Rows:
@@ -480,8 +480,9 @@ def make_tar(path, tree):
 
 
 def git(directory, *words):
-    env = dict(os.environ, GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_SYSTEM="/dev/null", GIT_AUTHOR_NAME="bench",
-               GIT_AUTHOR_EMAIL="bench@example.org", GIT_COMMITTER_NAME="bench", GIT_COMMITTER_EMAIL="bench@example.org")
+    env = dict(os.environ, GIT_CONFIG_GLOBAL="/dev/null", GIT_CONFIG_SYSTEM="/dev/null")
+    for who in ("AUTHOR", "COMMITTER"):
+        env.update({f"GIT_{who}_NAME": "bench", f"GIT_{who}_EMAIL": "bench@example.org"})
     done = subprocess.run(["git", "-C", str(directory), *words], env=env, capture_output=True, text=True, check=False)
     expect(f"git {words[0]}", (done.returncode, done.stderr if done.returncode else ""), (0, ""))
     return done.stdout
@@ -610,6 +611,7 @@ class Bench:
         self.env.setdefault("VARVE", str(BUILD / "varve"))
         self.pid_files, self.children = [], []
         self.versions, self.results, self.api = {}, {}, None
+        self.load = os.getloadavg()[0]
 
     def digest_at(self, offsets):
         block, found = bytearray(random.Random(2).randbytes(BLOCK)), hashlib.sha256()
@@ -763,7 +765,7 @@ class Bench:
         print(f"floor {work} {json.dumps(best)}", flush=True)
 
     def run(self):
-        (self.dir).mkdir(parents=True)
+        self.dir.mkdir(parents=True)
         self.start()
         chosen = self.choose()
         if "apps" in self.options.work:
@@ -773,42 +775,6 @@ class Bench:
                 if work in ONLY.get(name, WORK):
                     self.run_work(name, work)
             self.run_floor(work)
-        return chosen
-
-    # ---- telling
-
-    def best_peer(self, row):
-        best = [self.results[name][row]["seconds"] for name in PEERS
-                if row in self.results.get(name, {}) and self.results[name][row].get("stored", True)]
-        return min(best, default=None)
-
-    def cell(self, name, row):
-        value = self.results.get(name, {}).get(row)
-        if value is None:
-            return ""
-        return f"{value['seconds']:.3f}" + ("~" if value.get("stored") is False else "")
-
-    def ratio(self, row, other):
-        ours = self.results.get("varve", {}).get(row)
-        return f"{ours['seconds'] / other:.2f}" if ours and other else ""
-
-    def table(self, columns):
-        columns = [name for name in columns if name in self.results] + ["floor"]
-        yield f"{'seconds':<34}" + "".join(f"{name:>11}" for name in columns) + f"{'/peer':>8}{'/floor':>8}{'MiB':>7}"
-        for row, title in TITLES.items():
-            if not any(row in rows for rows in self.results.values()):
-                continue
-            if row.startswith("latency"):
-                title = f"{self.options.latency} ms: {title}"
-            at_floor = self.results["floor"].get(row, {}).get("seconds")
-            ours = self.results.get("varve", {}).get(row, {})
-            yield (f"{title[:33]:<34}" + "".join(f"{self.cell(name, row):>11}" for name in columns) +
-                   f"{self.ratio(row, self.best_peer(row)):>8}{self.ratio(row, at_floor):>8}{ours.get('rss_mib', ''):>7}")
-        yield "~ not in the bucket when fsync() returned; /peer: varve to the best that stores files; MiB: varve's peak"
-        for name, rows in self.results.items():
-            for row, value in rows.items():
-                if row.endswith(".error"):
-                    yield f"{name}: {row[:-6]} failed: {value}"
 
     def report(self):
         cpu = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -827,12 +793,53 @@ class Bench:
         }
 
 
+class Table:
+    """A report as text. The ratios are those of `ours`."""
+
+    def __init__(self, report, ours):
+        self.results, self.latency, self.ours = report["results"], report["latency_ms"], ours
+
+    def best_peer(self, row):
+        best = [self.results[name][row]["seconds"] for name in PEERS
+                if row in self.results.get(name, {}) and self.results[name][row].get("stored", True)]
+        return min(best, default=None)
+
+    def cell(self, name, row):
+        value = self.results[name].get(row)
+        if value is None:
+            return ""
+        return f"{value['seconds']:.3f}" + ("~" if value.get("stored") is False else "")
+
+    def row(self, row, columns):
+        title = f"{self.latency} ms: {TITLES[row]}" if row.startswith("latency") else TITLES[row]
+        ours = self.results.get(self.ours, {}).get(row, {})
+        against = (self.best_peer(row), self.results["floor"].get(row, {}).get("seconds"))
+        ratios = [f"{ours['seconds'] / other:.2f}" if ours and other else "" for other in against]
+        return (f"{title:<42}" + "".join(f"{self.cell(name, row):>11}" for name in columns) +
+                f"{ratios[0]:>8}{ratios[1]:>8}{ours.get('rss_mib', ''):>7}")
+
+    def lines(self):
+        columns = [name for name in SYSTEMS + ("floor",) if name in self.results]
+        yield f"{'seconds':<42}" + "".join(f"{name:>11}" for name in columns) + f"{'/peer':>8}{'/floor':>8}{'MiB':>7}"
+        for row in TITLES:
+            if any(row in rows for rows in self.results.values()):
+                yield self.row(row, columns)
+        yield (f"~ not in the bucket when fsync() returned; /peer: {self.ours} to the best that stores files; "
+               f"MiB: the peak of {self.ours}")
+        for name, rows in self.results.items():
+            for row, value in rows.items():
+                if row.endswith(".error"):
+                    yield f"{name}: {row.removesuffix('.error')} failed: {value}"
+
+
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--systems", default="varve", help=f"of {','.join(SYSTEMS)}, or all (default: varve)")
     parser.add_argument("--work", default="small,big,apps", help="of small,big,apps")
     parser.add_argument("--latency", type=int, default=0, metavar="MS", help="also cold reads with a store this late")
     parser.add_argument("--scale", type=float, default=1.0, help="1: 1,000 small files, 512 MiB")
+    parser.add_argument("--ours", default="varve", choices=OURS, help="whose ratios are shown (default: varve)")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="only print the table of this JSON")
     parser.add_argument("--out", type=Path, help="JSON (default: $BUILD/bench/result.json)")
     options = parser.parse_args()
     options.systems = SYSTEMS if options.systems == "all" else options.systems.split(",")
@@ -840,27 +847,27 @@ def parse():
     for given, known in ((options.systems, SYSTEMS), (options.work, WORK)):
         if set(given) - set(known):
             parser.error(f"unknown: {', '.join(sorted(set(given) - set(known)))}")
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and not options.show:
         parser.error("dropping the kernel's caches needs root")
     return options
 
 
 def main():
     options = parse()
+    if options.show:
+        print("\n".join(Table(json.loads(options.show.read_text()), options.ours).lines()))
+        return 0
     bench = Bench(options)
-    bench.load = os.getloadavg()[0]
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
     try:
-        chosen = bench.run()
+        bench.run()
     finally:
         bench.clean_up()
-    print()
-    for line in bench.table(chosen):
-        print(line)
+    report = bench.report()
     out = options.out or BUILD / "bench" / "result.json"
-    out.write_text(json.dumps(bench.report(), indent=1) + "\n")
-    print(f"JSON in {out}")
+    out.write_text(json.dumps(report, indent=1) + "\n")
+    print("\n" + "\n".join(Table(report, options.ours).lines()) + f"\nJSON in {out}")
     return int(any(row.endswith(".error") for name in OURS for row in bench.results.get(name, ())))
 
 

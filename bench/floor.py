@@ -135,8 +135,9 @@ class Floor:
 
     def send(self, requests, connections):
         """(seconds, [etag])"""
-        done = subprocess.run([self.program, self.store.host, str(self.store.port), str(min(connections, len(requests)))],
-                              input="\n".join(requests) + "\n", capture_output=True, text=True, timeout=300, check=False)
+        words = [self.program, self.store.host, str(self.store.port), str(min(connections, len(requests)))]
+        done = subprocess.run(words, input="\n".join(requests) + "\n", capture_output=True, text=True, timeout=300,
+                              check=False)
         if done.returncode != 0:
             raise RuntimeError(f"http_plan: {done.returncode} {done.stderr.strip()} {done.stdout[:200]}")
         seconds, *replies = done.stdout.splitlines()
@@ -157,7 +158,8 @@ class Floor:
         return self.send([self.request("DELETE", key) for key in keys], MANY)[0]
 
     def rename_all(self, pairs):
-        copies = [self.request("PUT", new, headers=[("x-amz-copy-source", f"/{self.bucket}/{old}")]) for old, new in pairs]
+        copies = [self.request("PUT", new, headers=[("x-amz-copy-source", f"/{self.bucket}/{old}")])
+                  for old, new in pairs]
         return self.send(copies, MANY)[0] + self.delete_all([old for old, _ in pairs])
 
     def sqlite(self, transactions, size):

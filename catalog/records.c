@@ -562,6 +562,33 @@ int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *object_key
 	return cat_delete(txn, &key);
 }
 
+int cat_key_each(struct cat_txn *txn, uint32_t backend, const char *prefix, cat_key_visit visit, void *arg)
+{
+	struct kv_bytes key, value;
+	struct schema_key first;
+	struct rows rows;
+	int rc = 0;
+
+	schema_key_object_prefix(&first, backend, prefix);
+	rows_open(&rows, &first, KV_FORWARD);
+	while (rc == 0) {
+		struct cat_key record;
+		char *object_key;
+
+		rc = rows_next(&rows, txn, &key, &value);
+		if (rc == 0)
+			rc = cat_check_row(key, schema_decode_key(key, value, &record, &object_key));
+		if (rc)
+			break;
+		if (strncmp(object_key, prefix, strlen(prefix)) == 0)
+			rc = visit(arg, object_key, &record);
+		free(object_key);
+		cat_key_clear(&record);
+	}
+	rows_close(&rows);
+	return rc == -ENOENT ? 0 : rc;
+}
+
 int cat_copy_overwritten(struct cat_txn *txn, const char *object_key, const struct cat_key *by)
 {
 	struct cat_copy newest = {0};

@@ -122,6 +122,15 @@ void schema_key_object(struct schema_key *key, uint32_t backend, const char *obj
 	add_object_key(key, object_key);
 }
 
+void schema_key_object_prefix(struct schema_key *key, uint32_t backend, const char *prefix)
+{
+	size_t len = strlen(prefix);
+
+	schema_key_begin(key, SCHEMA_KEY);
+	schema_key_u32(key, backend);
+	schema_key_bytes(key, prefix, len < OBJECT_KEY_CUT ? len : OBJECT_KEY_CUT);
+}
+
 void schema_key_place(struct schema_key *key, uint32_t backend, const char *object_key, const char *id)
 {
 	size_t key_len = strlen(object_key), cut = key_len < PLACE_KEY_CUT ? key_len : PLACE_KEY_CUT;

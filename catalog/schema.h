@@ -100,6 +100,8 @@ void schema_key_link(struct schema_key *key, uint64_t ino, uint64_t since, uint6
 void schema_key_past(struct schema_key *key, uint64_t parent, const char *name, uint64_t until);
 void schema_key_copy(struct schema_key *key, uint64_t ino, uint64_t seq, uint32_t n);
 void schema_key_object(struct schema_key *key, uint32_t backend, const char *object_key);
+/* What all keys that begin with `prefix` begin with; of a long prefix, more than those. */
+void schema_key_object_prefix(struct schema_key *key, uint32_t backend, const char *prefix);
 void schema_key_place(struct schema_key *key, uint32_t backend, const char *object_key, const char *id);
 void schema_key_job_key(struct schema_key *key, const char *object_key, uint64_t seq);
 void schema_key_setting(struct schema_key *key, const char *name);

@@ -142,7 +142,6 @@ static int commit_closure(struct cat_txn *txn, void *arg)
 	if (request->extent) {
 		struct cat_extent extent = *request->extent; /* borrows the ranges */
 
-		extent.base = inode.version;
 		rc = cat_extent_put(txn, inode.ino, &extent);
 		if (rc < 0)
 			return rc;

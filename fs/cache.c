@@ -266,7 +266,7 @@ static int copy_data(int from, int to)
 	return errno == ENXIO ? 0 : -errno;
 }
 
-int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, int *ret_fd)
+int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, bool synced, int *ret_fd)
 {
 	char name[NAME_SIZE], temporary[NAME_SIZE + 8];
 	int fd, err = 0;
@@ -278,6 +278,8 @@ int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, in
 		return fd;
 	if (ioctl(fd, FICLONE, source_fd))
 		err = copy_data(source_fd, fd);
+	if (!err && synced && fdatasync(fd))
+		err = -errno;
 	if (!err && renameat(cache->dirfd, temporary, cache->dirfd, name))
 		err = -errno;
 	if (err) {

@@ -39,9 +39,9 @@ int cache_file_open(struct cache *cache, uint64_t id, int flags, int *ret_fd);
 void cache_file_unlink(struct cache *cache, uint64_t id);
 /* Makes version_id a second name of the file of `id` (replacing what was there). */
 int cache_file_link(struct cache *cache, uint64_t id, uint64_t version_id);
-/* Gives version_id a file of its own with the same bytes: reflink, else a copy of its data segments. *ret_fd is open
- * read-write. The old name is replaced at once, by rename. */
-int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, int *ret_fd);
+/* Gives version_id a file of its own with the same bytes: reflink, else a copy of its data segments; on the platter
+ * before it has its name when `synced`. *ret_fd is open read-write. The old name is replaced at once, by rename. */
+int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, bool synced, int *ret_fd);
 
 /* Before `len` bytes are written: evicts what it must. -ENOSPC when neither the limit nor the disk has room. */
 int cache_reserve(struct cache *cache, uint64_t len);

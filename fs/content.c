@@ -60,10 +60,24 @@ static int put_extent(struct cat_txn *txn, void *arg)
 	return cat_extent_put(txn, put->id, put->extent);
 }
 
+/* After an fsync=disk no record of these changes may say that they could be lost. */
+static int keep_promise(struct content *content)
+{
+	if (!content->promised || content->synced)
+		return 0;
+	if (fdatasync(content->fd))
+		return -errno;
+	content->synced = true;
+	return 0;
+}
+
 int content_save_as(struct content *content, uint64_t id)
 {
 	struct cat_extent extent;
+	int err = keep_promise(content);
 
+	if (err)
+		return err;
 	content_extent(content, &extent);
 	return catalog_update(content->owner->catalog, put_extent, &(struct extent_arg){.id = id, .extent = &extent});
 }
@@ -82,36 +96,64 @@ int content_save(struct content *content)
 
 /* --- freezing ---------------------------------------------------------------------------------------- */
 
-/* The version `shared` gets a file of its own; whoever reads it goes on there. */
+/* Nobody reads through the old descriptor and none begins to, until swap_end. Called with the frozen one's lock held. */
+static void swap_begin(struct content *frozen)
+{
+	frozen->swapping = true;
+	while (frozen->io > 0)
+		(void)lock_wait(&frozen->lock, &frozen->cond, 0); /* local reads: soon */
+}
+
+static void swap_end(struct content *frozen)
+{
+	frozen->swapping = false;
+	(void)pthread_cond_broadcast(&frozen->cond);
+}
+
+/* A clone takes the place of the version's second name. Its bytes are synced where its record says so. */
+static int clone_to(struct content *content, uint64_t version_id, struct content *frozen)
+{
+	struct cache *cache = content->owner->cache;
+	int fd, err = cache_file_clone(cache, content->fd, version_id, content->synced, &fd);
+
+	if (err)
+		return err;
+	if (frozen && frozen->loaded) {
+		int old = frozen->fd;
+
+		frozen->fd = fd;
+		fd = old;
+	}
+	(void)close(fd);
+	cache_account(cache, version_id, ranges_total(&content->present));
+	return 0;
+}
+
+/*
+ * The version `shared` gets a file of its own; whoever reads it goes on there. Its content is locked from before the clone
+ * until it has the new descriptor: bytes that a fetch brings for it must land in the file that it keeps.
+ */
 static int freeze_by_clone(struct content *content)
 {
 	struct contents *owner = content->owner;
 	uint64_t version_id = CACHE_VERSION | content->shared;
 	struct content *frozen;
-	int fd, err;
+	int err;
 
 	err = content_save_as(content, version_id);
 	if (err)
 		return err;
 	frozen = contents_peek_id(owner, version_id);
-	err = cache_file_clone(owner->cache, content->fd, version_id, &fd);
-	if (err)
-		goto out;
 	if (frozen) {
 		LOCK_GUARD(&frozen->lock);
-		while (frozen->io > 0)
-			(void)lock_wait(&frozen->lock, &frozen->cond, 0); /* local reads: soon */
-		if (frozen->loaded) {
-			int old = frozen->fd;
-
-			frozen->fd = fd;
-			fd = old;
-		}
+		swap_begin(frozen);
+		err = clone_to(content, version_id, frozen);
+		swap_end(frozen);
+	} else {
+		err = clone_to(content, version_id, NULL);
 	}
-	(void)close(fd);
-	cache_account(owner->cache, version_id, ranges_total(&content->present));
-	content->shared = 0;
-out:
+	if (!err)
+		content->shared = 0;
 	if (frozen)
 		content_put(frozen);
 	return err;
@@ -311,7 +353,6 @@ void content_set_mtime(struct content *content, int64_t mtime)
 	LOCK_GUARD(&content->lock);
 	content->mtime = mtime;
 	content->ctime = clock_wall();
-	content->flushed = false;
 }
 
 int content_mark_new(struct content *content)
@@ -331,12 +372,16 @@ int content_read_begin(struct content *content, uint64_t offset, size_t *len, co
 	int err = 0;
 
 	LOCK_GUARD(&content->lock);
+	while (content->swapping)
+		(void)lock_wait(&content->lock, &content->cond, 0);
 	if (offset >= content->size)
 		*len = 0;
 	else if (*len > content->size - offset)
 		*len = (size_t)(content->size - offset);
 	if (*len)
 		err = content_wait_present(content, offset, offset + *len, waiter);
+	while (content->swapping)
+		(void)lock_wait(&content->lock, &content->cond, 0);
 	/* The file may have been cut while we waited. */
 	if (!err && offset + *len > content->size)
 		*len = offset < content->size ? (size_t)(content->size - offset) : 0;
@@ -469,6 +514,9 @@ static int flush_locked(struct content *content)
 
 	if (!content->changed || content->flushed || content->discarded)
 		return 0;
+	err = keep_promise(content);
+	if (err)
+		return err;
 	content_extent(content, &extent);
 	err = catalog_flush(content->owner->catalog, content->ino, content->size, content->mtime, &extent);
 	if (err)
@@ -494,13 +542,14 @@ int content_sync_disk(struct content *content)
 {
 	int err = 0;
 
+	/* The bulk without the lock; what was written meanwhile is synced by the promise. */
 	if (fdatasync(content->fd))
 		return -errno;
 	killpoint("cache-synced");
 	{
 		LOCK_GUARD(&content->lock);
 		if (!content->discarded) {
-			content->synced = true;
+			content->promised = true;
 			content->flushed = false;
 			err = content->changed ? flush_locked(content) : content_save(content);
 		}
@@ -550,11 +599,15 @@ static int commit_locked(struct content *content, enum cat_origin origin, uint32
 	};
 	int err;
 
+	err = keep_promise(content);
+	if (err)
+		return err;
 	content_extent(content, &extent);
 	request.has_crc32c = small_crc(content, &request.crc32c) == 0;
 	err = catalog_commit(owner->catalog, &request, &version);
 	if (err)
 		return err;
+	content->promised = false;
 	killpoint("version-committed");
 	content->changed = content->flushed = content->stale = false;
 	content->unjournaled = 0;
@@ -608,22 +661,36 @@ int content_settle(struct contents *contents, uint64_t ino)
 
 /* --- the end of an upload ------------------------------------------------------------------------------------ */
 
-/* The frozen file of a stored version is of no more use, but to those who have it open. */
-static void drop_frozen(struct contents *contents, uint64_t seq)
+/*
+ * The version is stored, and so it may go from the cache; but whoever has it open reads on. While the live file shares its
+ * bytes they get a file of their own first: nothing would hold a later writer back.
+ * With the live content's lock held: nobody can come to share the name meanwhile.
+ */
+static void drop_frozen(struct content *live, uint64_t seq)
 {
+	struct contents *contents = live->owner;
 	uint64_t id = CACHE_VERSION | seq;
 	struct content *frozen = contents_peek_id(contents, id);
+	int err = 0;
 
+	if (frozen && live->shared == seq)
+		err = freeze_by_clone(live);
 	if (frozen) {
-		lock_acquire(&frozen->lock);
+		LOCK_GUARD(&frozen->lock);
 		frozen->discarded = true;
-		lock_release(&frozen->lock);
-		content_put(frozen);
 	}
-	cache_file_unlink(contents->cache, id);
+	if (err) { /* it stays shared, and the next writer tries again */
+		log_warn("content", "version %llu keeps its cache file: %s", (unsigned long long)seq, strerror(-err));
+	} else {
+		live->shared = live->shared == seq ? 0 : live->shared;
+		cache_file_unlink(contents->cache, id);
+	}
+	if (frozen)
+		content_put(frozen);
 }
 
-static int stored_locked(struct content *content, uint64_t job, const struct cat_copy *copy)
+/* The extent record as it is once everything of it is stored. */
+static int stored_clean(struct content *content, uint64_t job, const struct cat_copy *copy)
 {
 	struct ranges none = RANGES_INIT;
 	struct cat_extent extent;
@@ -637,27 +704,36 @@ static int stored_locked(struct content *content, uint64_t job, const struct cat
 	if (err)
 		return err;
 	ranges_clear(&content->dirty);
-	content->shared = 0;
+	content->base = copy->seq;
+	content->base_limit = content->size;
 	content->stale = false;
-	(void)pthread_cond_broadcast(&content->cond);
-	return content_load_copy(content); /* base is the new version from here on */
+	return 0;
 }
-
-struct delete_arg {
-	uint64_t id;
-};
 
 static int delete_extent(struct cat_txn *txn, void *arg)
 {
-	const struct delete_arg *del = arg;
+	return cat_extent_delete(txn, *(const uint64_t *)arg);
+}
 
-	return cat_extent_delete(txn, del->id);
+/* Once the catalog has it nothing that fails may call it a failure: the job is done. */
+static void stored_locked(struct content *live, uint64_t seq, bool clean)
+{
+	uint64_t frozen_id = CACHE_VERSION | seq;
+	int err;
+
+	drop_frozen(live, seq);
+	err = clean ? content_load_copy(live) : 0;
+	if (!err)
+		err = catalog_update(live->owner->catalog, delete_extent, &frozen_id);
+	if (err)
+		log_warn("content", "after the upload of version %llu: %s", (unsigned long long)seq, strerror(-err));
+	(void)pthread_cond_broadcast(&live->cond);
 }
 
 int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64_t job, const struct cat_copy *copy)
 {
 	struct content *live = NULL;
-	bool clean = false;
+	bool clean;
 	int err = content_get(contents, ino, 0, &live);
 
 	if (err)
@@ -665,14 +741,13 @@ int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64
 	{
 		LOCK_GUARD(&live->lock);
 		clean = live->shared == seq && !live->discarded;
-		err = clean ? stored_locked(live, job, copy) : catalog_stored(contents->catalog, job, copy, NULL);
+		err = clean ? stored_clean(live, job, copy) : catalog_stored(contents->catalog, job, copy, NULL);
+		killpoint("version-recorded");
+		if (!err)
+			stored_locked(live, seq, clean);
 	}
-	killpoint("version-recorded");
-	if (!err)
-		drop_frozen(contents, seq);
-	if (!err && !clean)
-		err = catalog_update(contents->catalog, delete_extent, &(struct delete_arg){.id = CACHE_VERSION | seq});
 	content_put(live);
+	content_forget_unnamed(contents, ino);
 	return err;
 }
 
@@ -682,6 +757,9 @@ int content_plan(struct content *content, struct content_plan *ret_plan)
 	int err;
 
 	LOCK_GUARD(&content->lock);
+	err = content_load_copy(content); /* it may have been relocated since */
+	if (err)
+		return err;
 	plan.size = content->size;
 	plan.base = content->base;
 	plan.base_limit = content->base_limit;
@@ -756,4 +834,12 @@ void content_forget(struct contents *contents, uint64_t ino)
 			content_discard_locked(content);
 	}
 	content_put(content);
+}
+
+void content_forget_unnamed(struct contents *contents, uint64_t ino)
+{
+	struct cat_inode inode;
+
+	if (catalog_getattr(contents->catalog, ino, &inode) == 0 && inode.nlink == 0)
+		content_forget(contents, ino);
 }

@@ -139,6 +139,9 @@ int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64
 /* The file has no name and no handle: its cache goes. */
 void content_forget(struct contents *contents, uint64_t ino);
 
+/* The same, if it has no name any more. */
+void content_forget_unnamed(struct contents *contents, uint64_t ino);
+
 /* What an uploader must know of the version's content it holds. */
 struct content_plan {
 	uint64_t size;
@@ -153,6 +156,9 @@ void content_plan_clear(struct content_plan *plan);
 /* At mount, before anything runs: contents of files found CAT_DIRTY become versions (origin close when their close was
  * acknowledged, else recovered); leftovers of files without a name are dropped. ret_recovered: versions made. */
 int contents_recover(struct contents *contents, uint64_t *ret_recovered);
+
+/* When the kernel is gone: what is still open, or closed without its release having come, becomes versions. */
+void contents_commit_all(struct contents *contents);
 
 /* Wakes whoever waits in content_write for an upload. */
 void contents_wake(struct contents *contents);

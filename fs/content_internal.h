@@ -49,12 +49,15 @@ struct content {
 	unsigned writers;
 	uint32_t author;	 /* who closed it last */
 	unsigned io;		 /* readers of fd between begin and done */
+	bool swapping;		 /* fd is about to change: new readers wait */
+	bool promised;		 /* fsync=disk acknowledged some of `changed`: no record may say less until the commit */
 	uint64_t unjournaled;	 /* bytes written since the extent record was */
 	int64_t journaled;	 /* when that was, while `changed` */
 
 	struct list fetches;	 /* in flight */
 	unsigned fetching;	 /* how many */
 	unsigned failures;	 /* fetches that failed, ever */
+	uint64_t failed_at;	 /* where the last one began */
 	int failure;		 /* -errno of the last one */
 	int64_t gave_up_ns;	 /* monotonic: when a reader waited in vain for the last time; 0: never */
 	uint64_t read_next;	 /* where a sequential reader would go on */
@@ -68,6 +71,8 @@ int content_lengthen(const struct content *content);
 int content_load_copy(struct content *content);
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 void content_discard_locked(struct content *content);
+/* Adds the ranges being fetched. */
+int content_spare_in_flight(const struct content *content, struct ranges *kept);
 
 /* The extent record becomes what is known now; or that of another cache file with the same bytes. */
 int content_save(struct content *content);

@@ -26,6 +26,7 @@
 
 #define READ_TIMEOUT_NS (30 * NS_PER_SEC)
 #define PAGE UINT64_C(4096)
+#define EVICT_BEHIND (UINT64_C(1) << 20) /* what a reader has just passed may be read again */
 
 void contents_boot_id(uint8_t ret_id[static 16])
 {
@@ -138,6 +139,8 @@ static bool believable(const struct content *content, const struct load *load)
 
 static void adopt_extent(struct content *content, struct load *load)
 {
+	ranges_free(&content->present);
+	ranges_free(&content->dirty);
 	content->present = load->extent.present;
 	content->dirty = load->extent.dirty;
 	content->base = load->extent.base;
@@ -208,6 +211,13 @@ int content_load(struct content *content)
 		content->base = content->seq ? content->seq : load.inode.version;
 		content->base_limit = content->size;
 	}
+	/* Not believed, and yet the only copy: only recovery may decide about it. */
+	if (load.has_extent && !keep && !content->seq && load.has_version &&
+	    ((load.inode.flags & CAT_DIRTY) ||
+	     (load.version.state != CAT_STORED && load.version.state != CAT_EXPIRED && load.version.size))) {
+		err = -EIO;
+		goto out;
+	}
 	/* A frozen file is never made here: an empty one would pass for the version. */
 	err = cache_file_open(content->owner->cache, content->id,
 			      O_RDWR | (content->id & CACHE_VERSION ? 0 : O_CREAT | (keep ? 0 : O_TRUNC)), &content->fd);
@@ -224,6 +234,14 @@ int content_load(struct content *content)
 	if (!err)
 		content->loaded = true;
 out:
+	if (err) { /* the next one who asks begins anew */
+		if (content->fd >= 0)
+			(void)close(content->fd);
+		content->fd = -1;
+		content->shared = 0;
+		ranges_clear(&content->present);
+		ranges_clear(&content->dirty);
+	}
 	cat_extent_clear(&load.extent);
 	return err;
 }
@@ -399,44 +417,68 @@ static int drop_record(struct cat_txn *txn, void *arg)
 	return cat_extent_delete(txn, *(const uint64_t *)arg);
 }
 
-/* Punches the clean ranges of a live content, page by page: the record shrinks first. */
-static uint64_t evict_clean(struct content *content)
+/* Ranges that a reader is about to need, or that are just arriving, are no gain. */
+static int spare(const struct content *content, struct ranges *kept)
 {
-	struct ranges before = RANGES_INIT;
+	uint64_t behind = content->read_next > EVICT_BEHIND ? content->read_next - EVICT_BEHIND : 0;
+	int err = content->fetching || content->window
+			  ? ranges_add(kept, behind, content->read_next + content->window + EVICT_BEHIND)
+			  : 0;
+
+	return err ? err : content_spare_in_flight(content, kept);
+}
+
+/* Takes out of `present` what is clean and not spared, page by page, and says how much that was. */
+static uint64_t give_up_clean(struct content *content, const struct ranges *before, const struct ranges *kept)
+{
 	uint64_t at = 0, freed = 0;
-	struct range piece;
+	struct range piece, clean;
 
-	if (content->io || content->fetching || content->shared || content->discarded || !content->copy.key)
-		return 0;
-	if (ranges_copy(&before, &content->present))
-		return 0;
-	while (ranges_next_piece(&before, at, UINT64_MAX, &piece)) {
-		struct range clean = piece;
+	for (; ranges_next_piece(before, at, content->base_limit, &piece); at = piece.end) {
+		uint64_t from = piece.start;
 
-		at = piece.end;
-		while (clean.start < piece.end && ranges_next_gap(&content->dirty, clean.start, piece.end, &clean)) {
-			uint64_t start = (clean.start + PAGE - 1) & ~(PAGE - 1), end = clean.end & ~(PAGE - 1);
+		while (from < piece.end && ranges_next_gap(kept, from, piece.end, &clean)) {
+			uint64_t start = (clean.start + PAGE - 1) & ~(PAGE - 1);
+			uint64_t end = clean.end >= content->base_limit ? clean.end : clean.end & ~(PAGE - 1);
 
-			end = clean.end >= content->size ? clean.end : end;
-			if (start < end && start < content->base_limit &&
-			    ranges_remove(&content->present, start, end) == 0)
+			if (start < end && ranges_remove(&content->present, start, end) == 0)
 				freed += end - start;
-			clean.start = clean.end;
-			clean.end = piece.end;
+			from = clean.end;
 		}
 	}
-	if (freed && content_save(content) == 0)
-		for (at = 0; ranges_next_piece(&before, at, UINT64_MAX, &piece); at = piece.end) {
-			struct range gone;
-			uint64_t from = piece.start;
+	return freed;
+}
 
-			while (ranges_next_gap(&content->present, from, piece.end, &gone)) {
-				(void)fallocate(content->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gone.start,
-						(off_t)(gone.end - gone.start)); /* what stays is only wasted */
-				from = gone.end;
-			}
+static void punch_absent(const struct content *content, const struct ranges *before)
+{
+	struct range piece, gone;
+
+	for (uint64_t at = 0; ranges_next_piece(before, at, UINT64_MAX, &piece); at = piece.end) {
+		uint64_t from = piece.start;
+
+		while (from < piece.end && ranges_next_gap(&content->present, from, piece.end, &gone)) {
+			(void)fallocate(content->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gone.start,
+					(off_t)(gone.end - gone.start)); /* what stays is only wasted */
+			from = gone.end;
 		}
+	}
+}
+
+/* Punches the clean ranges of a content in use: the record shrinks first. Fetches in flight only fill what is absent. */
+static uint64_t evict_clean(struct content *content)
+{
+	struct ranges before = RANGES_INIT, kept = RANGES_INIT;
+	uint64_t freed = 0;
+
+	if (content->io || content->shared || content->discarded || !content->copy.key)
+		return 0;
+	if (ranges_copy(&before, &content->present) == 0 && ranges_copy(&kept, &content->dirty) == 0 &&
+	    spare(content, &kept) == 0)
+		freed = give_up_clean(content, &before, &kept);
+	if (freed && content_save(content) == 0)
+		punch_absent(content, &before);
 	ranges_free(&before);
+	ranges_free(&kept);
 	return freed;
 }
 
@@ -565,4 +607,49 @@ void contents_wake(struct contents *contents)
 {
 	LOCK_GUARD(&contents->lock);
 	table_each(&contents->table, wake_one, NULL);
+}
+
+/* --- the end --------------------------------------------------------------------------------------------------- */
+
+struct gather {
+	struct content **all;
+	size_t count;
+};
+
+static void gather_one(struct table_node *node, void *arg)
+{
+	struct gather *gather = arg;
+	struct content *content = container_of(node, struct content, node);
+
+	content->refs++;
+	gather->all[gather->count++] = content;
+}
+
+void contents_commit_all(struct contents *contents)
+{
+	struct gather gather = {0};
+
+	{
+		LOCK_GUARD(&contents->lock);
+		gather.all = calloc(contents->table.count + 1, sizeof(struct content *));
+		if (gather.all)
+			table_each(&contents->table, gather_one, &gather);
+	}
+	for (size_t i = 0; i < gather.count; i++) {
+		struct content *content = gather.all[i];
+		enum cat_origin origin;
+		uint64_t seq;
+		int err = 0;
+
+		lock_acquire(&content->lock);
+		origin = content->flushed ? CAT_ORIGIN_CLOSE : CAT_ORIGIN_RECOVERED;
+		lock_release(&content->lock);
+		if (!content->seq)
+			err = content_commit(content, origin, content->author, &seq);
+		if (err)
+			log_error("content", "the changes of file %llu wait for the next mount: %s",
+				  (unsigned long long)content->ino, strerror(-err));
+		content_put(content);
+	}
+	free(gather.all);
 }

@@ -29,6 +29,7 @@
 #define WINDOW_MAX (UINT64_C(32) << 20)	 /* … to here */
 #define IN_FLIGHT_MAX 8
 #define POLL_NS (100 * NS_PER_MS)
+#define RESERVE_PATIENCE_NS (5 * NS_PER_SEC)
 /* When a readahead has failed the kernel asks again for the page that somebody waits for: who comes so soon after
  * another gave up waits no longer than that. */
 #define AGAIN_NS NS_PER_SEC
@@ -75,6 +76,30 @@ static int fill_absent(struct content *content, uint64_t at, const char *bytes, 
 	return 0;
 }
 
+int content_spare_in_flight(const struct content *content, struct ranges *kept)
+{
+	int err = 0;
+
+	for (const struct list *at = content->fetches.next; at != &content->fetches && !err; at = at->next) {
+		const struct fetch *fetch = list_entry(at, struct fetch, node);
+
+		err = ranges_add(kept, fetch->start, fetch->end);
+	}
+	return err;
+}
+
+/* Readers make room as they go on; one that stopped holds what it has. */
+static int reserve(struct content *content, uint64_t len)
+{
+	int64_t patience = clock_monotonic() + RESERVE_PATIENCE_NS;
+	struct timespec pause = clock_to_timespec(POLL_NS / 4);
+	int err;
+
+	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC && clock_monotonic() < patience)
+		(void)nanosleep(&pause, NULL);
+	return err;
+}
+
 static int fetch_sink(void *arg, const void *bytes, size_t len)
 {
 	struct fetch *fetch = arg;
@@ -88,7 +113,7 @@ static int fetch_sink(void *arg, const void *bytes, size_t len)
 		fetch->at += len;
 		return 0;
 	}
-	err = cache_reserve(content->owner->cache, len);
+	err = reserve(content, len);
 	if (err)
 		return err;
 	LOCK_GUARD(&content->lock);
@@ -109,7 +134,7 @@ static int take_pin(struct fetch *fetch, const struct cat_copy *copy)
 static int whole_arrived(struct fetch *fetch)
 {
 	struct content *content = fetch->content;
-	int err = cache_reserve(content->owner->cache, fetch->end - fetch->start);
+	int err = reserve(content, fetch->end - fetch->start);
 
 	if (err)
 		return err;
@@ -141,6 +166,17 @@ static int fetch_once(struct fetch *fetch, struct err *error)
 	return err ? err : (fetch->whole ? whole_arrived(fetch) : 0);
 }
 
+static bool same_text(const char *a, const char *b)
+{
+	return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+static bool same_pin(const struct fetch *fetch, const struct cat_copy *copy)
+{
+	return same_text(fetch->key, copy->key) && same_text(fetch->native_id, copy->native_id) &&
+	       same_text(fetch->etag, copy->etag);
+}
+
 /* The copy may have been relocated since the pin was taken. */
 static bool pin_renewed(struct fetch *fetch)
 {
@@ -148,7 +184,7 @@ static bool pin_renewed(struct fetch *fetch)
 	bool renewed = false;
 
 	LOCK_GUARD(&content->lock);
-	if (content_load_copy(content) == 0 && content->copy.key && strcmp(content->copy.key, fetch->key) != 0) {
+	if (content_load_copy(content) == 0 && content->copy.key && !same_pin(fetch, &content->copy)) {
 		free(fetch->key);
 		free(fetch->native_id);
 		free(fetch->etag);
@@ -169,6 +205,7 @@ static void fetch_end(struct fetch *fetch, int err)
 		content->fetching--;
 		if (err) {
 			content->failures++;
+			content->failed_at = fetch->start;
 			content->failure = err == -ENOSPC || err == -ENOENT || err == -EACCES ? err : -EIO;
 		}
 		bytes = ranges_total(&content->present);
@@ -326,8 +363,9 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 	while (ranges_next_gap(&content->present, start, end, &gap)) {
 		if (!content->copy.key)
 			return -EIO;
-		if (content->failures != failures)
+		if (content->failures != failures && content->failed_at < end)
 			return content->failure;
+		failures = content->failures;
 		err = first ? fetch_range(content, from, to, end) : fetch_range(content, start, end, end);
 		if (err)
 			return err;

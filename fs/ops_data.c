@@ -79,6 +79,19 @@ static void file_to_kernel(struct file *file, struct fuse_file_info *fi)
 	fi->keep_cache = 1;
 }
 
+/* Opened for reading only (lock files are), it was created and closed at once. Frees the file when it fails. */
+static int mark_created(struct fs *fs, struct file *file, uint32_t author)
+{
+	uint64_t seq;
+	int err = content_mark_new(file->content);
+
+	if (!err && !file->writable)
+		err = content_commit(file->content, CAT_ORIGIN_CLOSE, author, &seq);
+	if (err)
+		file_free(fs, file, author);
+	return err;
+}
+
 static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -90,8 +103,8 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 
 	if (!err)
 		err = file_new(fs, inode.ino, fi->flags, &file);
-	if (!err && file->writable)
-		err = content_mark_new(file->content);
+	if (!err)
+		err = mark_created(fs, file, inode.uid);
 	if (err) {
 		reply_err(req, err);
 		return;

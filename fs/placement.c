@@ -25,7 +25,6 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
-#include "escape.h"
 #include "fs/content.h"
 #include "fs/killpoint.h"
 #include "fs/lease.h"
@@ -36,8 +35,11 @@
 
 #define PUT_MAX (UINT64_C(16) << 20)  /* larger goes up in parts */
 #define PART_MIN (UINT64_C(8) << 20)
+#define COPY_MAX (UINT64_C(64) << 20) /* clean stretches are copied in pieces of this, side by side */
 #define READ_STEP (256u << 10)
-#define JOB_PATIENCE_NS (120 * NS_PER_SEC) /* plus a second for every MiB */
+/* A call that moves no bytes is ended by its backend; this bound is for what moves, at the least rate worth waiting for. */
+#define JOB_PATIENCE_NS (120 * NS_PER_SEC)
+#define JOB_LEAST_RATE_SHIFT 14 /* bytes per second: 16 KiB */
 #define TREE_BATCH 256
 
 struct placement {
@@ -89,8 +91,16 @@ static bool versioned(const struct placement *placement)
 
 static struct call call_for(const struct placement *placement, uint64_t bytes)
 {
-	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS + (int64_t)(bytes >> 20) * NS_PER_SEC,
+	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS + (int64_t)(bytes >> JOB_LEAST_RATE_SHIFT) * NS_PER_SEC,
 			     .cancelled = &placement->cancelled};
+}
+
+/* A job that is gone was done by the attempt whose last step failed. */
+static int job_done(struct placement *placement, const struct cat_job *job)
+{
+	int err = catalog_job_done(placement->catalog, job->seq);
+
+	return err == -ENOENT ? 0 : err;
 }
 
 /* --- keys -------------------------------------------------------------------------------------------------- */
@@ -500,7 +510,7 @@ static int plan_parts(const struct placement *placement, const struct content_pl
 		bool clean = can_copy && at + len <= plan->base_limit && !ranges_intersects(&plan->dirty, at, at + len);
 		struct transfer_part *last = parts.count ? &parts.cells[parts.count - 1] : NULL;
 
-		if (clean && last && last->copy_from.key && last->size + len <= limits->max_part) {
+		if (clean && last && last->copy_from.key && last->size + len <= COPY_MAX) {
 			last->size += len;
 		} else {
 			parts.cells[parts.count] = (struct transfer_part){.offset = at, .size = len, .copy_offset = at};
@@ -757,7 +767,7 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 	if (result)
 		return result;
 	if (!facts.has_version || facts.version.state == CAT_STORED || facts.version.state == CAT_EXPIRED) {
-		result = catalog_job_done(placement->catalog, job->seq);
+		result = job_done(placement, job);
 		goto out;
 	}
 	result = still_claimed(placement, job, &facts, claims);
@@ -926,7 +936,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	} else if (!result) { /* in parts, or through this machine where the store cannot copy */
 		struct content *content = NULL;
 
-		result = content_get(placement->contents, facts->inode.ino, 0, &content);
+		result = content_get(placement->contents, facts->inode.ino, facts->version.seq, &content);
 		if (!result) {
 			struct put_request put = {.key = key,
 						  .source = read_content,
@@ -1137,7 +1147,7 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 	if (!result && job->key)
 		result = clear_left(placement, &facts, job->key, err);
 	if (!result)
-		result = catalog_job_done(placement->catalog, job->seq);
+		result = job_done(placement, job);
 out:
 	facts_clear(&facts);
 	return result;
@@ -1145,121 +1155,91 @@ out:
 
 /* --- tree ----------------------------------------------------------------------------------------------------------------------- */
 
-/* One directory of a renamed tree: its entries, and the key it was at. */
-struct tree_dir {
+/* A key beneath the one that a renamed directory left, and whose object lies there. */
+struct left_behind {
 	uint64_t ino;
-	char *left;
-	struct tree_dir *next;
+	char *key;
+	struct left_behind *next;
 };
 
-struct tree_walk {
-	struct placement *placement;
-	struct tree_dir *todo;
-	struct tree_dir *at; /* being read */
-	struct cat_job jobs[TREE_BATCH];
-	size_t count;
-	uint64_t last; /* cookie */
-	int err;
-};
-
-static int tree_entry(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+static int note_left(void *arg, const char *key, const struct cat_key *record)
 {
-	struct tree_walk *walk = arg;
-	struct tree_dir *below;
-	AUTO_BUF key = BUF_INIT;
+	struct left_behind **list = arg;
+	struct left_behind *left = calloc(1, sizeof(*left));
 
-	(void)inode;
-	buf_adds(&key, walk->at->left);
-	buf_addc(&key, '/');
-	/* Only what a listing could not tell keeps its key to itself, and such names are cleared by their records. */
-	if (escape_decode(name->name, strlen(name->name), &key))
-		buf_adds(&key, name->name);
-	if (buf_failed(&key))
+	if (!left)
 		return -ENOMEM;
-	walk->last = name->cookie;
-	walk->jobs[walk->count++] = (struct cat_job){.type = CAT_JOB_PLACE, .ino = name->ino, .key = strdup(key.data)};
-	if (!walk->jobs[walk->count - 1].key)
-		return -ENOMEM;
-	if (!S_ISDIR(name->type))
-		return 0;
-	below = calloc(1, sizeof(*below));
-	if (!below)
-		return -ENOMEM;
-	below->ino = name->ino;
-	below->left = buf_detach(&key);
-	below->next = walk->todo;
-	walk->todo = below;
-	return below->left ? 0 : -ENOMEM;
+	left->ino = record->ino;
+	left->key = strdup(key);
+	left->next = *list;
+	*list = left;
+	return left->key ? 0 : -ENOMEM;
 }
 
+struct left_walk {
+	const char *prefix;
+	struct left_behind *list;
+};
+
+static int list_left(struct cat_txn *txn, void *arg)
+{
+	struct left_walk *walk = arg;
+
+	return cat_key_each(txn, 0, walk->prefix, note_left, &walk->list);
+}
+
+static struct left_behind *drop_first(struct left_behind *list)
+{
+	struct left_behind *next = list->next;
+
+	free(list->key);
+	free(list);
+	return next;
+}
+
+/* A batch of PLACE jobs; moves *at past those it made. */
 static int put_jobs(struct cat_txn *txn, void *arg)
 {
-	struct tree_walk *walk = arg;
+	struct left_behind **at = arg, *left = *at;
 	int err = 0;
 
-	for (size_t i = 0; i < walk->count && !err; i++) {
-		walk->jobs[i].seq = 0;
-		err = cat_job_put(txn, &walk->jobs[i]);
+	for (unsigned i = 0; i < TREE_BATCH && left && !err; i++, left = left->next) {
+		struct cat_job job = {.type = CAT_JOB_PLACE, .ino = left->ino, .key = left->key};
+
+		err = cat_job_put(txn, &job);
 	}
+	if (!err)
+		*at = left;
 	return err;
 }
 
-static void batch_clear(struct tree_walk *walk)
+/*
+ * What lies beneath the old key is told by the key records, not by today's
+ * names: what was removed or renamed since lies there as well. Running it
+ * again makes some PLACE jobs twice, which does no harm.
+ */
+static int run_tree(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
+		    struct err *err)
 {
-	for (size_t i = 0; i < walk->count; i++)
-		free(walk->jobs[i].key);
-	walk->count = 0;
-}
+	AUTO_BUF prefix = BUF_INIT;
+	struct left_walk walk = {0};
+	struct left_behind *at;
+	int result;
 
-static int walk_dir(struct tree_walk *walk)
-{
-	struct cat_readdir request = {.parent = walk->at->ino, .max = TREE_BATCH};
-	int err;
-
-	do {
-		request.after = walk->last;
-		err = catalog_readdir(walk->placement->catalog, &request, tree_entry, walk);
-		if (!err && walk->count)
-			err = catalog_update(walk->placement->catalog, put_jobs, walk);
-		if (!walk->count)
-			break;
-		batch_clear(walk);
-	} while (!err);
-	batch_clear(walk);
-	return err;
-}
-
-/* Running it again makes some PLACE jobs twice, which does no harm. */
-static int run_tree(struct placement *placement, struct cat_job *job, const struct placement_claims *claims, struct err *err)
-{
-	struct tree_walk walk = {.placement = placement};
-	struct cat_job own = {.type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key};
-	int result = 0;
-
-	walk.todo = calloc(1, sizeof(*walk.todo));
-	if (!walk.todo)
+	buf_addf(&prefix, "%s/", job->key ? job->key : "");
+	if (buf_failed(&prefix))
 		return -ENOMEM;
-	walk.todo->ino = job->ino;
-	walk.todo->left = strdup(job->key ? job->key : "");
-	while (walk.todo && !result) {
-		struct tree_dir *dir = walk.todo;
-
-		walk.todo = dir->next;
-		walk.at = dir;
-		walk.last = 0;
-		result = dir->left ? walk_dir(&walk) : -ENOMEM;
-		free(dir->left);
-		free(dir);
-	}
-	while (walk.todo) {
-		struct tree_dir *dir = walk.todo;
-
-		walk.todo = dir->next;
-		free(dir->left);
-		free(dir);
-	}
-	if (!result) /* the directory itself: its marker moves */
-		result = run_place(placement, &(struct cat_job){.seq = job->seq, .type = own.type, .ino = own.ino, .key = own.key},
+	walk.prefix = prefix.data;
+	result = catalog_view(placement->catalog, list_left, &walk);
+	at = walk.list;
+	while (at && !result)
+		result = catalog_update(placement->catalog, put_jobs, &at);
+	while (walk.list)
+		walk.list = drop_first(walk.list);
+	if (!result) /* the directory itself: its marker moves, and the job ends */
+		result = run_place(placement,
+				   &(struct cat_job){
+					   .seq = job->seq, .type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key},
 				   claims, err);
 	return result;
 }
@@ -1285,7 +1265,7 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 	if (result == -ENOENT && !err->kind) {
 		/* Its inode is not in the catalog: nothing can be right or wrong about it any more. */
 		log_warn("placement", "journal entry %" PRIu64 " names file %" PRIu64 ", which does not exist", job->seq, job->ino);
-		result = catalog_job_done(placement->catalog, job->seq);
+		result = job_done(placement, job);
 	}
 	return result;
 }

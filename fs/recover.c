@@ -150,6 +150,9 @@ static int go_back(struct cat_txn *txn, struct cat_inode *inode)
 	if (err)
 		return err;
 	inode->version = version.seq;
+	/* Changes since then are examined on their own: their record and bytes stay. */
+	if (inode->flags & CAT_DIRTY)
+		return cat_inode_put(txn, inode);
 	inode->size = version.size;
 	inode->mtime = version.seq ? version.mtime : inode->mtime;
 	err = cat_inode_put(txn, inode);
@@ -171,21 +174,38 @@ static int make_suspect(struct cat_txn *txn, void *arg)
 	return err || found->inode.version != found->of.seq ? err : go_back(txn, &found->inode);
 }
 
+/* The second name of the cache file may be missing: killed before it was made, or lost with the power. */
+static int name_version(struct contents *contents, const struct found *found)
+{
+	uint64_t version_id = CACHE_VERSION | found->of.seq;
+	int fd, err = cache_file_open(contents->cache, version_id, O_RDONLY, &fd);
+
+	if (!err)
+		(void)close(fd);
+	if (err != -ENOENT || found->extent_id != found->of.ino)
+		return err == -ENOENT ? 0 : err;
+	err = cache_file_link(contents->cache, found->of.ino, version_id);
+	return err == -ENOENT ? 0 : err; /* no file at all: its checksum will not match */
+}
+
 static int examine_version(struct contents *contents, const struct pair *pair, uint64_t *suspects)
 {
 	struct found found = {.of = *pair};
 	int err = catalog_view(contents->catalog, read_found, &found);
-	bool was_current = found.inode.version == pair->seq;
+	bool goes_back = found.inode.version == pair->seq && !(found.inode.flags & CAT_DIRTY);
 
 	if (err || is_trusted(contents, &found))
 		goto out;
 	memcpy(found.extent.boot_id, contents->boot_id, 16);
+	err = name_version(contents, &found);
+	if (err)
+		goto out;
 	if (matches_checksum(contents, &found)) {
 		err = catalog_update(contents->catalog, put_extent, &found);
 		goto out;
 	}
 	err = catalog_update(contents->catalog, make_suspect, &found);
-	if (!err && was_current)
+	if (!err && goes_back)
 		cache_file_unlink(contents->cache, pair->ino); /* the version keeps it under its own name */
 	if (!err)
 		++*suspects;
@@ -203,15 +223,17 @@ static int settle_ranges(struct content *content, const struct cat_inode *inode)
 	struct stat st;
 	int err;
 
-	ranges_clear(&content->present);
-	if (content->base_limit > 0 && content->base) {
-		ranges_free(&content->present);
-		return ranges_copy(&content->present, &content->dirty);
-	}
 	if (fstat(content->fd, &st))
 		return -errno;
 	if (!(inode->flags & CAT_FLUSHED) || (uint64_t)st.st_size > content->size)
 		content->size = (uint64_t)st.st_size;
+	ranges_clear(&content->present);
+	if (content->base_limit > 0 && content->base) {
+		/* Past the base everything is ours, journalled or not. */
+		err = ranges_add(&content->dirty, content->base_limit, content->size);
+		ranges_free(&content->present);
+		return err ? err : ranges_copy(&content->present, &content->dirty);
+	}
 	ranges_clear(&content->dirty);
 	err = ranges_add(&content->present, 0, content->size);
 	return err ? err : ranges_add(&content->dirty, 0, content->size);

@@ -279,7 +279,8 @@ static int open_upper(struct session *session, struct err *err)
 		struct writeback_options writeback = {.catalog = fs->catalog,
 						      .transfer = fs->transfer,
 						      .contents = fs->contents,
-						      .lease = fs->lease};
+						      .lease = fs->lease,
+						      .read_only = config->read_only};
 
 		result = writeback_new(&writeback, &fs->writeback);
 	}
@@ -377,9 +378,14 @@ static void on_signal(struct session *session)
 	}
 	log_info("session", "told to stop: unmounting %s", dir);
 	fuse_session_exit(session->fs.fuse);
-	/* The loop's threads wait for requests: the end of the mount wakes them. */
-	if (umount2(dir, MNT_DETACH) && errno == EPERM)
+	/* The loop's threads wait for requests: the end of the mount wakes them. While a file is open only the end of the
+	 * connection does: its user gets an error, what he wrote is kept. */
+	if (umount2(dir, 0) == 0)
+		return;
+	if (errno == EPERM)
 		fuse_session_unmount(session->fs.fuse);
+	else if (umount2(dir, MNT_FORCE | MNT_DETACH))
+		log_warn("session", "cannot unmount %s: %s", dir, strerror(errno));
 }
 
 static void *watch_signals(void *arg)
@@ -523,6 +529,9 @@ int session_run(struct session *session)
 	invalidate_stop(session->invalidate);
 	fuse_session_unmount(session->fs.fuse);
 	session->mounted = false;
+	/* An unmount drops requests under way, releases too: what they owed is paid here. */
+	if (!session->fs.config->read_only)
+		contents_commit_all(session->fs.contents);
 	return finish(session);
 }
 

@@ -40,7 +40,8 @@
 #define URGENT_EXTRA 4 /* somebody waits: so many more may run */
 #define BACKOFF_FIRST (500 * NS_PER_MS)
 #define BACKOFF_MAX (60 * NS_PER_SEC)
-#define CLAIM_SLOTS 16384 /* more than WINDOW jobs and those that run can fill */
+#define CLAIM_SLOTS 32768
+#define CLAIMS_MAX (CLAIM_SLOTS / 4 * 3) /* a round that has claimed so much goes no further */
 #define POLL_NS (200 * NS_PER_MS)
 #define REPROBE_NS (3600 * NS_PER_SEC)
 
@@ -186,12 +187,13 @@ static bool claim_taken(const struct writeback *writeback, uint64_t hash)
 	return writeback->claimed[slot] == hash;
 }
 
-static void claim_take(struct writeback *writeback, uint64_t hash)
+static void claim_take(struct writeback *writeback, uint64_t hash, unsigned *taken)
 {
 	uint64_t slot = hash % CLAIM_SLOTS;
 
 	while (writeback->claimed[slot] && writeback->claimed[slot] != hash)
 		slot = (slot + 1) % CLAIM_SLOTS;
+	*taken += !writeback->claimed[slot];
 	writeback->claimed[slot] = hash;
 }
 
@@ -213,7 +215,7 @@ static void start(struct writeback *writeback, struct job *job)
 }
 
 /* A rename can make a waiting job touch what a younger one is busy with already. */
-static void claim_running(struct writeback *writeback)
+static void claim_running(struct writeback *writeback, unsigned *taken)
 {
 	unsigned left = writeback->running;
 
@@ -222,7 +224,7 @@ static void claim_running(struct writeback *writeback)
 
 		left -= job->running;
 		for (unsigned i = 0; job->running && i < job->claims.count; i++)
-			claim_take(writeback, job->claims.hashes[i]);
+			claim_take(writeback, job->claims.hashes[i], taken);
 	}
 }
 
@@ -230,15 +232,16 @@ static void claim_running(struct writeback *writeback)
 static int64_t start_ready(struct writeback *writeback)
 {
 	int64_t now = clock_monotonic(), next = 0;
-	unsigned looked = 0;
+	unsigned looked = 0, taken = 0;
 
 	memset(writeback->claimed, 0, sizeof(writeback->claimed));
-	claim_running(writeback);
-	for (struct list *at = writeback->pending.next; at != &writeback->pending && looked < WINDOW; at = at->next) {
+	claim_running(writeback, &taken);
+	for (struct list *at = writeback->pending.next;
+	     at != &writeback->pending && looked < WINDOW && taken < CLAIMS_MAX; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 		unsigned limit = writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
 
-		looked++;
+		looked += job->not_before <= now; /* those that back off must not hide the others */
 		if (!job->running && job->claims_of != writeback->tree) {
 			placement_claims(writeback->placement, &job->record, &job->claims);
 			job->claims_of = writeback->tree;
@@ -250,7 +253,7 @@ static int64_t start_ready(struct writeback *writeback)
 				start(writeback, job);
 		}
 		for (unsigned i = 0; i < job->claims.count; i++)
-			claim_take(writeback, job->claims.hashes[i]);
+			claim_take(writeback, job->claims.hashes[i], &taken);
 		if (!writeback->waiting && writeback->running >= writeback->parallel)
 			break;
 	}
@@ -597,13 +600,13 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
 	if (!err)
 		err = placement_new(&placement, &writeback->placement);
-	if (!err)
+	if (!err && !options->read_only)
 		err = -pthread_create(&writeback->scheduler, NULL, schedule, writeback);
 	if (err) {
 		writeback_free(writeback);
 		return err;
 	}
-	writeback->started = true;
+	writeback->started = !options->read_only;
 	catalog_on_jobs(writeback->catalog, notify, writeback);
 	*ret_writeback = writeback;
 	return 0;

@@ -228,6 +228,9 @@ int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_
 int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
 int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
 int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *key);
+/* The records of all keys that begin with `prefix`. Non-zero from visit stops and is returned. */
+typedef int (*cat_key_visit)(void *arg, const char *key, const struct cat_key *record);
+int cat_key_each(struct cat_txn *txn, uint32_t backend, const char *prefix, cat_key_visit visit, void *arg);
 /* seq is assigned when 0, and then written back. */
 int cat_job_put(struct cat_txn *txn, struct cat_job *job);
 int cat_job_delete(struct cat_txn *txn, uint64_t seq);
@@ -337,7 +340,7 @@ struct cat_commit {
 	enum cat_origin origin;
 	uint32_t crc32c;
 	bool has_crc32c;
-	const struct cat_extent *extent; /* dirty ranges against the version before; base is set by the commit */
+	const struct cat_extent *extent; /* taken as it is: its base is the stored version that dirty is relative to */
 	bool still_dirty;		 /* more changes may follow without a new mark_dirty (fsync of an open file) */
 };
 /* Makes the next version of the file, state local, current, with its UPLOAD job; clears CAT_DIRTY and CAT_FLUSHED
