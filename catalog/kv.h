@@ -36,7 +36,7 @@ struct kv_bytes {
 struct kv_options {
 	uint64_t log_segment_size; /* 0: 16 MiB; a new redo log file is begun at this size */
 	int64_t fold_interval_ns;  /* 0: 250 ms */
-	bool read_only;		   /* no log, no folder: views only */
+	bool read_only;            /* no log, no folder: views only */
 };
 
 /* Opens or creates in `dir` (0700), locks it against a second process (-EBUSY),
@@ -74,7 +74,8 @@ int kv_sync(struct kv *kv);
  * log shipping. Redo log files are kept until kv_log_release says up to where
  * they are no longer needed. -ESTALE when `after` is older than what is kept.
  */
-typedef int (*kv_mutation_visit)(void *arg, uint64_t number, struct kv_bytes key, const struct kv_bytes *value /* NULL: deleted */);
+typedef int (*kv_mutation_visit)(void *arg, uint64_t number, struct kv_bytes key,
+				 const struct kv_bytes *value /* NULL: deleted */);
 int kv_log_each(struct kv *kv, uint64_t after, uint64_t upto, kv_mutation_visit visit, void *arg);
 void kv_log_release(struct kv *kv, uint64_t upto);
 

@@ -12,8 +12,8 @@
  */
 #include "fs/cache.h"
 
-#include <errno.h>
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/fs.h>
@@ -48,8 +48,8 @@ struct cache {
 	cache_evict_fn evict;
 	void *evict_arg;
 	struct lock lock;
-	struct table entries;	/* guarded by lock, as all below */
-	struct list lru;	/* stalest first */
+	struct table entries; /* guarded by lock, as all below */
+	struct list lru;      /* stalest first */
 	uint64_t used;
 	uint64_t evicted;
 	uint64_t since_statvfs; /* bytes reserved since free space was asked for */
@@ -145,8 +145,11 @@ int cache_open(const struct cache_options *options, cache_evict_fn evict, void *
 
 	if (!cache)
 		return -ENOMEM;
-	*cache = (struct cache){
-		.dirfd = -1, .limit = options->limit, .reserve = options->reserve, .evict = evict, .evict_arg = evict_arg};
+	*cache = (struct cache){.dirfd = -1,
+				.limit = options->limit,
+				.reserve = options->reserve,
+				.evict = evict,
+				.evict_arg = evict_arg};
 	lock_init(&cache->lock, LOCK_CACHE_LRU);
 	list_init(&cache->lru);
 	err = table_init(&cache->entries, 1024);
@@ -360,6 +363,11 @@ int cache_reserve(struct cache *cache, uint64_t len)
 		cache->since_statvfs = 0;
 	}
 	return bytes_needed(cache, len) ? -ENOSPC : 0;
+}
+
+uint64_t cache_limit(const struct cache *cache)
+{
+	return cache->limit;
 }
 
 void cache_figures(struct cache *cache, struct cache_figures *ret_figures)

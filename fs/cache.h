@@ -24,7 +24,7 @@ struct catalog;
 
 struct cache_options {
 	const char *dir;
-	uint64_t limit;	  /* bytes; what is dirty may exceed it only by failing writers with ENOSPC */
+	uint64_t limit;   /* bytes; what is dirty may exceed it only by failing writers with ENOSPC */
 	uint64_t reserve; /* bytes to leave free on the cache's filesystem */
 };
 
@@ -47,6 +47,8 @@ int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, bo
 int cache_reserve(struct cache *cache, uint64_t len);
 /* Tells how many bytes the file of `id` holds now and that it was used. */
 void cache_account(struct cache *cache, uint64_t id, uint64_t bytes);
+
+uint64_t cache_limit(const struct cache *cache);
 
 struct cache_figures {
 	uint64_t used, limit, files, evicted;

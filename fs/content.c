@@ -96,7 +96,8 @@ int content_save(struct content *content)
 
 /* --- freezing ---------------------------------------------------------------------------------------- */
 
-/* Nobody reads through the old descriptor and none begins to, until swap_end. Called with the frozen one's lock held. */
+/* Nobody reads through the old descriptor and none begins to, until swap_end. Called with the frozen one's lock held.
+ */
 static void swap_begin(struct content *frozen)
 {
 	frozen->swapping = true;
@@ -130,8 +131,8 @@ static int clone_to(struct content *content, uint64_t version_id, struct content
 }
 
 /*
- * The version `shared` gets a file of its own; whoever reads it goes on there. Its content is locked from before the clone
- * until it has the new descriptor: bytes that a fetch brings for it must land in the file that it keeps.
+ * The version `shared` gets a file of its own; whoever reads it goes on there. Its content is locked from before the
+ * clone until it has the new descriptor: bytes that a fetch brings for it must land in the file that it keeps.
  */
 static int freeze_by_clone(struct content *content)
 {
@@ -422,7 +423,8 @@ static ssize_t pread_padded(int fd, char *bytes, size_t len, uint64_t offset)
 	return (ssize_t)len;
 }
 
-ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset, const struct waiter *waiter)
+ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
+		      const struct waiter *waiter)
 {
 	int err = content_read_begin(content, offset, &len, waiter);
 	ssize_t n;
@@ -440,7 +442,8 @@ off_t content_seek(struct content *content, uint64_t offset, int whence)
 	while (offset < content->size) {
 		struct range gap;
 		bool absent = offset < content->base_limit &&
-			      ranges_next_gap(&content->present, offset, content->base_limit, &gap) && gap.start == offset;
+			      ranges_next_gap(&content->present, offset, content->base_limit, &gap) &&
+			      gap.start == offset;
 		uint64_t known_end = content->size; /* up to here the cache file itself can tell */
 		off_t found;
 
@@ -450,7 +453,8 @@ off_t content_seek(struct content *content, uint64_t offset, int whence)
 			offset = gap.end;
 			continue;
 		}
-		if (offset < content->base_limit && ranges_next_gap(&content->present, offset, content->base_limit, &gap))
+		if (offset < content->base_limit &&
+		    ranges_next_gap(&content->present, offset, content->base_limit, &gap))
 			known_end = gap.start;
 		found = lseek(content->fd, (off_t)offset, whence);
 		if (found < 0 && errno != ENXIO)
@@ -662,9 +666,9 @@ int content_settle(struct contents *contents, uint64_t ino)
 /* --- the end of an upload ------------------------------------------------------------------------------------ */
 
 /*
- * The version is stored, and so it may go from the cache; but whoever has it open reads on. While the live file shares its
- * bytes they get a file of their own first: nothing would hold a later writer back.
- * With the live content's lock held: nobody can come to share the name meanwhile.
+ * The version is stored, and so it may go from the cache; but whoever has it open reads on. While the live file shares
+ * its bytes they get a file of their own first: nothing would hold a later writer back. With the live content's lock
+ * held: nobody can come to share the name meanwhile.
  */
 static void drop_frozen(struct content *live, uint64_t seq)
 {
@@ -813,7 +817,8 @@ void content_discard_locked(struct content *content)
 	if (!err)
 		err = catalog_update(content->owner->catalog, forget_changes, content);
 	if (err) {
-		log_warn("content", "cannot drop the cache of file %llu: %s", (unsigned long long)content->ino, strerror(-err));
+		log_warn("content", "cannot drop the cache of file %llu: %s", (unsigned long long)content->ino,
+			 strerror(-err));
 		return;
 	}
 	content->discarded = true;

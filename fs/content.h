@@ -86,7 +86,8 @@ int content_read_begin(struct content *content, uint64_t offset, size_t *len, co
 void content_read_done(struct content *content);
 int content_fd(const struct content *content);
 /* pread through the above, for those who want a buffer. */
-ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset, const struct waiter *waiter);
+ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
+		      const struct waiter *waiter);
 
 /* Writes `len` bytes from whoever `fill` gets them (it is called with the cache descriptor, under the lock, and
  * returns the bytes written or -errno). Returns that. */
@@ -127,9 +128,9 @@ int content_sync_disk(struct content *content);
 int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
 
 /*
- * The kernel sends RELEASE when it likes, so a close() that returned may not have made its version yet. Whoever is about
- * to change the content, take its name away or show its history calls this first: changes that a close() acknowledged
- * and nobody went on with become their version now. Nothing in use or nothing to do is success.
+ * The kernel sends RELEASE when it likes, so a close() that returned may not have made its version yet. Whoever is
+ * about to change the content, take its name away or show its history calls this first: changes that a close()
+ * acknowledged and nobody went on with become their version now. Nothing in use or nothing to do is success.
  */
 int content_settle(struct contents *contents, uint64_t ino);
 
@@ -145,7 +146,7 @@ void content_forget_unnamed(struct contents *contents, uint64_t ino);
 /* What an uploader must know of the version's content it holds. */
 struct content_plan {
 	uint64_t size;
-	uint64_t base;	     /* seq, 0: none */
+	uint64_t base;       /* seq, 0: none */
 	uint64_t base_limit; /* below it, absent bytes are in base's copy */
 	struct ranges dirty;
 	struct cat_copy copy; /* of base; key NULL when there is none */

@@ -23,45 +23,45 @@ struct contents {
 
 struct content {
 	struct table_node node;
-	uint64_t id;		 /* name of the cache file, see cache.h */
-	uint64_t ino, seq;	 /* seq 0: the live file */
+	uint64_t id;       /* name of the cache file, see cache.h */
+	uint64_t ino, seq; /* seq 0: the live file */
 	struct contents *owner;
-	unsigned refs;		 /* guarded by owner->lock */
+	unsigned refs; /* guarded by owner->lock */
 
-	struct lock lock;	 /* guards all below */
-	pthread_cond_t cond;	 /* bytes arrived, an upload ended, io came to 0 */
+	struct lock lock;    /* guards all below */
+	pthread_cond_t cond; /* bytes arrived, an upload ended, io came to 0 */
 	bool loaded;
-	int fd;			 /* the cache file. Of a frozen version it may be swapped while io == 0 */
+	int fd; /* the cache file. Of a frozen version it may be swapped while io == 0 */
 	uint64_t size;
 	int64_t mtime, ctime;
 	struct ranges present, dirty;
 	uint64_t base, base_limit;
-	struct cat_copy copy;	 /* of base; key NULL: none */
+	struct cat_copy copy; /* of base; key NULL: none */
 	uint64_t base_size;
 	uint32_t base_crc32c;
 	bool base_has_crc32c;
-	uint64_t shared;	 /* seq of the version whose cache file is a second name of ours; 0: none */
-	bool changed;		 /* since the newest version */
-	bool flushed;		 /* the journal has all of `changed` */
-	bool stale;		 /* the extent record says less than we have */
-	bool synced;		 /* fdatasync came after the last write */
-	bool discarded;		 /* no name, no future: nothing is written down any more */
+	uint64_t shared; /* seq of the version whose cache file is a second name of ours; 0: none */
+	bool changed;    /* since the newest version */
+	bool flushed;    /* the journal has all of `changed` */
+	bool stale;      /* the extent record says less than we have */
+	bool synced;     /* fdatasync came after the last write */
+	bool discarded;  /* no name, no future: nothing is written down any more */
 	unsigned writers;
-	uint32_t author;	 /* who closed it last */
-	unsigned io;		 /* readers of fd between begin and done */
-	bool swapping;		 /* fd is about to change: new readers wait */
-	bool promised;		 /* fsync=disk acknowledged some of `changed`: no record may say less until the commit */
-	uint64_t unjournaled;	 /* bytes written since the extent record was */
-	int64_t journaled;	 /* when that was, while `changed` */
+	uint32_t author;      /* who closed it last */
+	unsigned io;          /* readers of fd between begin and done */
+	bool swapping;        /* fd is about to change: new readers wait */
+	bool promised;        /* fsync=disk acknowledged some of `changed`: no record may say less until the commit */
+	uint64_t unjournaled; /* bytes written since the extent record was */
+	int64_t journaled;    /* when that was, while `changed` */
 
-	struct list fetches;	 /* in flight */
-	unsigned fetching;	 /* how many */
-	unsigned failures;	 /* fetches that failed, ever */
-	uint64_t failed_at;	 /* where the last one began */
-	int failure;		 /* -errno of the last one */
-	int64_t gave_up_ns;	 /* monotonic: when a reader waited in vain for the last time; 0: never */
-	uint64_t read_next;	 /* where a sequential reader would go on */
-	uint64_t window;	 /* bytes to fetch ahead of it */
+	struct list fetches; /* in flight */
+	unsigned fetching;   /* how many */
+	unsigned failures;   /* fetches that failed, ever */
+	uint64_t failed_at;  /* where the last one began */
+	int failure;         /* -errno of the last one */
+	int64_t gave_up_ns;  /* monotonic: when a reader waited in vain for the last time; 0: never */
+	uint64_t read_next;  /* where a sequential reader would go on */
+	uint64_t window;     /* bytes to fetch ahead of it */
 };
 
 /* All with content->lock held. */

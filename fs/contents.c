@@ -3,8 +3,8 @@
  *
  * Invariants
  *  1. One struct content per cache file in use; it is in the table from the first reference to the last.
- *  2. What an extent record says is believed when this boot wrote it, or when an fdatasync came before it. After a power
- *     cut, clean ranges are dropped, and dirty ones must match their version's checksum.
+ *  2. What an extent record says is believed when this boot wrote it, or when an fdatasync came before it. After a
+ * power cut, clean ranges are dropped, and dirty ones must match their version's checksum.
  *  3. Evicted are only clean bytes that the store has, of files that share their cache file with no version.
  *
  * Threads: any. Locks: content->lock, then contents->lock.
@@ -157,8 +157,8 @@ static int load_shared(struct content *content, const struct load *load)
 	struct stat ours, theirs;
 	int fd, err;
 
-	if (content->seq || !load->has_version || load->version.state == CAT_STORED || load->version.state == CAT_EXPIRED ||
-	    (load->inode.flags & CAT_DIRTY))
+	if (content->seq || !load->has_version || load->version.state == CAT_STORED ||
+	    load->version.state == CAT_EXPIRED || (load->inode.flags & CAT_DIRTY))
 		return 0;
 	err = cache_file_open(cache, version_id, O_RDONLY, &fd);
 	if (err == -ENOENT) { /* killed between commit and link */
@@ -189,10 +189,79 @@ int content_lengthen(const struct content *content)
 	return 0;
 }
 
+/* The cache file must hold what its record says: somebody may have removed or cut it. Its descriptor, or -1 and not
+ * kept. */
+static int open_kept(struct content *content, const struct load *load, bool *ret_keep)
+{
+	struct stat st;
+	int fd = -1, err = cache_file_open(content->owner->cache, content->id, O_RDWR, &fd);
+	bool whole = !err && fstat(fd, &st) == 0 && (uint64_t)st.st_size >= ranges_end(&load->extent.present);
+
+	if (err && err != -ENOENT)
+		return err;
+	if (!whole && load->extent.dirty.count) {
+		log_error("content", "the cache file of file %llu is gone, and with it changes that were not stored",
+			  (unsigned long long)content->ino);
+		err = -EIO;
+	} else {
+		err = 0;
+	}
+	if (whole) {
+		content->fd = fd;
+		return 0;
+	}
+	if (fd >= 0)
+		(void)close(fd);
+	*ret_keep = false;
+	return err;
+}
+
+/* Not believed, and yet the only copy: only recovery may decide about it. */
+static bool is_only_copy(const struct content *content, const struct load *load)
+{
+	bool stored = load->version.state == CAT_STORED || load->version.state == CAT_EXPIRED;
+
+	return !content->seq && load->has_extent && load->has_version &&
+	       ((load->inode.flags & CAT_DIRTY) || (!stored && load->version.size));
+}
+
+/* The descriptor, and what the file holds. */
+static int load_file(struct content *content, struct load *load)
+{
+	bool keep = believable(content, load);
+	int err;
+
+	if (!keep && is_only_copy(content, load))
+		return -EIO;
+	err = keep ? open_kept(content, load, &keep) : 0;
+	if (err)
+		return err;
+	if (keep) {
+		adopt_extent(content, load);
+		return 0;
+	}
+	/* A frozen file is never made here: an empty one would pass for the version. */
+	if (content->id & CACHE_VERSION)
+		return -ENOENT;
+	content->base = content->seq ? content->seq : load->inode.version;
+	content->base_limit = content->size;
+	content->stale = load->has_extent;
+	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
+}
+
+static void unload(struct content *content)
+{
+	if (content->fd >= 0)
+		(void)close(content->fd);
+	content->fd = -1;
+	content->shared = 0;
+	ranges_clear(&content->present);
+	ranges_clear(&content->dirty);
+}
+
 int content_load(struct content *content)
 {
 	struct load load = {.content = content};
-	bool keep;
 	int err = catalog_view(content->owner->catalog, load_records, &load);
 
 	if (err)
@@ -204,26 +273,9 @@ int content_load(struct content *content)
 	content->size = content->seq ? load.version.size : load.inode.size;
 	content->mtime = content->seq ? load.version.mtime : load.inode.mtime;
 	content->ctime = content->seq ? load.version.commit_ns : load.inode.ctime;
-	keep = believable(content, &load);
-	if (keep) {
-		adopt_extent(content, &load);
-	} else {
-		content->base = content->seq ? content->seq : load.inode.version;
-		content->base_limit = content->size;
-	}
-	/* Not believed, and yet the only copy: only recovery may decide about it. */
-	if (load.has_extent && !keep && !content->seq && load.has_version &&
-	    ((load.inode.flags & CAT_DIRTY) ||
-	     (load.version.state != CAT_STORED && load.version.state != CAT_EXPIRED && load.version.size))) {
-		err = -EIO;
-		goto out;
-	}
-	/* A frozen file is never made here: an empty one would pass for the version. */
-	err = cache_file_open(content->owner->cache, content->id,
-			      O_RDWR | (content->id & CACHE_VERSION ? 0 : O_CREAT | (keep ? 0 : O_TRUNC)), &content->fd);
-	if (err)
-		goto out;
-	err = content_lengthen(content);
+	err = load_file(content, &load);
+	if (!err)
+		err = content_lengthen(content);
 	if (err)
 		goto out;
 	content->changed = !content->seq && (load.inode.flags & CAT_DIRTY);
@@ -234,14 +286,8 @@ int content_load(struct content *content)
 	if (!err)
 		content->loaded = true;
 out:
-	if (err) { /* the next one who asks begins anew */
-		if (content->fd >= 0)
-			(void)close(content->fd);
-		content->fd = -1;
-		content->shared = 0;
-		ranges_clear(&content->present);
-		ranges_clear(&content->dirty);
-	}
+	if (err) /* the next one who asks begins anew */
+		unload(content);
 	cat_extent_clear(&load.extent);
 	return err;
 }
@@ -364,12 +410,14 @@ int content_get(struct contents *contents, uint64_t ino, uint64_t seq, struct co
 	if (err)
 		return err;
 	if (of.state == CAT_STORED || of.state == CAT_EXPIRED)
-		return get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq}, ret_content);
+		return get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq},
+				  ret_content);
 	err = get_frozen(contents, ino, seq, ret_content);
 	/* Stored while we looked: its frozen file is gone. */
-	return err == -ENOENT ? get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq},
-					   ret_content)
-			      : err;
+	return err == -ENOENT
+		       ? get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq},
+				    ret_content)
+		       : err;
 }
 
 struct content *contents_peek_id(struct contents *contents, uint64_t id)
@@ -397,8 +445,10 @@ void content_put(struct content *content)
 	/* What we know of the cache file is written down before anybody else can load it. */
 	{
 		LOCK_GUARD(&content->lock);
-		if (content->loaded && content->stale && !content->discarded && !content->changed && content_save(content))
-			log_warn("content", "the cache of file %llu must be fetched again", (unsigned long long)content->ino);
+		if (content->loaded && content->stale && !content->discarded && !content->changed &&
+		    content_save(content))
+			log_warn("content", "the cache of file %llu must be fetched again",
+				 (unsigned long long)content->ino);
 	}
 	{
 		LOCK_GUARD(&owner->lock);
@@ -464,7 +514,8 @@ static void punch_absent(const struct content *content, const struct ranges *bef
 	}
 }
 
-/* Punches the clean ranges of a content in use: the record shrinks first. Fetches in flight only fill what is absent. */
+/* Punches the clean ranges of a content in use: the record shrinks first. Fetches in flight only fill what is absent.
+ */
 static uint64_t evict_clean(struct content *content)
 {
 	struct ranges before = RANGES_INIT, kept = RANGES_INIT;

@@ -22,11 +22,11 @@
 #include "fs/content_internal.h"
 #include "log.h"
 
-#define WHOLE_MAX (UINT64_C(4) << 20)	 /* objects up to this are fetched in one piece */
-#define PIECE (UINT64_C(4) << 20)	 /* ranges fetched in parallel are cut to this */
-#define RANDOM_MIN (UINT64_C(64) << 10)	 /* a lone read brings this much */
+#define WHOLE_MAX (UINT64_C(4) << 20)    /* objects up to this are fetched in one piece */
+#define PIECE_MAX (UINT64_C(4) << 20)    /* ranges fetched in parallel are cut to this */
+#define RANDOM_MIN (UINT64_C(64) << 10)  /* a lone read brings this much */
 #define WINDOW_FIRST (UINT64_C(1) << 20) /* readahead of a sequential reader: from here, doubling, … */
-#define WINDOW_MAX (UINT64_C(32) << 20)	 /* … to here */
+#define WINDOW_MAX (UINT64_C(32) << 20)  /* … to here */
 #define IN_FLIGHT_MAX 8
 #define POLL_NS (100 * NS_PER_MS)
 #define RESERVE_PATIENCE_NS (5 * NS_PER_SEC)
@@ -119,6 +119,7 @@ static int fetch_sink(void *arg, const void *bytes, size_t len)
 	LOCK_GUARD(&content->lock);
 	err = fill_absent(content, fetch->at, bytes, len);
 	fetch->at += len;
+	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
 	(void)pthread_cond_broadcast(&content->cond);
 	return err;
 }
@@ -300,8 +301,8 @@ static int fetch_range(struct content *content, uint64_t start, uint64_t end, ui
 
 			if (skip_in_flight(content, &from, &piece_end))
 				continue;
-			if (piece_end - from > PIECE)
-				piece_end = from + PIECE;
+			if (piece_end - from > PIECE_MAX)
+				piece_end = from + PIECE_MAX;
 			if (from >= needed && content->fetching >= IN_FLIGHT_MAX)
 				return 0;
 			int err = fetch_start(content, from, piece_end,
@@ -313,6 +314,14 @@ static int fetch_range(struct content *content, uint64_t start, uint64_t end, ui
 		}
 	}
 	return 0;
+}
+
+/* Several readers must fit into a small cache. */
+static uint64_t window_max(const struct content *content)
+{
+	uint64_t share = cache_limit(content->owner->cache) / 8;
+
+	return share < WINDOW_MAX ? share : WINDOW_MAX;
 }
 
 /* What a read of [start, end) shall bring: the whole of a small object, a growing window for a sequential reader, a
@@ -330,8 +339,8 @@ static void widen(struct content *content, uint64_t start, uint64_t *from, uint6
 	}
 	if (sequential) {
 		content->window = content->window ? content->window * 2 : WINDOW_FIRST;
-		if (content->window > WINDOW_MAX)
-			content->window = WINDOW_MAX;
+		if (content->window > window_max(content))
+			content->window = window_max(content);
 		end += content->window;
 	} else {
 		content->window = 0;

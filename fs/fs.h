@@ -68,7 +68,7 @@ int ops_create(fuse_req_t req, const struct cat_create *wish, struct cat_inode *
 /* An open file. */
 struct file {
 	struct content *content; /* NULL: text */
-	uint64_t ino;		 /* of the live file; 0: a version */
+	uint64_t ino;            /* of the live file; 0: a version */
 	bool writable, append;
 	bool close_failed; /* EIO of a permanent kind was told to a close of this handle */
 	struct buf text;   /* +log */

@@ -126,7 +126,8 @@ void invalidate_free(struct invalidate *invalidate)
 	if (!invalidate)
 		return;
 	invalidate_stop(invalidate);
-	list_each_safe(at, after, &invalidate->items) {
+	list_each_safe(at, after, &invalidate->items)
+	{
 		list_remove(at);
 		item_free(list_entry(at, struct item, node));
 	}

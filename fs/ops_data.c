@@ -62,7 +62,8 @@ static void file_free(struct fs *fs, struct file *file, uint32_t author)
 	if (file->content && file->writable && content_writer_gone(file->content) == 0)
 		err = content_commit(file->content, CAT_ORIGIN_CLOSE, author, &seq);
 	if (err)
-		log_error("file", "no version of file %llu could be made: %s; it is tried again at the next close or mount",
+		log_error("file",
+			  "no version of file %llu could be made: %s; it is tried again at the next close or mount",
 			  (unsigned long long)file->ino, strerror(-err));
 	if (file->content)
 		content_put(file->content);
@@ -306,16 +307,14 @@ static ssize_t fill_from_bufvec(void *arg, int fd, uint64_t offset, size_t len)
 	return fuse_buf_copy(&to, arg, 0);
 }
 
-static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *from, off_t offset, struct fuse_file_info *fi)
+static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *from, off_t offset,
+			 struct fuse_file_info *fi)
 {
 	struct file *file = file_of(fi);
 	struct waiter waiter = fs_waiter(req);
 	struct content_write request = {
 		/* The kernel places appends by the size it knows, and only we change it: its offset is the end. */
-		.offset = (uint64_t)offset,
-		.len = fuse_buf_size(from),
-		.fill = fill_from_bufvec,
-		.arg = from,
+		.offset = (uint64_t)offset, .len = fuse_buf_size(from), .fill = fill_from_bufvec, .arg = from,
 		.waiter = &waiter,
 	};
 	ssize_t n = file->content && file->writable ? content_write(file->content, &request) : -EBADF;

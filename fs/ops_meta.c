@@ -5,8 +5,8 @@
  * Each operation is one catalog operation. Threads: FUSE workers.
  */
 #include <errno.h>
-#include <string.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/statvfs.h>
 
 #include "clock.h"
@@ -58,7 +58,8 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	} else {
 		err = fs_list_known(req, parent);
 		if (!err)
-			err = fs_is_reserved(parent, name) ? -ENOENT : catalog_lookup(fs->catalog, parent, name, &inode);
+			err = fs_is_reserved(parent, name) ? -ENOENT
+							   : catalog_lookup(fs->catalog, parent, name, &inode);
 		if (!err)
 			err = resolve(fs, parent, name, &inode);
 		if (!err)

@@ -1,9 +1,9 @@
 /*
  * ops_xattr.c - extended attributes.
  *
- *	user.varve.*	what varve knows (xattr_varve.h): read by name on live files and not listed there, so that cp -a and
- *			rsync -X carry none of it along; listed on versions; never set
- *	user.*, trusted.*, security.*	kept in the catalog; the kernel decides who may
+ *	user.varve.*	what varve knows (xattr_varve.h): read by name on live files and not listed there, so that cp -a
+ *and rsync -X carry none of it along; listed on versions; never set user.*, trusted.*, security.*	kept in the
+ *catalog; the kernel decides who may
  *	all others	EOPNOTSUPP; POSIX ACLs among them: default_permissions would not heed them
  *
  * Threads: FUSE workers.
@@ -72,7 +72,7 @@ static int may_set(const struct fs *fs, fuse_ino_t ino, const char *name)
 
 static void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size, int flags)
 {
-	enum cat_xattr_mode mode = flags & XATTR_CREATE	   ? CAT_XATTR_CREATE
+	enum cat_xattr_mode mode = flags & XATTR_CREATE    ? CAT_XATTR_CREATE
 				   : flags & XATTR_REPLACE ? CAT_XATTR_REPLACE
 							   : CAT_XATTR_SET;
 	int err = may_set(fs_of(req), ino, name);

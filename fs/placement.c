@@ -3,8 +3,8 @@
  *
  * Invariants
  *  1. A version's copy record is written only after the store said it has the object.
- *  2. What lies at a key is overwritten or removed only when every version it holds has another copy: by the store's own
- *     versioning, or, without it, by a copy under `.varve/versions/` made first (preserve) and a conditional write.
+ *  2. What lies at a key is overwritten or removed only when every version it holds has another copy: by the store's
+ * own versioning, or, without it, by a copy under `.varve/versions/` made first (preserve) and a conditional write.
  *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id.
  *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
  *
@@ -33,11 +33,12 @@
 #include "table.h"
 #include "transfer.h"
 
-#define PUT_MAX (UINT64_C(16) << 20)  /* larger goes up in parts */
+#define PUT_MAX (UINT64_C(16) << 20) /* larger goes up in parts */
 #define PART_MIN (UINT64_C(8) << 20)
 #define COPY_MAX (UINT64_C(64) << 20) /* clean stretches are copied in pieces of this, side by side */
 #define READ_STEP (256u << 10)
-/* A call that moves no bytes is ended by its backend; this bound is for what moves, at the least rate worth waiting for. */
+/* A call that moves no bytes is ended by its backend; this bound is for what moves, at the least rate worth waiting
+ * for. */
 #define JOB_PATIENCE_NS (120 * NS_PER_SEC)
 #define JOB_LEAST_RATE_SHIFT 14 /* bytes per second: 16 KiB */
 #define TREE_BATCH 256
@@ -91,7 +92,8 @@ static bool versioned(const struct placement *placement)
 
 static struct call call_for(const struct placement *placement, uint64_t bytes)
 {
-	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS + (int64_t)(bytes >> JOB_LEAST_RATE_SHIFT) * NS_PER_SEC,
+	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS +
+					    (int64_t)(bytes >> JOB_LEAST_RATE_SHIFT) * NS_PER_SEC,
 			     .cancelled = &placement->cancelled};
 }
 
@@ -149,7 +151,7 @@ struct facts {
 	struct cat_inode inode;
 	struct cat_version version; /* the job's, or the current one */
 	bool has_version;
-	struct link *links; /* keys of the live names, oldest first */
+	struct link *links;   /* keys of the live names, oldest first */
 	struct cat_copy copy; /* of the version; key NULL: not stored */
 	struct buf target;
 };
@@ -290,7 +292,8 @@ static int meta_of(const struct placement *placement, const struct facts *facts,
 	return objmeta_encode(&meta, ret_meta);
 }
 
-/* --- preserving what would be lost --------------------------------------------------------------------------------- */
+/* --- preserving what would be lost ---------------------------------------------------------------------------------
+ */
 
 /* The current object of a key is copied to `to`, pinned, its metadata kept. */
 static int copy_aside(struct placement *placement, const struct object_info *info, const char *to,
@@ -304,7 +307,8 @@ static int copy_aside(struct placement *placement, const struct object_info *inf
 		.storage_class = info->storage_class,
 	};
 	struct transfer_part part = {.size = info->size, .copy_from = request.source};
-	struct put_request put = {.key = to, .size = info->size, .meta = &info->meta, .storage_class = info->storage_class};
+	struct put_request put = {
+		.key = to, .size = info->size, .meta = &info->meta, .storage_class = info->storage_class};
 
 	if (info->size <= transfer_limits(placement->transfer)->max_copy)
 		return transfer_copy(placement->transfer, &call, &request, ret_info, err);
@@ -450,7 +454,8 @@ static int preserve(struct placement *placement, const char *key, struct put_con
 	return result;
 }
 
-/* --- upload ------------------------------------------------------------------------------------------------------------ */
+/* --- upload
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static int read_content(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 {
@@ -564,8 +569,8 @@ static int send(struct placement *placement, struct content *content, struct put
 	return result ? result : transfer_put(placement->transfer, &call, request, ret_info, err);
 }
 
-static int upload_to(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
-		     struct err *err)
+static int upload_to(struct placement *placement, const struct facts *facts, const char *key,
+		     struct object_info *ret_info, struct err *err)
 {
 	struct content *content = NULL;
 	struct meta meta = {0};
@@ -640,7 +645,8 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 	return *ret_key ? 0 : -ENOMEM;
 }
 
-/* --- claims ------------------------------------------------------------------------------------------------------------- */
+/* --- claims
+ * ------------------------------------------------------------------------------------------------------------- */
 
 /* A directory's marker "d/" and its key "d" are one claim: both forms are in use. */
 static void claim_key(struct placement_claims *claims, const char *key)
@@ -688,8 +694,8 @@ void placement_claims(struct placement *placement, const struct cat_job *job, st
 		facts_clear(&facts);
 }
 
-/* Names may have changed between the claims and the reading of these facts; from here on a change makes a job that waits
- * for this one, or claims what this one does not touch. */
+/* Names may have changed between the claims and the reading of these facts; from here on a change makes a job that
+ * waits for this one, or claims what this one does not touch. */
 static int still_claimed(struct placement *placement, const struct cat_job *job, const struct facts *facts,
 			 const struct placement_claims *claims)
 {
@@ -708,8 +714,8 @@ static int still_claimed(struct placement *placement, const struct cat_job *job,
 }
 
 /* Did an attempt that we know nothing more of reach the store? */
-static int find_sent(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
-		     struct err *err)
+static int find_sent(struct placement *placement, const struct facts *facts, const char *key,
+		     struct object_info *ret_info, struct err *err)
 {
 	struct call call = call_for(placement, 0);
 	struct meta meta = {0};
@@ -798,7 +804,8 @@ out:
 	return result;
 }
 
-/* --- place --------------------------------------------------------------------------------------------------------------- */
+/* --- place
+ * --------------------------------------------------------------------------------------------------------------- */
 
 struct placed {
 	struct cat_copy *copy; /* NULL: kinds without versions */
@@ -912,14 +919,15 @@ static int verify_copy(struct placement *placement, const struct facts *facts, c
 	return 0;
 }
 
-static int copy_to(struct placement *placement, const struct facts *facts, const char *key, struct object_info *ret_info,
-		   struct err *err)
+static int copy_to(struct placement *placement, const struct facts *facts, const char *key,
+		   struct object_info *ret_info, struct err *err)
 {
 	struct call call = call_for(placement, facts->version.size);
 	struct meta meta = {0};
 	AUTO_FREE char *etag = NULL;
 	struct copy_request request = {
-		.source = {.key = facts->copy.key, .native_id = facts->copy.native_id,
+		.source = {.key = facts->copy.key,
+			   .native_id = facts->copy.native_id,
 			   .etag = facts->copy.native_id ? NULL : facts->copy.etag},
 		.key = key,
 		.meta = &meta,
@@ -1009,7 +1017,9 @@ static int place_special(struct placement *placement, const struct facts *facts,
 	for (const struct link *link = facts->links; link && !result; link = link->next) {
 		struct small small = {
 			.key = link->key,
-			.kind = link != facts->links ? CAT_KEY_LINK : symlink ? CAT_KEY_SYMLINK : CAT_KEY_SPECIAL,
+			.kind = link != facts->links ? CAT_KEY_LINK
+				: symlink            ? CAT_KEY_SYMLINK
+						     : CAT_KEY_SPECIAL,
 			.body = facts->target.data,
 			.len = symlink && link == facts->links ? facts->target.len : 0,
 		};
@@ -1035,13 +1045,15 @@ static int place_directory(struct placement *placement, const struct facts *fact
 
 	if (!facts->links)
 		return 0;
-	if (!(facts->inode.flags & CAT_OWN_ATTRS) && catalog_readdir(placement->catalog, &first, stop_at_first, NULL) == 1)
+	if (!(facts->inode.flags & CAT_OWN_ATTRS) &&
+	    catalog_readdir(placement->catalog, &first, stop_at_first, NULL) == 1)
 		return 0;
 	marker.key = facts->links->key;
 	return put_small(placement, facts, &marker, err);
 }
 
-/* --- removing what no live name owns ---------------------------------------------------------------------------------------- */
+/* --- removing what no live name owns
+ * ---------------------------------------------------------------------------------------- */
 
 struct removed {
 	const char *key;
@@ -1153,7 +1165,9 @@ out:
 	return result;
 }
 
-/* --- tree ----------------------------------------------------------------------------------------------------------------------- */
+/* --- tree
+ * -----------------------------------------------------------------------------------------------------------------------
+ */
 
 /* A key beneath the one that a renamed directory left, and whose object lies there. */
 struct left_behind {
@@ -1237,10 +1251,10 @@ static int run_tree(struct placement *placement, struct cat_job *job, const stru
 	while (walk.list)
 		walk.list = drop_first(walk.list);
 	if (!result) /* the directory itself: its marker moves, and the job ends */
-		result = run_place(placement,
-				   &(struct cat_job){
-					   .seq = job->seq, .type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key},
-				   claims, err);
+		result = run_place(
+			placement,
+			&(struct cat_job){.seq = job->seq, .type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key},
+			claims, err);
 	return result;
 }
 
@@ -1264,7 +1278,8 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 	}
 	if (result == -ENOENT && !err->kind) {
 		/* Its inode is not in the catalog: nothing can be right or wrong about it any more. */
-		log_warn("placement", "journal entry %" PRIu64 " names file %" PRIu64 ", which does not exist", job->seq, job->ino);
+		log_warn("placement", "journal entry %" PRIu64 " names file %" PRIu64 ", which does not exist",
+			 job->seq, job->ino);
 		result = job_done(placement, job);
 	}
 	return result;

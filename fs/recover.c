@@ -1,8 +1,8 @@
 /*
  * recover.c - what a crash left in the cache.
  *
- * After kill -9 the cache files hold every byte that was written. After a power cut they hold what was synced, and of the
- * rest nobody knows; the boot id in an extent record tells which it was.
+ * After kill -9 the cache files hold every byte that was written. After a power cut they hold what was synced, and of
+ *the rest nobody knows; the boot id in an extent record tells which it was.
  *
  *	                 not stored version                    changes without a version (CAT_DIRTY)
  *	same boot        its upload goes on                    a version: origin close if a close acknowledged it,
@@ -12,8 +12,8 @@
  *	other boot       its checksum is compared: equal, its  a version, suspect: nobody knows its bytes
  *	                 upload goes on; else it is suspect
  *
- * A suspect version is kept, under `.varve/versions/` in the store and in the history, but it is never the file: the file
- * goes back to the newest version that is whole.
+ * A suspect version is kept, under `.varve/versions/` in the store and in the history, but it is never the file: the
+ *file goes back to the newest version that is whole.
  *
  * Runs once, at mount, before anything else uses the contents.
  */
@@ -265,7 +265,7 @@ static int leave_suspect(struct contents *contents, struct content *content)
 
 static int commit_found(struct contents *contents, struct content *content, const struct found *found, bool suspect)
 {
-	enum cat_origin origin = suspect				? CAT_ORIGIN_SUSPECT
+	enum cat_origin origin = suspect                            ? CAT_ORIGIN_SUSPECT
 				 : found->inode.flags & CAT_FLUSHED ? CAT_ORIGIN_CLOSE
 								    : CAT_ORIGIN_RECOVERED;
 	uint64_t seq;
@@ -325,8 +325,8 @@ int contents_recover(struct contents *contents, uint64_t *ret_recovered)
 				       : recover_changes(contents, pair, &suspects);
 
 		if (failed)
-			log_error("recover", "cannot recover the changes of file %llu: %s", (unsigned long long)pair->ino,
-				  strerror(-failed));
+			log_error("recover", "cannot recover the changes of file %llu: %s",
+				  (unsigned long long)pair->ino, strerror(-failed));
 		else if (!pair->seq)
 			recovered++;
 	}

@@ -69,7 +69,7 @@ struct session {
 	int signal_fd;
 	pthread_t signal_thread;
 	bool signals_watched;
-	atomic_bool served; /* the directory is unmounted: what comes now is draining */
+	atomic_bool served;  /* the directory is unmounted: what comes now is draining */
 	atomic_bool hurried; /* a signal while draining: stop at once */
 	atomic_bool stop_watching;
 	int64_t started_wall;
@@ -160,9 +160,11 @@ static int open_catalog(struct session *session, const struct config *config, bo
 		return result;
 	result = open_whole_catalog(dir, &options, &session->fs.catalog);
 	if (result == -EBUSY)
-		return err_set(err, ERR_CONFLICT, "state directory %s is in use by another varve mount", config->state_dir);
+		return err_set(err, ERR_CONFLICT, "state directory %s is in use by another varve mount",
+			       config->state_dir);
 	if (result == -EPROTO)
-		return err_set(err, ERR_CONFIGURATION, "state directory %s was written by a newer varve", config->state_dir);
+		return err_set(err, ERR_CONFIGURATION, "state directory %s was written by a newer varve",
+			       config->state_dir);
 	if (!result)
 		result = catalog_store_id(session->fs.catalog, id);
 	if (result)
@@ -250,7 +252,8 @@ static int open_contents(struct session *session, struct err *err)
 	if (result)
 		return err_from_errno(err, -result, "cannot use the cache in %s", cache_dir);
 	if (recovered)
-		log_info("session", "%" PRIu64 " files were being changed when the last mount ended; each has a version now",
+		log_info("session",
+			 "%" PRIu64 " files were being changed when the last mount ended; each has a version now",
 			 recovered);
 	return 0;
 }
@@ -269,8 +272,7 @@ static int open_upper(struct session *session, struct err *err)
 					      .changed_arg = session};
 	struct ship_options ship = {
 		.catalog = fs->catalog, .transfer = fs->transfer, .lease = fs->lease, .tmp_dir = session->tmp_dir};
-	struct versions_options versions = {.catalog = fs->catalog,
-					    .snapdir = (enum versions_snapdir)config->snapdir};
+	struct versions_options versions = {.catalog = fs->catalog, .snapdir = (enum versions_snapdir)config->snapdir};
 	int result = reconcile_new(&reconcile, &fs->reconcile);
 
 	if (!result)
@@ -366,7 +368,8 @@ static int mount_kernel(struct session *session, struct err *err)
 	return 0;
 }
 
-/* --- signals --------------------------------------------------------------------------------------------------------- */
+/* --- signals ---------------------------------------------------------------------------------------------------------
+ */
 
 static void on_signal(struct session *session)
 {
@@ -378,8 +381,8 @@ static void on_signal(struct session *session)
 	}
 	log_info("session", "told to stop: unmounting %s", dir);
 	fuse_session_exit(session->fs.fuse);
-	/* The loop's threads wait for requests: the end of the mount wakes them. While a file is open only the end of the
-	 * connection does: its user gets an error, what he wrote is kept. */
+	/* The loop's threads wait for requests: the end of the mount wakes them. While a file is open only the end of
+	 * the connection does: its user gets an error, what he wrote is kept. */
 	if (umount2(dir, 0) == 0)
 		return;
 	if (errno == EPERM)
@@ -418,7 +421,8 @@ static int block_signals(struct session *session, struct err *err)
 	return session->signal_fd < 0 ? err_from_errno(err, errno, "cannot watch signals") : 0;
 }
 
-/* --- life --------------------------------------------------------------------------------------------------------------- */
+/* --- life
+ * --------------------------------------------------------------------------------------------------------------- */
 
 static void raise_descriptor_limit(void)
 {
@@ -462,8 +466,7 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	if (!result)
 		result = mount_kernel(session, err);
 	if (!result)
-		session->signals_watched =
-			pthread_create(&session->signal_thread, NULL, watch_signals, session) == 0;
+		session->signals_watched = pthread_create(&session->signal_thread, NULL, watch_signals, session) == 0;
 	if (result) {
 		session_close(session);
 		return result;
@@ -506,7 +509,9 @@ static int finish(struct session *session)
 		result = ship_finish(session->fs.ship, &call, &error);
 	session_pending(session, &left);
 	if (result)
-		log_warn("session", "%" PRIu64 " changes (%" PRIu64 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
+		log_warn("session",
+			 "%" PRIu64 " changes (%" PRIu64
+			 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
 			 left.jobs, left.bytes, session->fs.config->state_dir, error.kind ? ": " : "", error.message);
 	return result;
 }
@@ -574,7 +579,8 @@ void session_close(struct session *session)
 	free(session);
 }
 
-/* --- what the CLI asks ------------------------------------------------------------------------------------------------------- */
+/* --- what the CLI asks
+ * ------------------------------------------------------------------------------------------------------- */
 
 void session_pending(struct session *session, struct session_pending *ret_pending)
 {
@@ -598,10 +604,11 @@ static json_t *store_json(struct session *session)
 	return json_pack("{s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, s:i, s:s}", "description",
 			 transfer_description(session->fs.transfer), "online", figures.online, "versions",
 			 transfer_can(session->fs.transfer, BACKEND_VERSIONS), "requests", (json_int_t)figures.requests,
-			 "heads", (json_int_t)figures.heads, "gets", (json_int_t)figures.gets, "lists", (json_int_t)figures.lists,
-			 "bytes_sent", (json_int_t)figures.bytes_sent, "bytes_received", (json_int_t)figures.bytes_received,
-			 "errors", (json_int_t)figures.errors, "retries", (json_int_t)figures.retries, "queued",
-			 (int)figures.queued, "running", (int)figures.running, "last_error", figures.last_error);
+			 "heads", (json_int_t)figures.heads, "gets", (json_int_t)figures.gets, "lists",
+			 (json_int_t)figures.lists, "bytes_sent", (json_int_t)figures.bytes_sent, "bytes_received",
+			 (json_int_t)figures.bytes_received, "errors", (json_int_t)figures.errors, "retries",
+			 (json_int_t)figures.retries, "queued", (int)figures.queued, "running", (int)figures.running,
+			 "last_error", figures.last_error);
 }
 
 static json_t *writeback_json(struct session *session)
@@ -611,7 +618,8 @@ static json_t *writeback_json(struct session *session)
 	writeback_figures(session->fs.writeback, &figures);
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:s}", "pending", (json_int_t)figures.jobs, "bytes",
 			 (json_int_t)figures.bytes, "running", (json_int_t)figures.running, "failed",
-			 (json_int_t)figures.failed, "done", (json_int_t)figures.done, "last_error", figures.last_error);
+			 (json_int_t)figures.failed, "done", (json_int_t)figures.done, "last_error",
+			 figures.last_error);
 }
 
 static json_t *cache_json(struct session *session)
@@ -645,18 +653,19 @@ static json_t *lease_json(struct session *session)
 	lease_figures(session->fs.lease, &figures);
 	return json_pack("{s:I, s:b, s:b, s:s, s:s}", "epoch", (json_int_t)figures.epoch, "held",
 			 lease_may_write(session->fs.lease), "lost", figures.lost, "guarantee",
-			 figures.guarantee == LEASE_CONDITIONAL ? "conditional" : "weak", "last_error", figures.last_error);
+			 figures.guarantee == LEASE_CONDITIONAL ? "conditional" : "weak", "last_error",
+			 figures.last_error);
 }
 
 void session_status_json(struct session *session, struct buf *ret_json)
 {
 	const struct config *config = session->fs.config;
-	json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:I, s:o, s:o, s:o, s:o, s:o}", "version", VARVE_VERSION,
-				 "url", config->url, "mountpoint", config->mountpoint, "state_dir", config->state_dir, "pid",
-				 (int)getpid(), "read_only", config->read_only, "uptime_seconds",
-				 (json_int_t)((clock_wall() - session->started_wall) / NS_PER_SEC), "store",
-				 store_json(session), "writeback", writeback_json(session), "cache", cache_json(session),
-				 "catalog", catalog_json(session), "lease", lease_json(session));
+	json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:I, s:o, s:o, s:o, s:o, s:o}", "version",
+				 VARVE_VERSION, "url", config->url, "mountpoint", config->mountpoint, "state_dir",
+				 config->state_dir, "pid", (int)getpid(), "read_only", config->read_only,
+				 "uptime_seconds", (json_int_t)((clock_wall() - session->started_wall) / NS_PER_SEC),
+				 "store", store_json(session), "writeback", writeback_json(session), "cache",
+				 cache_json(session), "catalog", catalog_json(session), "lease", lease_json(session));
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
 	buf_adds(ret_json, text ? text : "{}");

@@ -79,7 +79,8 @@ void versions_prepare_name(struct versions *versions, uint64_t dir, const char *
 	if (catalog_lookup(versions->catalog, dir, name, &inode) || !S_ISREG(inode.mode))
 		return;
 	if (versions->contents && content_settle(versions->contents, inode.ino))
-		log_warn("versions", "the newest change of inode %llu has no version yet", (unsigned long long)inode.ino);
+		log_warn("versions", "the newest change of inode %llu has no version yet",
+			 (unsigned long long)inode.ino);
 	if (!versions->reconcile)
 		return;
 	resolve(versions, &inode);

@@ -9,8 +9,8 @@
  * Invariants
  *  1. Two jobs that touch one inode or one key never run at the same time, and the older runs first, to its end; unless
  *     they came to touch the same only by a rename, while the younger was running.
- *  2. `pending` holds, in order of seq, every job of the journal up to `loaded`; what is beyond is loaded as room comes.
- *     So a job is only ever compared with all that are older.
+ *  2. `pending` holds, in order of seq, every job of the journal up to `loaded`; what is beyond is loaded as room
+ * comes. So a job is only ever compared with all that are older.
  *  3. A job leaves only when it is done. A failure is kept in the journal and tried again, ever more slowly up to
  *     BACKOFF_MAX, at once after writeback_hurry.
  *  4. Nothing starts while the lease does not allow it.
@@ -69,19 +69,19 @@ struct writeback {
 	pthread_t scheduler;
 	bool started;
 
-	struct lock lock; /* guards all below */
-	pthread_cond_t wake;	 /* the scheduler's */
+	struct lock lock;        /* guards all below */
+	pthread_cond_t wake;     /* the scheduler's */
 	pthread_cond_t progress; /* those who wait for jobs */
-	bool stop, poked, more;	 /* more: the journal may hold jobs beyond `loaded` */
+	bool stop, poked, more;  /* more: the journal may hold jobs beyond `loaded` */
 	struct list pending;
 	size_t pending_count;
 	unsigned running;
 	uint64_t loaded, done, bytes;
 	uint64_t recovered_upto; /* jobs up to here were in the journal at start */
-	uint64_t tree; /* generation */
-	unsigned waiting; /* in writeback_wait */
+	uint64_t tree;           /* generation */
+	unsigned waiting;        /* in writeback_wait */
 	char last_error[256];
-	bool outage;	  /* a job failed for want of the store; the first success tries all others at once */
+	bool outage; /* a job failed for want of the store; the first success tries all others at once */
 	bool loading;
 	uint64_t claimed[CLAIM_SLOTS]; /* scratch of one scheduling round */
 };
@@ -130,7 +130,8 @@ static void load(struct writeback *writeback)
 		job->bytes = bytes_of(writeback, &job->record);
 	}
 	LOCK_GUARD(&writeback->lock);
-	list_each_safe(at, after_at, &loaded) {
+	list_each_safe(at, after_at, &loaded)
+	{
 		struct job *job = list_entry(at, struct job, node);
 
 		list_remove(at);
@@ -311,7 +312,8 @@ static int64_t backoff_of(uint32_t attempts)
 
 static void say_failure(const struct job *job, const struct err *error)
 {
-	static const char *const what[] = {[CAT_JOB_UPLOAD] = "upload", [CAT_JOB_PLACE] = "relocation", [CAT_JOB_TREE] = "tree"};
+	static const char *const what[] = {
+		[CAT_JOB_UPLOAD] = "upload", [CAT_JOB_PLACE] = "relocation", [CAT_JOB_TREE] = "tree"};
 
 	if (job->failing == error->kind)
 		return; /* said once; it stands in status */
@@ -539,11 +541,11 @@ void writeback_figures(struct writeback *writeback, struct writeback_figures *re
 
 	catalog_figures(writeback->catalog, &catalog);
 	LOCK_GUARD(&writeback->lock);
-	*ret_figures = (struct writeback_figures){.jobs = catalog.jobs > writeback->pending_count ? catalog.jobs
-											   : writeback->pending_count,
-						  .running = writeback->running,
-						  .done = writeback->done,
-						  .bytes = writeback->bytes};
+	*ret_figures = (struct writeback_figures){
+		.jobs = catalog.jobs > writeback->pending_count ? catalog.jobs : writeback->pending_count,
+		.running = writeback->running,
+		.done = writeback->done,
+		.bytes = writeback->bytes};
 	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next)
 		ret_figures->failed += err_is_permanent(list_entry(at, struct job, node)->failing);
 	memcpy(ret_figures->last_error, writeback->last_error, sizeof(ret_figures->last_error));
@@ -628,7 +630,8 @@ void writeback_free(struct writeback *writeback)
 		(void)pthread_join(writeback->scheduler, NULL);
 	for (;;) {
 		LOCK_GUARD(&writeback->lock);
-		list_each_safe(at, after, &writeback->pending) {
+		list_each_safe(at, after, &writeback->pending)
+		{
 			struct job *job = list_entry(at, struct job, node);
 
 			if (job->running && !transfer_withdraw(writeback->transfer, &job->task))

@@ -27,7 +27,7 @@ struct writeback_options {
 	struct contents *contents;
 	struct lease *lease; /* NULL: may always write (tests) */
 	unsigned parallel;   /* jobs at once; 0: 12 */
-	bool read_only;	     /* the journal waits for a mount that may write */
+	bool read_only;      /* the journal waits for a mount that may write */
 };
 int writeback_new(const struct writeback_options *options, struct writeback **ret_writeback);
 /* Breaks off what runs; it stays in the journal with the rest. */

@@ -21,10 +21,13 @@ struct buf {
 };
 
 extern char buf_empty[1];
-#define BUF_INIT {.data = buf_empty}
+#define BUF_INIT                                                                                                       \
+	{                                                                                                              \
+		.data = buf_empty                                                                                      \
+	}
 
 void buf_init(struct buf *buf);
-void buf_free(struct buf *buf); /* back to empty; may be used again */
+void buf_free(struct buf *buf);  /* back to empty; may be used again */
 void buf_reset(struct buf *buf); /* length 0, memory and no failure kept */
 bool buf_failed(const struct buf *buf);
 

@@ -39,34 +39,34 @@ struct cat_txn;
 /* --- records ----------------------------------------------------------------------------------- */
 
 enum cat_inode_flag {
-	CAT_DIRTY = 1 << 0,	 /* the cache file holds changes that no version has yet */
-	CAT_LISTED = 1 << 1,	 /* directory: all children are known, as of listed_at */
+	CAT_DIRTY = 1 << 0,      /* the cache file holds changes that no version has yet */
+	CAT_LISTED = 1 << 1,     /* directory: all children are known, as of listed_at */
 	CAT_UNRESOLVED = 1 << 2, /* known from a listing only: HEAD it before showing owner, mode, times */
-	CAT_OWN_ATTRS = 1 << 3,	 /* directory: chmod/chown/utimens/xattr gave it attributes worth a `d/` object */
-	CAT_FLUSHED = 1 << 4,	 /* with CAT_DIRTY: a close() or fsync(disk) acknowledged these changes */
-	CAT_DISCARDED = 1 << 5,	 /* unlinked before its first close: never to be stored */
+	CAT_OWN_ATTRS = 1 << 3,  /* directory: chmod/chown/utimens/xattr gave it attributes worth a `d/` object */
+	CAT_FLUSHED = 1 << 4,    /* with CAT_DIRTY: a close() or fsync(disk) acknowledged these changes */
+	CAT_DISCARDED = 1 << 5,  /* unlinked before its first close: never to be stored */
 };
 
 struct cat_inode {
-	uint64_t ino; /* never reused */
+	uint64_t ino;                      /* never reused */
 	uint8_t file_id[CAT_FILE_ID_SIZE]; /* the same after a rebuild; in every object's metadata */
 	uint32_t mode, uid, gid, nlink, rdev;
 	uint32_t flags; /* enum cat_inode_flag */
 	uint64_t size;
 	int64_t atime, mtime, ctime, btime;
-	uint64_t parent;    /* directory: its parent's ino (the root: itself). Else 0 */
-	uint64_t version;   /* seq of the current content version; 0: none yet */
-	int64_t listed_at;  /* directory: 0 never */
+	uint64_t parent;   /* directory: its parent's ino (the root: itself). Else 0 */
+	uint64_t version;  /* seq of the current content version; 0: none yet */
+	int64_t listed_at; /* directory: 0 never */
 };
 
 enum cat_how { /* how a name came to be, or ended */
-	CAT_HOW_CREATE,
-	CAT_HOW_LINK,
-	CAT_HOW_RENAME,	 /* came from / went to the other name */
-	CAT_HOW_REPLACE, /* ended because another inode was renamed or adopted over it */
-	CAT_HOW_UNLINK,
-	CAT_HOW_ADOPT,	 /* found in the store */
-	CAT_HOW_VANISH,	 /* removed in the store by others */
+	       CAT_HOW_CREATE,
+	       CAT_HOW_LINK,
+	       CAT_HOW_RENAME,  /* came from / went to the other name */
+	       CAT_HOW_REPLACE, /* ended because another inode was renamed or adopted over it */
+	       CAT_HOW_UNLINK,
+	       CAT_HOW_ADOPT,  /* found in the store */
+	       CAT_HOW_VANISH, /* removed in the store by others */
 };
 
 /* A live name. */
@@ -75,7 +75,7 @@ struct cat_name {
 	uint64_t since; /* seq at which this inode took this name */
 	int64_t since_ns;
 	uint64_t cookie; /* readdir position: > 0, grows within the parent, never reused there */
-	uint32_t type;	 /* mode & S_IFMT */
+	uint32_t type;   /* mode & S_IFMT */
 	enum cat_how how;
 	uint64_t from_parent; /* how == RENAME: where it came from */
 	char from_name[CAT_NAME_MAX + 1];
@@ -97,7 +97,7 @@ struct cat_past {
 
 enum cat_state { CAT_LOCAL, CAT_UPLOADING, CAT_STORED, CAT_FAILED, CAT_EXPIRED };
 enum cat_origin {
-	CAT_ORIGIN_CLOSE,     /* a close of a dirty file */
+	CAT_ORIGIN_CLOSE, /* a close of a dirty file */
 	CAT_ORIGIN_FSYNC,
 	CAT_ORIGIN_RECOVERED, /* dirty, never closed, found after a crash */
 	CAT_ORIGIN_SUSPECT,   /* not provably whole after a power cut; never current */
@@ -111,12 +111,12 @@ enum cat_origin {
 struct cat_version {
 	uint64_t ino, seq;
 	uint64_t size;
-	int64_t mtime;	   /* the file's own, then */
+	int64_t mtime;     /* the file's own, then */
 	int64_t commit_ns; /* when it was made; strictly increasing over all versions of one catalog made here */
 	int64_t shown_ms;  /* what its name in .versions shows; strictly increasing within the inode */
 	uint32_t identity; /* its 8 hex digits: stable across rebuilds (of file id and seq, or key and native id) */
 	uint32_t mode, uid, gid; /* as they were */
-	uint32_t author;   /* uid that wrote it */
+	uint32_t author;         /* uid that wrote it */
 	uint32_t crc32c;
 	uint32_t flags;
 	enum cat_state state;
@@ -131,9 +131,9 @@ struct cat_copy {
 	uint32_t backend; /* 0: the first store */
 	enum cat_state state;
 	int64_t stored_ns;
-	char *key;	     /* malloc'd, never NULL */
+	char *key;           /* malloc'd, never NULL */
 	char *native_id;     /* malloc'd or NULL */
-	char *etag;	     /* malloc'd or NULL */
+	char *etag;          /* malloc'd or NULL */
 	char *storage_class; /* malloc'd or NULL */
 };
 void cat_copy_clear(struct cat_copy *copy);
@@ -145,39 +145,40 @@ struct cat_key {
 	enum cat_key_kind kind;
 	uint64_t ino, seq; /* seq 0 for kinds without versions */
 	char *native_id;   /* malloc'd or NULL */
-	char *etag;	   /* malloc'd or NULL */
+	char *etag;        /* malloc'd or NULL */
 };
 void cat_key_clear(struct cat_key *key);
 
 enum cat_job_type {
 	CAT_JOB_UPLOAD, /* send version (ino, version), to where the inode's object belongs when it runs */
-	CAT_JOB_PLACE,	/* make the store right for inode `ino` and for `key`, the key it was at when the job was made
+	CAT_JOB_PLACE,  /* make the store right for inode `ino` and for `key`, the key it was at when the job was made
 			   (NULL: none): move its object to its oldest live name, put or drop link markers, directory,
 			   symlink and special objects, remove what no live name owns */
-	CAT_JOB_TREE,	/* directory `ino` was renamed away from `key`: make a PLACE job for everything beneath it */
+	CAT_JOB_TREE,   /* directory `ino` was renamed away from `key`: make a PLACE job for everything beneath it */
 };
 struct cat_job {
 	uint64_t seq; /* order of commit, and the job's name */
 	enum cat_job_type type;
 	uint64_t ino, version;
-	char *key;	    /* malloc'd or NULL */
-	uint32_t stage;	    /* the worker's own note of how far it came */
+	char *key;      /* malloc'd or NULL */
+	uint32_t stage; /* the worker's own note of how far it came */
 	uint32_t attempts;
 	int64_t next_try_ns; /* wall; 0: now */
-	char *note;	    /* malloc'd or NULL: the last error, or an upload id */
+	char *note;          /* malloc'd or NULL: the last error, or an upload id */
 };
 void cat_job_clear(struct cat_job *job);
 
 /* The cache file of an inode: what is in it. Local, never shipped. Numbers with one of the bits of CAT_EXTENT_OTHER
- * belong to whoever keeps the cache, for files of its own: the catalog stores their records and knows no more of them. */
+ * belong to whoever keeps the cache, for files of its own: the catalog stores their records and knows no more of them.
+ */
 #define CAT_EXTENT_OTHER (UINT64_C(3) << 62)
 struct cat_extent {
 	struct ranges present; /* bytes the cache file holds */
 	struct ranges dirty;   /* of these, what version `base` does not have */
-	uint64_t base;	       /* seq of the version the clean ranges belong to; 0: none */
+	uint64_t base;         /* seq of the version the clean ranges belong to; 0: none */
 	uint64_t base_limit;   /* absent bytes at or past this offset are zeros, below they are in `base` */
 	uint8_t boot_id[16];   /* of the boot that wrote it */
-	bool synced;	       /* fdatasync of the cache file came before this record */
+	bool synced;           /* fdatasync of the cache file came before this record */
 };
 void cat_extent_clear(struct cat_extent *extent);
 
@@ -222,8 +223,8 @@ int cat_copy_get(struct cat_txn *txn, uint64_t ino, uint64_t seq, struct cat_cop
 int cat_copy_add(struct cat_txn *txn, const struct cat_copy *copy); /* n is assigned */
 /* Marks the copy of (ino, seq) at (key, native_id) as gone. */
 int cat_copy_drop(struct cat_txn *txn, uint64_t ino, uint64_t seq, const char *key, const char *native_id);
-/* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has another.
- * To be called before the new copy is added. */
+/* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has
+ * another. To be called before the new copy is added. */
 int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
 int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
 int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
@@ -268,7 +269,7 @@ struct cat_create {
 	uint64_t parent;
 	const char *name;
 	uint32_t mode, uid, gid, rdev; /* mode with type */
-	const char *target;	       /* symlink */
+	const char *target;            /* symlink */
 	struct cat_actor actor;
 };
 /* -EEXIST, -ENOTDIR, -ENOENT (parent gone), -ENAMETOOLONG. A directory, symlink or special file gets its PLACE job; a
@@ -300,8 +301,15 @@ struct cat_rename {
  * inode: nothing happens. One update however large the tree; jobs PLACE for a file, TREE for a directory. */
 int catalog_rename(struct catalog *catalog, const struct cat_rename *request, struct cat_unlinked *ret_replaced);
 
-enum cat_set { CAT_SET_MODE = 1, CAT_SET_UID = 2, CAT_SET_GID = 4, CAT_SET_ATIME = 8, CAT_SET_MTIME = 16, CAT_SET_SIZE = 32,
-	       CAT_SET_CTIME = 64 };
+enum cat_set {
+	CAT_SET_MODE = 1,
+	CAT_SET_UID = 2,
+	CAT_SET_GID = 4,
+	CAT_SET_ATIME = 8,
+	CAT_SET_MTIME = 16,
+	CAT_SET_SIZE = 32,
+	CAT_SET_CTIME = 64
+};
 /* Takes the fields of `values` that mask names; ctime is now unless CAT_SET_CTIME. Never makes a version. */
 int catalog_setattr(struct catalog *catalog, uint64_t ino, unsigned mask, const struct cat_inode *values,
 		    struct cat_inode *ret_inode);
@@ -341,7 +349,7 @@ struct cat_commit {
 	uint32_t crc32c;
 	bool has_crc32c;
 	const struct cat_extent *extent; /* taken as it is: its base is the stored version that dirty is relative to */
-	bool still_dirty;		 /* more changes may follow without a new mark_dirty (fsync of an open file) */
+	bool still_dirty;                /* more changes may follow without a new mark_dirty (fsync of an open file) */
 };
 /* Makes the next version of the file, state local, current, with its UPLOAD job; clears CAT_DIRTY and CAT_FLUSHED
  * (unless still_dirty). The dirty ranges stay in the extent record until the version is stored. */
@@ -370,7 +378,7 @@ int catalog_each_dirty(struct catalog *catalog, cat_inode_visit visit, void *arg
 /* One entry of a name's history: a version, and the instant it became what the name showed. */
 struct cat_entry {
 	struct cat_version version;
-	int64_t time_ns; /* the later of commit and binding */
+	int64_t time_ns;  /* the later of commit and binding */
 	enum cat_how how; /* how the name got it: CREATE for a plain new version */
 	bool is_current;
 	char from_name[CAT_NAME_MAX + 1]; /* how == RENAME */
@@ -396,22 +404,22 @@ int catalog_past(struct catalog *catalog, uint64_t parent, const char *name, cat
 
 /* An object as a listing or a HEAD shows it. */
 struct cat_found {
-	const char *name; /* file name in the directory, escaped by escape.h */
+	const char *name;      /* file name in the directory, escaped by escape.h */
 	const char *component; /* key component when the name is a digest; else NULL */
 	const char *key;
 	const char *native_id, *etag, *storage_class; /* may be NULL */
 	uint64_t size;
 	int64_t modified_ns;
-	bool directory;	      /* a common prefix or a `d/` marker */
-	bool resolved;	      /* the fields below come from a HEAD */
+	bool directory; /* a common prefix or a `d/` marker */
+	bool resolved;  /* the fields below come from a HEAD */
 	uint32_t mode, uid, gid;
 	int64_t mtime;
-	const char *target;   /* symlink */
+	const char *target;     /* symlink */
 	const uint8_t *file_id; /* our metadata, or NULL */
-	uint64_t seq;	      /* our metadata, or 0 */
+	uint64_t seq;           /* our metadata, or 0 */
 	int64_t commit_ns;
-	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. When that
-				   inode is known the name becomes one of its links, else it stays an empty file */
+	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. When
+				   that inode is known the name becomes one of its links, else it stays an empty file */
 };
 /*
  * Takes what a complete listing of `dir` showed into the catalog: unknown

@@ -16,30 +16,30 @@
 
 enum err_kind {
 	ERR_NONE = 0,
-	ERR_NOT_FOUND,	    /* no such object, version, bucket (ENOENT) */
-	ERR_CONFLICT,	    /* the store's state forbids it: key is a directory, bucket not empty (EEXIST) */
-	ERR_PRECONDITION,   /* If-Match / If-None-Match failed (ESTALE) */
-	ERR_DENIED,	    /* credentials or policy (EACCES) */
-	ERR_THROTTLED,	    /* slow down; retry_after_ms may be set (EAGAIN -> EIO) */
-	ERR_UNAVAILABLE,    /* refused, reset, DNS, 5xx: nothing was done (EIO) */
-	ERR_INDETERMINATE,  /* request sent, reply lost: it may have been done (EIO) */
-	ERR_TIMED_OUT,	    /* the deadline passed (ETIMEDOUT -> EIO) */
-	ERR_CORRUPT,	    /* bytes, lengths, checksums or XML that cannot be (EIO) */
-	ERR_QUOTA,	    /* store, quota or disk full (ENOSPC) */
-	ERR_TOO_LARGE,	    /* over a limit of the store (EFBIG) */
-	ERR_UNSUPPORTED,    /* this store cannot (EOPNOTSUPP) */
-	ERR_CONFIGURATION,  /* URL, option, missing library: the admin must act (EINVAL) */
-	ERR_ARCHIVED,	    /* in a cold tier; must be restored first (EIO) */
-	ERR_CANCELLED,	    /* interrupted or shutting down (EINTR) */
-	ERR_NO_MEMORY,	    /* ENOMEM */
-	ERR_INTERNAL,	    /* our own bug or the local disk (EIO) */
+	ERR_NOT_FOUND,     /* no such object, version, bucket (ENOENT) */
+	ERR_CONFLICT,      /* the store's state forbids it: key is a directory, bucket not empty (EEXIST) */
+	ERR_PRECONDITION,  /* If-Match / If-None-Match failed (ESTALE) */
+	ERR_DENIED,        /* credentials or policy (EACCES) */
+	ERR_THROTTLED,     /* slow down; retry_after_ms may be set (EAGAIN -> EIO) */
+	ERR_UNAVAILABLE,   /* refused, reset, DNS, 5xx: nothing was done (EIO) */
+	ERR_INDETERMINATE, /* request sent, reply lost: it may have been done (EIO) */
+	ERR_TIMED_OUT,     /* the deadline passed (ETIMEDOUT -> EIO) */
+	ERR_CORRUPT,       /* bytes, lengths, checksums or XML that cannot be (EIO) */
+	ERR_QUOTA,         /* store, quota or disk full (ENOSPC) */
+	ERR_TOO_LARGE,     /* over a limit of the store (EFBIG) */
+	ERR_UNSUPPORTED,   /* this store cannot (EOPNOTSUPP) */
+	ERR_CONFIGURATION, /* URL, option, missing library: the admin must act (EINVAL) */
+	ERR_ARCHIVED,      /* in a cold tier; must be restored first (EIO) */
+	ERR_CANCELLED,     /* interrupted or shutting down (EINTR) */
+	ERR_NO_MEMORY,     /* ENOMEM */
+	ERR_INTERNAL,      /* our own bug or the local disk (EIO) */
 };
 
 struct err {
 	enum err_kind kind;
-	int http_status;	  /* 0 when there was none */
+	int http_status;         /* 0 when there was none */
 	uint32_t retry_after_ms; /* 0: not said */
-	char message[256];	  /* one line, no secrets, no newline */
+	char message[256];       /* one line, no secrets, no newline */
 };
 
 /* Fills *err (which may be NULL) and returns -err_errno(kind), so that `return err_set(...)` reads well. */

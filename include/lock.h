@@ -13,18 +13,18 @@
 
 enum lock_rank {
 	LOCK_SESSION = 1, /* fs/session: start, stop, totals */
-	LOCK_RENAME,	  /* fs/ops_dir: one rename at a time */
-	LOCK_HANDLE,	  /* fs/file, fs/dir: one open handle */
-	LOCK_CONTENT,	  /* fs/content: data state of one live file */
-	LOCK_FROZEN,	  /* fs/content: data state of one version of it */
-	LOCK_CONTENTS,	  /* fs/content: number -> struct content */
-	LOCK_CACHE_LRU,	  /* fs/cache: space accounting */
-	LOCK_QUEUE,	  /* fs/writeback: the schedule */
-	LOCK_CATALOG,	  /* catalog/kv: the one writer */
+	LOCK_RENAME,      /* fs/ops_dir: one rename at a time */
+	LOCK_HANDLE,      /* fs/file, fs/dir: one open handle */
+	LOCK_CONTENT,     /* fs/content: data state of one live file */
+	LOCK_FROZEN,      /* fs/content: data state of one version of it */
+	LOCK_CONTENTS,    /* fs/content: number -> struct content */
+	LOCK_CACHE_LRU,   /* fs/cache: space accounting */
+	LOCK_QUEUE,       /* fs/writeback: the schedule */
+	LOCK_CATALOG,     /* catalog/kv: the one writer */
 	LOCK_CATALOG_LOG, /* catalog/kv: redo log tail, sync sharing */
-	LOCK_TRANSFER,	  /* backends/transfer: task queue */
-	LOCK_BACKEND,	  /* one backend's own state (credentials, connections) */
-	LOCK_LEAF,	  /* statistics and the like: nothing is acquired under it */
+	LOCK_TRANSFER,    /* backends/transfer: task queue */
+	LOCK_BACKEND,     /* one backend's own state (credentials, connections) */
+	LOCK_LEAF,        /* statistics and the like: nothing is acquired under it */
 };
 
 struct lock {
@@ -32,7 +32,10 @@ struct lock {
 	enum lock_rank rank;
 };
 
-#define LOCK_INITIALIZER(r) {.mutex = PTHREAD_MUTEX_INITIALIZER, .rank = (r)}
+#define LOCK_INITIALIZER(r)                                                                                            \
+	{                                                                                                              \
+		.mutex = PTHREAD_MUTEX_INITIALIZER, .rank = (r)                                                        \
+	}
 
 void lock_init(struct lock *lock, enum lock_rank rank);
 void lock_destroy(struct lock *lock);
@@ -53,8 +56,8 @@ static inline void cleanup_lock(struct lock **lock)
 #define LOCK_JOIN2(a, b) a##b
 #define LOCK_JOIN(a, b) LOCK_JOIN2(a, b)
 /* Holds the lock until the end of the enclosing block. */
-#define LOCK_GUARD(l)                                                                                       \
-	struct lock *LOCK_JOIN(guard_, __LINE__) __attribute__((cleanup(cleanup_lock), unused)) = (l); \
+#define LOCK_GUARD(l)                                                                                                  \
+	struct lock *LOCK_JOIN(guard_, __LINE__) __attribute__((cleanup(cleanup_lock), unused)) = (l);                 \
 	lock_acquire(LOCK_JOIN(guard_, __LINE__))
 
 #endif

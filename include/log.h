@@ -20,10 +20,10 @@ void log_at(enum log_level level, const char *module, const char *format, ...) _
 #define log_error(module, ...) log_at(LOG_LEVEL_ERROR, module, __VA_ARGS__)
 #define log_warn(module, ...) log_at(LOG_LEVEL_WARN, module, __VA_ARGS__)
 #define log_info(module, ...) log_at(LOG_LEVEL_INFO, module, __VA_ARGS__)
-#define log_debug(module, ...)                                                  \
-	do {                                                                    \
-		if (log_level() >= LOG_LEVEL_DEBUG)                             \
-			log_at(LOG_LEVEL_DEBUG, module, __VA_ARGS__);           \
+#define log_debug(module, ...)                                                                                         \
+	do {                                                                                                           \
+		if (log_level() >= LOG_LEVEL_DEBUG)                                                                    \
+			log_at(LOG_LEVEL_DEBUG, module, __VA_ARGS__);                                                  \
 	} while (0)
 
 #endif

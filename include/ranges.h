@@ -23,7 +23,10 @@ struct ranges {
 	size_t cap;
 };
 
-#define RANGES_INIT {0}
+#define RANGES_INIT                                                                                                    \
+	{                                                                                                              \
+		0                                                                                                      \
+	}
 
 void ranges_free(struct ranges *set);
 void ranges_clear(struct ranges *set); /* keeps memory */
@@ -37,7 +40,7 @@ int ranges_remove(struct ranges *set, uint64_t start, uint64_t end);
 bool ranges_contains(const struct ranges *set, uint64_t start, uint64_t end);
 bool ranges_intersects(const struct ranges *set, uint64_t start, uint64_t end);
 uint64_t ranges_total(const struct ranges *set); /* bytes covered */
-uint64_t ranges_end(const struct ranges *set);	 /* end of the last, or 0 */
+uint64_t ranges_end(const struct ranges *set);   /* end of the last, or 0 */
 
 /* First gap within [start, end): true and the gap clipped to it, false when fully covered. */
 bool ranges_next_gap(const struct ranges *set, uint64_t start, uint64_t end, struct range *ret_gap);

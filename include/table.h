@@ -29,7 +29,7 @@ typedef bool (*table_match_fn)(const struct table_node *node, const void *key);
 typedef void (*table_visit_fn)(struct table_node *node, void *arg);
 
 int table_init(struct table *table, size_t expected); /* 0 or -ENOMEM */
-void table_destroy(struct table *table);	       /* the slots only */
+void table_destroy(struct table *table);              /* the slots only */
 void table_insert(struct table *table, struct table_node *node, uint64_t hash);
 void table_remove(struct table *table, struct table_node *node);
 struct table_node *table_find(const struct table *table, uint64_t hash, table_match_fn match, const void *key);
@@ -44,7 +44,10 @@ struct list {
 	struct list *prev;
 };
 
-#define LIST_INIT(head) {&(head), &(head)}
+#define LIST_INIT(head)                                                                                                \
+	{                                                                                                              \
+		&(head), &(head)                                                                                       \
+	}
 static inline void list_init(struct list *node)
 {
 	node->next = node->prev = node;
@@ -67,7 +70,7 @@ static inline void list_remove(struct list *node) /* leaves it empty: removing t
 	list_init(node);
 }
 #define list_entry(node, type, member) container_of(node, type, member)
-#define list_each_safe(at, after, head) \
+#define list_each_safe(at, after, head)                                                                                \
 	for (struct list *at = (head)->next, *after = at->next; at != (head); at = after, after = at->next)
 
 #endif

@@ -20,8 +20,8 @@
 struct transfer;
 
 struct transfer_options {
-	unsigned threads;		   /* pool size; 0: 16 */
-	int64_t call_timeout_ns;	   /* patience for one call with all its retries when call->deadline_ns is 0; 0: 60 s */
+	unsigned threads;        /* pool size; 0: 16 */
+	int64_t call_timeout_ns; /* patience for one call with all its retries when call->deadline_ns is 0; 0: 60 s */
 	uint64_t bytes_per_second_up, bytes_per_second_down; /* 0: no limit */
 };
 
@@ -102,7 +102,7 @@ struct transfer_figures {
 	uint64_t requests, bytes_sent, bytes_received, errors, retries;
 	uint64_t heads, gets, lists; /* of these requests: those that only ask. Probes are in none of them */
 	unsigned queued, running;
-	bool online;		 /* the last attempt reached the store */
+	bool online;             /* the last attempt reached the store */
 	int64_t last_error_wall; /* 0: never */
 	char last_error[256];
 };

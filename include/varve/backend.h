@@ -36,8 +36,8 @@ struct backend; /* each backend's own; its first member is `const struct backend
 
 /* The frame of one call. */
 struct call {
-	int64_t deadline_ns;		/* CLOCK_MONOTONIC; 0: the backend's own patience */
-	const atomic_bool *cancelled;	/* may be NULL */
+	int64_t deadline_ns;          /* CLOCK_MONOTONIC; 0: the backend's own patience */
+	const atomic_bool *cancelled; /* may be NULL */
 };
 
 /* One "name: value" of user metadata. Names are lower case ASCII without the store's prefix (x-amz-meta-). */
@@ -57,20 +57,20 @@ int meta_copy(struct meta *ret_meta, const struct meta *meta);
 void meta_clear(struct meta *meta);
 
 enum object_flag {
-	OBJECT_LATEST = 1 << 0,	       /* the key's current version (listings of versions) */
+	OBJECT_LATEST = 1 << 0,        /* the key's current version (listings of versions) */
 	OBJECT_DELETE_MARKER = 1 << 1, /* no content; the key was deleted here */
-	OBJECT_CRC32C = 1 << 2,	       /* crc32c is the store's word for the full content */
-	OBJECT_PREFIX = 1 << 3,	       /* a common prefix of a delimited listing, key ends in the delimiter */
+	OBJECT_CRC32C = 1 << 2,        /* crc32c is the store's word for the full content */
+	OBJECT_PREFIX = 1 << 3,        /* a common prefix of a delimited listing, key ends in the delimiter */
 };
 
 struct object_info {
 	char *key;
-	char *native_id; /* the store's version id; NULL where it has none. S3 "null" is an id like another */
-	char *etag;	 /* opaque, unquoted; NULL for prefixes and delete markers */
+	char *native_id;     /* the store's version id; NULL where it has none. S3 "null" is an id like another */
+	char *etag;          /* opaque, unquoted; NULL for prefixes and delete markers */
 	char *storage_class; /* NULL: the default */
 	uint64_t size;
 	int64_t modified_ns; /* the store's time; for S3 multipart the time of initiation */
-	uint32_t flags;	     /* enum object_flag */
+	uint32_t flags;      /* enum object_flag */
 	uint32_t crc32c;
 	struct meta meta; /* filled by head and get, never by listings */
 };
@@ -93,7 +93,7 @@ typedef int (*backend_source_fn)(void *arg, void *ret_bytes, size_t len, uint64_
 struct get_request {
 	struct object_ref object;
 	uint64_t offset;
-	uint64_t length; /* exactly so many bytes are delivered or the call fails; UINT64_MAX: to the end */
+	uint64_t length;        /* exactly so many bytes are delivered or the call fails; UINT64_MAX: to the end */
 	uint64_t expected_size; /* of the whole object; UINT64_MAX: unknown. Differs -> ERR_CORRUPT */
 	backend_sink_fn sink;
 	void *sink_arg;
@@ -114,7 +114,7 @@ struct put_request {
 	const char *content_type;  /* NULL: application/octet-stream */
 	const char *storage_class; /* NULL: the store's default */
 	struct put_condition condition;
-	uint32_t crc32c;  /* of the content; sent for the store to verify where it can, compared otherwise */
+	uint32_t crc32c; /* of the content; sent for the store to verify where it can, compared otherwise */
 	bool has_crc32c;
 };
 
@@ -132,7 +132,7 @@ struct copy_request {
 struct upload_part {
 	unsigned number;
 	uint64_t size;
-	char *etag;	/* malloc'd by the part calls */
+	char *etag;      /* malloc'd by the part calls */
 	uint32_t crc32c; /* of this part, when has_crc32c */
 	bool has_crc32c;
 };
@@ -140,10 +140,10 @@ void upload_part_clear(struct upload_part *part);
 
 struct list_request {
 	const char *prefix; /* "" : everything */
-	char delimiter;	    /* '/' or '\0' for none */
-	bool versions;	    /* every version and delete marker, newest first within a key */
+	char delimiter;     /* '/' or '\0' for none */
+	bool versions;      /* every version and delete marker, newest first within a key */
 	const char *token;  /* NULL: from the start; else ret_page->next of the page before, verbatim */
-	unsigned max;	    /* entries wished for; 0: the store's page */
+	unsigned max;       /* entries wished for; 0: the store's page */
 };
 struct list_page {
 	struct object_info *entries;
@@ -153,9 +153,9 @@ struct list_page {
 void list_page_clear(struct list_page *page);
 
 enum backend_capability {
-	BACKEND_VERSIONS = 1 << 0,	  /* overwrite and delete keep what was, under a native id */
-	BACKEND_IF_NONE_MATCH = 1 << 1,	  /* put with condition.if_none_match */
-	BACKEND_IF_MATCH = 1 << 2,	  /* put with condition.if_match */
+	BACKEND_VERSIONS = 1 << 0,        /* overwrite and delete keep what was, under a native id */
+	BACKEND_IF_NONE_MATCH = 1 << 1,   /* put with condition.if_none_match */
+	BACKEND_IF_MATCH = 1 << 2,        /* put with condition.if_match */
 	BACKEND_REMOVE_IF_MATCH = 1 << 3, /* remove honours object.etag */
 	BACKEND_COPY = 1 << 4,
 	BACKEND_PART_COPY = 1 << 5,
@@ -166,31 +166,32 @@ enum backend_capability {
 };
 
 struct backend_limits {
-	uint64_t max_object;   /* bytes */
-	uint64_t max_put;      /* in one put */
-	uint64_t max_copy;     /* in one copy */
-	uint64_t min_part;     /* all parts but the last, copied ones too */
+	uint64_t max_object; /* bytes */
+	uint64_t max_put;    /* in one put */
+	uint64_t max_copy;   /* in one copy */
+	uint64_t min_part;   /* all parts but the last, copied ones too */
 	uint64_t max_part;
 	unsigned max_parts;
-	unsigned max_key;      /* bytes, prefix not counted */
+	unsigned max_key;       /* bytes, prefix not counted */
 	unsigned max_component; /* bytes between slashes; 0: no such limit */
-	unsigned max_meta;     /* bytes of names and values together */
+	unsigned max_meta;      /* bytes of names and values together */
 };
 
 struct backend_info {
 	uint32_t capabilities; /* enum backend_capability, as probed */
 	struct backend_limits limits;
-	char *description; /* "s3://bucket/prefix at http://host:9000", no secrets; the backend's, valid while it is open */
+	char *description; /* "s3://bucket/prefix at http://host:9000", no secrets; the backend's, valid while it is
+			      open */
 };
 
 /* Where and how. All strings borrowed for open() only; NULL when not given. */
 struct backend_options {
-	const char *url;      /* "s3://bucket/prefix", "file:///dir", … */
+	const char *url; /* "s3://bucket/prefix", "file:///dir", … */
 	const char *endpoint;
 	const char *region;
-	const char *profile;  /* credentials profile */
-	bool create;	      /* make the bucket/directory, with versioning, when it is missing */
-	bool read_only;	      /* the probe must not write */
+	const char *profile;          /* credentials profile */
+	bool create;                  /* make the bucket/directory, with versioning, when it is missing */
+	bool read_only;               /* the probe must not write */
 	uint64_t requests_per_second; /* 0: no limit */
 	int64_t connect_timeout_ns;   /* 0: default 10 s */
 	int64_t stall_timeout_ns;     /* no byte moved for so long ends an attempt; 0: default 20 s */
@@ -204,7 +205,7 @@ struct backend_counters {
 };
 
 struct backend_ops {
-	unsigned abi;	     /* VARVE_BACKEND_ABI */
+	unsigned abi;        /* VARVE_BACKEND_ABI */
 	const char *name;    /* "s3" */
 	const char *schemes; /* "s3" or "gs,gcs": URL schemes, comma separated */
 
@@ -213,8 +214,8 @@ struct backend_ops {
 	/* After every call has returned. */
 	void (*close)(struct backend *backend);
 
-	/* Checks that the store exists and answers (creating it if asked), and finds out what it can. May be called again
-	 * later (versioning can be switched). ret_info stays valid until the next probe or close. */
+	/* Checks that the store exists and answers (creating it if asked), and finds out what it can. May be called
+	 * again later (versioning can be switched). ret_info stays valid until the next probe or close. */
 	int (*probe)(struct backend *backend, const struct call *call, struct backend_info *ret_info, struct err *err);
 
 	int (*head)(struct backend *backend, const struct call *call, const struct object_ref *object,
@@ -227,8 +228,9 @@ struct backend_ops {
 		   struct object_info *ret_info, struct err *err);
 	int (*copy)(struct backend *backend, const struct call *call, const struct copy_request *request,
 		    struct object_info *ret_info, struct err *err);
-	/* native_id NULL: the current object (with BACKEND_VERSIONS a delete marker is left, whose id is *ret_marker_id,
-	 * else NULL). With native_id: that version for good. A key that is not there is success. ret_marker_id may be NULL. */
+	/* native_id NULL: the current object (with BACKEND_VERSIONS a delete marker is left, whose id is
+	 * *ret_marker_id, else NULL). With native_id: that version for good. A key that is not there is success.
+	 * ret_marker_id may be NULL. */
 	int (*remove)(struct backend *backend, const struct call *call, const struct object_ref *object,
 		      char **ret_marker_id, struct err *err);
 	/* One page. Keys in byte order. MUST make progress: a page whose next equals the token given is ERR_CORRUPT. */
@@ -236,14 +238,16 @@ struct backend_ops {
 		    struct list_page *ret_page, struct err *err);
 
 	/* Multipart; all NULL without BACKEND_MULTIPART. request->source is not used by begin; there has_crc32c only
-	 * announces that every part will be sent with its checksum, and none copied (crc32c itself is not looked at). */
+	 * announces that every part will be sent with its checksum, and none copied (crc32c itself is not looked at).
+	 */
 	int (*upload_begin)(struct backend *backend, const struct call *call, const struct put_request *request,
 			    char **ret_upload_id, struct err *err);
 	int (*upload_part)(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			   const struct put_request *body, unsigned number, struct upload_part *ret_part, struct err *err);
-	int (*upload_part_copy)(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-				const struct get_request *source, unsigned number, struct upload_part *ret_part,
-				struct err *err);
+			   const struct put_request *body, unsigned number, struct upload_part *ret_part,
+			   struct err *err);
+	int (*upload_part_copy)(struct backend *backend, const struct call *call, const char *key,
+				const char *upload_id, const struct get_request *source, unsigned number,
+				struct upload_part *ret_part, struct err *err);
 	int (*upload_complete)(struct backend *backend, const struct call *call, const struct put_request *request,
 			       const char *upload_id, const struct upload_part *parts, size_t count,
 			       struct object_info *ret_info, struct err *err);

@@ -23,8 +23,8 @@
 #define SIZE_OF(i) ((size_t)((i) % 4 == 3 ? 3000000 : 1000 * (i) + 17))
 
 enum scenario {
-	WRITES,	 /* new files, closed one by one */
-	FSYNCS,	 /* the same with an fsync before the close */
+	WRITES,  /* new files, closed one by one */
+	FSYNCS,  /* the same with an fsync before the close */
 	RENAMES, /* stored files are renamed */
 	REMOVES, /* stored files are removed */
 };
@@ -197,12 +197,16 @@ static void prepare(struct mounted *m, const struct crash_case *c)
 }
 
 #define CASES(store)                                                                                                   \
-	{"data-written:3", WRITES, store}, {"journal-committed:4", WRITES, store}, {"version-committed:4", WRITES, store}, \
-		{"upload-started", WRITES, store}, {"upload-started:5", WRITES, store}, {"upload-sent", WRITES, store},    \
-		{"upload-sent:5", WRITES, store}, {"version-recorded:3", WRITES, store},                                   \
-		{"journal-retired:3", WRITES, store}, {"cache-synced:3", FSYNCS, store}, {"upload-sent:3", FSYNCS, store}, \
-		{"relocation-copied:2", RENAMES, store}, {"relocation-recorded:2", RENAMES, store},                        \
-		{"key-removed:2", RENAMES, store}, {"key-removed:2", REMOVES, store}
+	{"data-written:3", WRITES, store}, {"journal-committed:4", WRITES, store},                                     \
+		{"version-committed:4", WRITES, store}, {"upload-started", WRITES, store},                             \
+		{"upload-started:5", WRITES, store}, {"upload-sent", WRITES, store}, {"upload-sent:5", WRITES, store}, \
+		{"version-recorded:3", WRITES, store}, {"journal-retired:3", WRITES, store},                           \
+		{"cache-synced:3", FSYNCS, store}, {"upload-sent:3", FSYNCS, store},                                   \
+		{"relocation-copied:2", RENAMES, store}, {"relocation-recorded:2", RENAMES, store},                    \
+		{"key-removed:2", RENAMES, store},                                                                     \
+	{                                                                                                              \
+		"key-removed:2", REMOVES, store                                                                        \
+	}
 
 static struct crash_case cases[] = {CASES(MOUNTED_LOCAL), CASES(MOUNTED_S3), CASES(MOUNTED_S3_UNVERSIONED)};
 
@@ -213,8 +217,7 @@ ParameterizedTestParameters(points, killed_at)
 
 ParameterizedTest(struct crash_case *c, points, killed_at, .timeout = 120)
 {
-	struct told *told =
-		mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	struct told *told = mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	struct mounted m;
 
 	mounted_new(&m, c->store);
@@ -232,7 +235,8 @@ ParameterizedTest(struct crash_case *c, points, killed_at, .timeout = 120)
 	check_files(&m, c, told);
 	check_once(&m, c, told);
 	cr_assert_eq(mounted_stop(&m), 0);
-	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0, "fsck is not clean after %s", c->point);
+	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0, "fsck is not clean after %s",
+		     c->point);
 	check_from_bucket(&m, c, told);
 	mounted_free(&m);
 }

@@ -1,8 +1,8 @@
 /*
  * power.c - what a power cut may take: cache files whose bytes were never synced.
  *
- * A kill -9 at the first upload leaves a closed version in the cache only; a new boot id at the next mount says that the
- * page cache was lost, and the test takes bytes away where a disk might have.
+ * A kill -9 at the first upload leaves a closed version in the cache only; a new boot id at the next mount says that
+ * the page cache was lost, and the test takes bytes away where a disk might have.
  */
 #include <criterion/criterion.h>
 #include <fcntl.h>
@@ -15,7 +15,9 @@
 #include "support/mounted.h"
 
 #define OTHER_BOOT "0123456789abcdef0123456789abcdef"
-#define TEAR "for f in $(find \"$STATE/cache\" -type f -size -64k); do s=$(stat -c %s \"$f\"); truncate -s 0 \"$f\"; truncate -s \"$s\" \"$f\"; done"
+#define TEAR                                                                                                           \
+	"for f in $(find \"$STATE/cache\" -type f -size -64k); do s=$(stat -c %s \"$f\"); truncate -s 0 \"$f\"; "      \
+	"truncate -s \"$s\" \"$f\"; done"
 
 static struct mounted m;
 

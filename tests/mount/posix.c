@@ -47,10 +47,10 @@ static const char *at(const char *path)
 }
 
 #define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, strerror(errno))
-#define FAILS(call, error)                                                                                    \
-	do {                                                                                                  \
-		errno = 0;                                                                                    \
-		cr_assert((call) < 0 && errno == (error), "%s: %s instead of %s", #call, strerror(errno), #error); \
+#define FAILS(call, error)                                                                                             \
+	do {                                                                                                           \
+		errno = 0;                                                                                             \
+		cr_assert((call) < 0 && errno == (error), "%s: %s instead of %s", #call, strerror(errno), #error);     \
 	} while (0)
 
 static int open_at(const char *path, int flags)
@@ -345,7 +345,8 @@ Test(posix, long_and_odd_names)
 
 Test(posix, attributes_and_times_to_the_nanosecond)
 {
-	struct timespec times[2] = {{.tv_sec = 1000000000, .tv_nsec = 123456789}, {.tv_sec = 1500000000, .tv_nsec = 987654321}};
+	struct timespec times[2] = {{.tv_sec = 1000000000, .tv_nsec = 123456789},
+				    {.tv_sec = 1500000000, .tv_nsec = 987654321}};
 	struct stat st;
 
 	file_puts(at("f"), "x");

@@ -37,7 +37,8 @@ static void make_bucket(const char *bucket)
 	char command[512];
 
 	snprintf(command, sizeof(command),
-		 "curl -sf -o /dev/null --aws-sigv4 aws:amz:us-east-1:s3 -u \"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\" "
+		 "curl -sf -o /dev/null --aws-sigv4 aws:amz:us-east-1:s3 -u "
+		 "\"$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY\" "
 		 "-X PUT '%s/%s'",
 		 need("VARVE_TEST_S3_ENDPOINT"), bucket);
 	cr_assert_eq(system(command), 0, "%s", command);
@@ -85,9 +86,9 @@ static pid_t spawn(struct mounted *mounted, const char *options)
 	pid_t pid;
 
 	snprintf(all, sizeof(all), "state=%s%s%s%s%s", mounted->state,
-		 mounted->store == MOUNTED_LOCAL	? ",create"
-		 : mounted->store == MOUNTED_S3 ? ",create,endpoint="
-						: ",endpoint=",
+		 mounted->store == MOUNTED_LOCAL ? (options && strcmp(options, "ro") == 0 ? "" : ",create")
+		 : mounted->store == MOUNTED_S3  ? ",create,endpoint="
+						 : ",endpoint=",
 		 mounted->store == MOUNTED_LOCAL ? "" : need("VARVE_TEST_S3_ENDPOINT"), options && *options ? "," : "",
 		 options ? options : "");
 	pid = fork();
@@ -249,8 +250,8 @@ int64_t mounted_status(const struct mounted *mounted, const char *path)
 	json_t *root, *at;
 	int64_t value;
 
-	cr_assert_eq(mounted_shell(mounted, "\"$VARVE\" status --json \"$MNT\"", text, sizeof(text)), 0, "varve status: %s",
-		     text);
+	cr_assert_eq(mounted_shell(mounted, "\"$VARVE\" status --json \"$MNT\"", text, sizeof(text)), 0,
+		     "varve status: %s", text);
 	root = at = json_loads(text, 0, NULL);
 	cr_assert(root, "not JSON: %s", text);
 	while (*path) {

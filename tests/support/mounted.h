@@ -17,13 +17,13 @@ enum mounted_store { MOUNTED_LOCAL, MOUNTED_S3, MOUNTED_S3_UNVERSIONED };
 
 struct mounted {
 	enum mounted_store store;
-	char root[256];	 /* everything of this test */
-	char dir[300];	 /* the mountpoint */
+	char root[256]; /* everything of this test */
+	char dir[300];  /* the mountpoint */
 	char state[300];
 	char url[400];
 	char bucket[64]; /* S3 */
-	char log[300];	 /* stderr of the daemon */
-	pid_t pid;	 /* 0: not mounted */
+	char log[300];   /* stderr of the daemon */
+	pid_t pid;       /* 0: not mounted */
 };
 
 void mounted_new(struct mounted *mounted, enum mounted_store store);
