@@ -197,19 +197,23 @@ static int compare_node(const struct memtable_node *node, struct kv_bytes key)
 	return kv_compare((struct kv_bytes){node->key, node->key_len}, key);
 }
 
-/* The last node before `key` (the head if none); notes the last node before it on every level in ret_path unless NULL.
+/*
+ * The last node before `key` (the head if none), and in *ret_next the node that was seen behind it: the first at or
+ * after `key`, or NULL. To follow the link once more would not do: a node that is inserted between the two meanwhile,
+ * newer than any reader's number, would stand in for it. ret_path, unless NULL, gets the last node before `key` of each
+ * level.
  */
 static struct memtable_node *find_below(const struct memtable *table, struct kv_bytes key,
-					struct memtable_node *ret_path[])
+					struct memtable_node *ret_path[], struct memtable_node **ret_next)
 {
+	struct memtable_node *next = NULL;
 	struct memtable_node *at = table->head;
 	const struct memtable_node *not_below = NULL; /* known >= key: spares comparing it again a level down */
 	unsigned level = atomic_load_explicit(&table->height, memory_order_acquire);
 
 	while (level-- > 0) {
 		for (;;) {
-			struct memtable_node *next = follow(at, level);
-
+			next = follow(at, level);
 			if (!next || next == not_below)
 				break;
 			if (compare_node(next, key) >= 0) {
@@ -221,6 +225,7 @@ static struct memtable_node *find_below(const struct memtable *table, struct kv_
 		if (ret_path)
 			ret_path[level] = at;
 	}
+	*ret_next = next;
 	return at;
 }
 
@@ -279,9 +284,10 @@ static void insert_node(struct memtable *table, struct kv_bytes key, const struc
 void memtable_put(struct memtable *table, uint64_t number, struct kv_bytes key, const struct kv_bytes *value)
 {
 	struct memtable_node *path[MAX_HEIGHT];
-	struct memtable_node *next = follow(find_below(table, key, path), 0);
 	struct version *version = make_version(table, number, value);
+	struct memtable_node *next;
 
+	(void)find_below(table, key, path, &next); /* the path says it */
 	if (next && compare_node(next, key) == 0) {
 		const struct version *newest = atomic_load_explicit(&next->newest, memory_order_relaxed);
 
@@ -313,8 +319,9 @@ static bool entry_of(const struct memtable_node *node, uint64_t number, struct m
 
 bool memtable_get(const struct memtable *table, uint64_t number, struct kv_bytes key, struct memtable_entry *ret_entry)
 {
-	const struct memtable_node *node = follow(find_below(table, key, NULL), 0);
+	struct memtable_node *node;
 
+	(void)find_below(table, key, NULL, &node); /* what is behind it counts */
 	return node && compare_node(node, key) == 0 && entry_of(node, number, ret_entry);
 }
 
@@ -328,7 +335,10 @@ static void settle_forward(struct memtable_iter *iter, const struct memtable_nod
 
 void memtable_seek(struct memtable_iter *iter, struct kv_bytes from)
 {
-	settle_forward(iter, follow(find_below(iter->table, from, NULL), 0));
+	struct memtable_node *node;
+
+	(void)find_below(iter->table, from, NULL, &node); /* what is behind it counts */
+	settle_forward(iter, node);
 }
 
 void memtable_first(struct memtable_iter *iter)
@@ -344,10 +354,11 @@ void memtable_next(struct memtable_iter *iter)
 /* There are no links back: each step searches again, which costs a descent and no memory in every node. */
 void memtable_seek_below(struct memtable_iter *iter, struct kv_bytes before)
 {
-	const struct memtable_node *node = find_below(iter->table, before, NULL);
+	struct memtable_node *next;
+	const struct memtable_node *node = find_below(iter->table, before, NULL, &next);
 
 	while (node != iter->table->head && !entry_of(node, iter->number, &iter->entry))
-		node = find_below(iter->table, (struct kv_bytes){node->key, node->key_len}, NULL);
+		node = find_below(iter->table, (struct kv_bytes){node->key, node->key_len}, NULL, &next);
 	iter->node = node == iter->table->head ? NULL : node;
 }
 
