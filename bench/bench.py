@@ -819,7 +819,7 @@ class Table:
     def row(self, row, columns):
         title = f"{self.latency} ms: {TITLES[row]}" if row.startswith("latency") else TITLES[row]
         ours = self.results.get(self.ours, {}).get(row, {})
-        against = (self.best_peer(row), self.results["floor"].get(row, {}).get("seconds"))
+        against = (self.best_peer(row), self.results.get("floor", {}).get(row, {}).get("seconds"))
         ratios = [f"{ours['seconds'] / other:.2f}" if ours and other else "" for other in against]
         return (f"{title:<42}" + "".join(f"{self.cell(name, row):>11}" for name in columns) +
                 f"{ratios[0]:>8}{ratios[1]:>8}{ours.get('rss_mib', ''):>7}")
@@ -866,15 +866,20 @@ def main():
     bench = Bench(options)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: sys.exit(1))
+    interrupted = None
     try:
         bench.run()
+    except (KeyboardInterrupt, SystemExit) as cause:  # what was measured so far is told all the same
+        interrupted = cause
     finally:
         bench.clean_up()
+    if interrupted and not bench.results:
+        raise interrupted
     report = bench.report()
     out = options.out or BUILD / "bench" / "result.json"
     out.write_text(json.dumps(report, indent=1) + "\n")
     print("\n" + "\n".join(Table(report, options.ours).lines()) + f"\nJSON in {out}")
-    return int(any(row.endswith(".error") for name in OURS for row in bench.results.get(name, ())))
+    return int(interrupted is not None or any(row.endswith(".error") for name in OURS for row in bench.results.get(name, ())))
 
 
 if __name__ == "__main__":

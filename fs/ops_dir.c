@@ -93,7 +93,8 @@ static int list_live(struct listing *listing, uint64_t offset)
 	if (offset < 2 && !add_plain(listing, "..", inode.parent, S_IFDIR, 2))
 		return 0;
 	if (offset < 3 && versions_is_visible(listing->fs->versions) &&
-	    !add_plain(listing, versions_snapdir_name(listing->fs->versions), VERSIONS_NODE, S_IFDIR, 3))
+	    !add_plain(listing, versions_snapdir_name(listing->fs->versions),
+			  versions_snapdir_ino(listing->dir), S_IFDIR, 3))
 		return 0;
 	request.after = offset > COOKIE_BASE ? offset - COOKIE_BASE : 0;
 	err = catalog_readdir(listing->fs->catalog, &request, add_live, listing);
