@@ -259,12 +259,12 @@ $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_ca
 # BENCH takes more words for bench/bench.py: make bench BENCH='--scale 0.1'
 bench: setup-tests
 	+$(Q)$(MAKE) all $(BENCH_PROGRAMS)
-	$(Q)BUILD=$(BUILD) bench/bench.py --systems varve,varve-disk,varve-lost --latency 20 $(BENCH)
+	$(Q)BUILD=$(BUILD) VARVE=$(abspath $(BUILD))/varve bench/bench.py --systems varve,varve-disk,varve-lost --latency 20 $(BENCH)
 
 bench-peers:
 	$(Q)packaging/setup --bench
 	+$(Q)$(MAKE) all $(BENCH_PROGRAMS)
-	$(Q)BUILD=$(BUILD) bench/bench.py --systems all --latency 20 $(BENCH)
+	$(Q)BUILD=$(BUILD) VARVE=$(abspath $(BUILD))/varve bench/bench.py --systems all --latency 20 $(BENCH)
 
 bench-meta: setup
 	+$(Q)$(MAKE) $(BENCH_PROGRAMS)

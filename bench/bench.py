@@ -635,8 +635,7 @@ class Bench:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "varve" / "bin" / name
         found = os.environ.get(variable) or (str(cache) if cache.exists() else shutil.which(name))
         if found:
-            self.env[variable] = found
-        return found
+            self.env[variable] = os.path.abspath(found)
 
     def server(self, script, *words):
         directory = self.dir / "servers" / script

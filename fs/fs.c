@@ -112,3 +112,15 @@ int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq)
 	}
 	return err;
 }
+
+void fs_handle_open(struct fs *fs, struct list *all, struct list *node)
+{
+	LOCK_GUARD(&fs->handles_lock);
+	list_add_tail(all, node);
+}
+
+void fs_handle_closed(struct fs *fs, struct list *node)
+{
+	LOCK_GUARD(&fs->handles_lock);
+	list_remove(node);
+}

@@ -22,6 +22,8 @@
 #include "fs/config.h"
 #include "fs/content.h"
 #include "fs/versions.h"
+#include "lock.h"
+#include "table.h"
 
 struct fs {
 	const struct config *config;
@@ -35,6 +37,9 @@ struct fs {
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;
 	bool kernel_splices_read;
+	struct lock handles_lock;
+	struct list files,
+		dirs; /* open; guarded by handles_lock. What a torn connection never releases is released from here */
 };
 
 static inline struct fs *fs_of(fuse_req_t req)
@@ -67,12 +72,19 @@ int ops_create(fuse_req_t req, const struct cat_create *wish, struct cat_inode *
 
 /* An open file. */
 struct file {
+	struct list node;        /* fs->files */
 	struct content *content; /* NULL: text */
 	uint64_t ino;            /* of the live file; 0: a version */
 	bool writable, append;
 	bool close_failed; /* EIO of a permanent kind was told to a close of this handle */
 	struct buf text;   /* +log */
 };
+
+/* When the kernel is gone: handles whose release never came. */
+void ops_data_abandon(struct fs *fs);
+void ops_dir_abandon(struct fs *fs);
+void fs_handle_open(struct fs *fs, struct list *all, struct list *node);
+void fs_handle_closed(struct fs *fs, struct list *node);
 
 /* One group of operations fills its part of the table. */
 void ops_meta_register(struct fuse_lowlevel_ops *ops);

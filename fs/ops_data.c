@@ -37,6 +37,7 @@ static int file_new(struct fs *fs, uint64_t ino, int flags, struct file **ret_fi
 
 	if (!file)
 		return -ENOMEM;
+	list_init(&file->node);
 	buf_init(&file->text);
 	file->ino = ino;
 	file->writable = (flags & O_ACCMODE) != O_RDONLY;
@@ -48,6 +49,7 @@ static int file_new(struct fs *fs, uint64_t ino, int flags, struct file **ret_fi
 	}
 	if (file->writable)
 		content_writer_came(file->content);
+	fs_handle_open(fs, &fs->files, &file->node);
 	*ret_file = file;
 	return 0;
 }
@@ -59,6 +61,7 @@ static void file_free(struct fs *fs, struct file *file, uint32_t author)
 	uint64_t seq;
 	int err = 0;
 
+	fs_handle_closed(fs, &file->node);
 	if (file->content && file->writable && content_writer_gone(file->content) == 0)
 		err = content_commit(file->content, CAT_ORIGIN_CLOSE, author, &seq);
 	if (err)
@@ -124,6 +127,8 @@ static int open_version(struct fs *fs, fuse_ino_t node, struct fuse_file_info *f
 	if (!file)
 		return -ENOMEM;
 	buf_init(&file->text);
+	list_init(&file->node);
+	fs_handle_open(fs, &fs->files, &file->node);
 	if (versions_is_text(fs->versions, node)) {
 		err = versions_text(fs->versions, node, &file->text);
 		fi->direct_io = 1;
@@ -398,6 +403,12 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, 
 		reply_err(req, (int)n);
 	else
 		(void)fuse_reply_write(req, done); /* see reply.h */
+}
+
+void ops_data_abandon(struct fs *fs)
+{
+	while (!list_empty(&fs->files))
+		file_free(fs, list_entry(fs->files.next, struct file, node), 0);
 }
 
 void ops_data_register(struct fuse_lowlevel_ops *ops)

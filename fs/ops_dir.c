@@ -33,6 +33,7 @@ struct listing {
 
 /* An opened directory: of the past, or live. */
 struct open_dir {
+	struct list node;          /* fs->dirs */
 	struct versions_dir *past; /* NULL: live */
 };
 
@@ -93,8 +94,8 @@ static int list_live(struct listing *listing, uint64_t offset)
 	if (offset < 2 && !add_plain(listing, "..", inode.parent, S_IFDIR, 2))
 		return 0;
 	if (offset < 3 && versions_is_visible(listing->fs->versions) &&
-	    !add_plain(listing, versions_snapdir_name(listing->fs->versions),
-			  versions_snapdir_ino(listing->dir), S_IFDIR, 3))
+	    !add_plain(listing, versions_snapdir_name(listing->fs->versions), versions_snapdir_ino(listing->dir),
+		       S_IFDIR, 3))
 		return 0;
 	request.after = offset > COOKIE_BASE ? offset - COOKIE_BASE : 0;
 	err = catalog_readdir(listing->fs->catalog, &request, add_live, listing);
@@ -134,6 +135,20 @@ static void op_readdirplus(fuse_req_t req, fuse_ino_t ino, size_t size, off_t of
 	list(req, ino, size, offset, WITH_ATTRIBUTES, fi);
 }
 
+static void dir_free(struct fs *fs, struct open_dir *dir)
+{
+	fs_handle_closed(fs, &dir->node);
+	if (dir->past)
+		versions_closedir(dir->past);
+	free(dir);
+}
+
+void ops_dir_abandon(struct fs *fs)
+{
+	while (!list_empty(&fs->dirs))
+		dir_free(fs, list_entry(fs->dirs.next, struct open_dir, node));
+}
+
 static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -151,22 +166,16 @@ static void op_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 		reply_err(req, err);
 		return;
 	}
+	fs_handle_open(fs, &fs->dirs, &dir->node);
 	fi->fh = (uintptr_t)dir;
-	if (fuse_reply_open(req, fi)) { /* interrupted: no releasedir will come */
-		if (dir->past)
-			versions_closedir(dir->past);
-		free(dir);
-	}
+	if (fuse_reply_open(req, fi)) /* interrupted: no releasedir will come */
+		dir_free(fs, dir);
 }
 
 static void op_releasedir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
-	struct open_dir *dir = dir_of(fi);
-
 	(void)ino;
-	if (dir->past)
-		versions_closedir(dir->past);
-	free(dir);
+	dir_free(fs_of(req), dir_of(fi));
 	reply_err(req, 0);
 }
 

@@ -446,6 +446,9 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	killpoint_setup();
 	raise_descriptor_limit();
 	session->fs.config = config;
+	lock_init(&session->fs.handles_lock, LOCK_HANDLE);
+	list_init(&session->fs.files);
+	list_init(&session->fs.dirs);
 	session->signal_fd = -1;
 	session->started_wall = clock_wall();
 	result = block_signals(session, err);
@@ -557,6 +560,8 @@ void session_close(struct session *session)
 		(void)pthread_join(session->signal_thread, NULL);
 	if (fs->fuse)
 		fuse_session_destroy(fs->fuse); /* drops the nodes the kernel still knew */
+	ops_data_abandon(fs);
+	ops_dir_abandon(fs);
 	versions_free(fs->versions);
 	reconcile_free(fs->reconcile);
 	ship_free(fs->ship);
