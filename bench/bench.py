@@ -803,6 +803,7 @@ class Table:
 
     def __init__(self, report, ours):
         self.results, self.latency, self.ours = report["results"], report["latency_ms"], ours
+        self.scale, self.load = report["scale"], report["machine"]["load_at_begin"]
 
     def best_peer(self, row):
         best = [self.results[name][row]["seconds"] for name in PEERS
@@ -829,6 +830,8 @@ class Table:
         for row in TITLES:
             if any(row in rows for rows in self.results.values()):
                 yield self.row(row, columns)
+        yield (f"scale {self.scale:g} (the counts in the titles are those of scale 1), "
+               f"load at the beginning {self.load:.1f}")
         yield (f"~ not in the bucket when fsync() returned; /peer: {self.ours} to the best that stores files; "
                f"MiB: the peak of {self.ours}")
         for name, rows in self.results.items():
@@ -878,7 +881,8 @@ def main():
     out = options.out or BUILD / "bench" / "result.json"
     out.write_text(json.dumps(report, indent=1) + "\n")
     print("\n" + "\n".join(Table(report, options.ours).lines()) + f"\nJSON in {out}")
-    return int(interrupted is not None or any(row.endswith(".error") for name in OURS for row in bench.results.get(name, ())))
+    failed = any(row.endswith(".error") for name in OURS for row in bench.results.get(name, ()))
+    return int(failed or interrupted is not None)
 
 
 if __name__ == "__main__":
