@@ -36,7 +36,6 @@ struct fs {
 	struct ship *ship;   /* NULL: mounted read-only */
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;
-	bool kernel_splices_read;
 	struct lock handles_lock;
 	struct list files,
 		dirs; /* open; guarded by handles_lock. What a torn connection never releases is released from here */

@@ -304,8 +304,7 @@ static void want(struct fuse_conn_info *conn, unsigned capability)
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
-	struct fs *fs = userdata;
-
+	(void)userdata;
 	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_EXPORT_SUPPORT);
 	want(conn, FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS);
 	want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
@@ -319,7 +318,6 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = 1;
-	fs->kernel_splices_read = conn->want & FUSE_CAP_SPLICE_WRITE;
 }
 
 static int add_args(const struct config *config, struct fuse_args *args)
