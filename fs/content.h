@@ -134,6 +134,9 @@ int content_commit(struct content *content, enum cat_origin origin, uint32_t aut
  */
 int content_settle(struct contents *contents, uint64_t ino);
 
+/* Files that content_settle would make a version of: work that the journal has no job for yet. */
+uint64_t contents_unsettled(struct contents *contents);
+
 /* The upload of version `seq` is in the store as `copy`: one update with job's end; frees what was frozen for it. */
 int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64_t job, const struct cat_copy *copy);
 

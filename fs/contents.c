@@ -676,16 +676,39 @@ static void gather_one(struct table_node *node, void *arg)
 	gather->all[gather->count++] = content;
 }
 
-void contents_commit_all(struct contents *contents)
+/* Every content in use, each with a reference for the caller. */
+static struct gather gather_all(struct contents *contents)
 {
 	struct gather gather = {0};
 
-	{
-		LOCK_GUARD(&contents->lock);
-		gather.all = calloc(contents->table.count + 1, sizeof(struct content *));
-		if (gather.all)
-			table_each(&contents->table, gather_one, &gather);
+	LOCK_GUARD(&contents->lock);
+	gather.all = calloc(contents->table.count + 1, sizeof(struct content *));
+	if (gather.all)
+		table_each(&contents->table, gather_one, &gather);
+	return gather;
+}
+
+uint64_t contents_unsettled(struct contents *contents)
+{
+	struct gather gather = gather_all(contents);
+	uint64_t count = 0;
+
+	for (size_t i = 0; i < gather.count; i++) {
+		struct content *content = gather.all[i];
+
+		lock_acquire(&content->lock);
+		count += content->changed && content->flushed && !content->discarded;
+		lock_release(&content->lock);
+		content_put(content);
 	}
+	free(gather.all);
+	return count;
+}
+
+void contents_commit_all(struct contents *contents)
+{
+	struct gather gather = gather_all(contents);
+
 	for (size_t i = 0; i < gather.count; i++) {
 		struct content *content = gather.all[i];
 		enum cat_origin origin;

@@ -585,11 +585,21 @@ void session_close(struct session *session)
 /* --- what the CLI asks
  * ------------------------------------------------------------------------------------------------------- */
 
+/* The journal's jobs, and what is closed but has none yet. */
+static void pending_figures(struct session *session, struct writeback_figures *ret_figures)
+{
+	/* Counted first: what becomes a job in between is seen as one. */
+	uint64_t unsettled = contents_unsettled(session->fs.contents);
+
+	writeback_figures(session->fs.writeback, ret_figures);
+	ret_figures->jobs += unsettled;
+}
+
 void session_pending(struct session *session, struct session_pending *ret_pending)
 {
-	struct writeback_figures figures = {0};
+	struct writeback_figures figures;
 
-	writeback_figures(session->fs.writeback, &figures);
+	pending_figures(session, &figures);
 	*ret_pending = (struct session_pending){.jobs = figures.jobs, .bytes = figures.bytes, .failed = figures.failed};
 	memcpy(ret_pending->last_error, figures.last_error, sizeof(ret_pending->last_error));
 }
@@ -618,7 +628,7 @@ static json_t *writeback_json(struct session *session)
 {
 	struct writeback_figures figures;
 
-	writeback_figures(session->fs.writeback, &figures);
+	pending_figures(session, &figures);
 	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:s}", "pending", (json_int_t)figures.jobs, "bytes",
 			 (json_int_t)figures.bytes, "running", (json_int_t)figures.running, "failed",
 			 (json_int_t)figures.failed, "done", (json_int_t)figures.done, "last_error",

@@ -469,6 +469,28 @@ ON_BOTH(a_renamed_directory_takes_500_files_along)
 	end_clean();
 }
 
+/* The job that the link left found nothing stored that it could point to. */
+ON_BOTH(a_link_made_before_the_first_close_gets_its_marker)
+{
+	struct stat a, b;
+	int fd;
+
+	begin(*store, NULL);
+	fd = open(at("a"), O_WRONLY | O_CREAT, 0644);
+	cr_assert(fd >= 0 && write(fd, "shared", 6) == 6);
+	OK(link(at("a"), at("b")));
+	mounted_settle(&m, 30);
+	OK(close(fd));
+	mounted_settle(&m, 30);
+	object_is("a", "shared");
+	object_is("b", "");
+	forget_everything();
+	OK(stat(at("a"), &a));
+	OK(stat(at("b"), &b));
+	cr_assert(a.st_ino == b.st_ino && a.st_nlink == 2 && is("b", "shared"));
+	end_clean();
+}
+
 ON_BOTH(the_next_hard_link_is_promoted)
 {
 	struct stat a, b;
