@@ -113,6 +113,10 @@ int s3_finish_info(struct object_info *info, const char *key, struct err *err);
 /* --- operations in their own files -------------------------------------------------------------------------- */
 
 int s3_probe(struct backend *backend, const struct call *call, struct backend_info *ret_info, struct err *err);
+/* Can objects of this bucket be locked? Who may not ask gets no promise. */
+int s3_probe_lock(struct s3 *s3, const struct call *call, uint32_t *ret_capability, struct err *err);
+int s3_lock(struct backend *backend, const struct call *call, const struct object_ref *object,
+	    const struct object_lock *lock, struct err *err);
 int s3_upload_begin(struct backend *backend, const struct call *call, const struct put_request *request,
 		    char **ret_upload_id, struct err *err);
 int s3_upload_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,

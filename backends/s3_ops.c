@@ -506,6 +506,22 @@ static int marker_of(const struct object_ref *object, const struct http_reply *r
 	return 0;
 }
 
+/* 400 is said of ids that cannot be, and by MinIO of versions that are locked: a HEAD tells which. */
+static int judge_removal(struct backend *backend, const struct call *call, const struct object_ref *object, int r,
+			 struct err *err)
+{
+	struct object_info info;
+	struct err absent;
+
+	if (r == 0 || err->http_status != 400 || err->kind != ERR_UNSUPPORTED || !object->native_id)
+		return r;
+	if (s3_head(backend, call, object, &info, &absent) < 0)
+		return judge_version(object, r, err);
+	object_info_clear(&info);
+	err->kind = ERR_DENIED;
+	return -err_errno(ERR_DENIED);
+}
+
 static int s3_remove(struct backend *backend, const struct call *call, const struct object_ref *object,
 		     char **ret_marker_id, struct err *err)
 {
@@ -525,7 +541,7 @@ static int s3_remove(struct backend *backend, const struct call *call, const str
 			http_fields_add(&request.query, "versionId", object->native_id);
 		if (object->etag && (s3->features & S3_FEATURE_REMOVE_IF_MATCH))
 			s3_quote_etag(&request.headers, "if-match", object->etag);
-		r = judge_version(object, s3_exchange(s3, call, &request, &reply, err), err);
+		r = judge_removal(backend, call, object, s3_exchange(s3, call, &request, &reply, err), err);
 		if (r == 0)
 			r = marker_of(object, &reply, &marker, err);
 	}
@@ -671,5 +687,6 @@ const struct backend_ops s3_backend_ops = {
 	.upload_part_copy = s3_upload_part_copy,
 	.upload_complete = s3_upload_complete,
 	.upload_abort = s3_upload_abort,
+	.lock = s3_lock,
 	.counters = s3_counters,
 };

@@ -390,7 +390,7 @@ int s3_probe(struct backend *backend, const struct call *call, struct backend_in
 {
 	struct s3 *s3 = s3_of(backend);
 	struct trial trial = {.backend = backend, .s3 = s3, .call = call};
-	uint32_t versioning = 0;
+	uint32_t versioning = 0, locking = 0;
 	bool tried;
 	struct err own;
 	if (!err)
@@ -399,6 +399,8 @@ int s3_probe(struct backend *backend, const struct call *call, struct backend_in
 	int r = check_bucket(s3, call, err);
 	if (r == 0)
 		r = check_versioning(s3, call, &versioning, err);
+	if (r == 0 && versioning)
+		r = s3_probe_lock(s3, call, &locking, err);
 	if (r < 0)
 		return r;
 	{
@@ -420,7 +422,8 @@ int s3_probe(struct backend *backend, const struct call *call, struct backend_in
 		s3->info.description = s3->description;
 		s3->tried = !s3->read_only;
 	}
-	s3->info.capabilities = (s3->info.capabilities & ~(uint32_t)BACKEND_VERSIONS) | versioning;
+	s3->info.capabilities &= ~(uint32_t)(BACKEND_VERSIONS | BACKEND_LOCK);
+	s3->info.capabilities |= versioning | locking;
 	*ret_info = s3->info;
 	return 0;
 }

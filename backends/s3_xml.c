@@ -624,6 +624,19 @@ void s3_xml_create_bucket(struct buf *out, const char *region)
 	buf_adds(out, "</LocationConstraint></CreateBucketConfiguration>");
 }
 
+void s3_xml_legal_hold(struct buf *out, bool hold)
+{
+	buf_addf(out, "<LegalHold xmlns=\"" S3_NAMESPACE "\"><Status>%s</Status></LegalHold>", hold ? "ON" : "OFF");
+}
+
+void s3_xml_retention(struct buf *out, const char *until, bool compliance)
+{
+	buf_addf(out,
+		 "<Retention xmlns=\"" S3_NAMESPACE
+		 "\"><Mode>%s</Mode><RetainUntilDate>%s</RetainUntilDate></Retention>",
+		 compliance ? "COMPLIANCE" : "GOVERNANCE", until);
+}
+
 void s3_xml_enable_versioning(struct buf *out)
 {
 	buf_adds(out, "<VersioningConfiguration xmlns=\"" S3_NAMESPACE

@@ -51,6 +51,9 @@ enum s3_xml_checksums { S3_XML_NO_CHECKSUMS, S3_XML_CHECKSUMS };
 void s3_xml_complete_upload(struct buf *out, const struct upload_part *parts, size_t count,
 			    enum s3_xml_checksums checksums);
 void s3_xml_create_bucket(struct buf *out, const char *region);
+void s3_xml_legal_hold(struct buf *out, bool hold);
+/* `until` in RFC 3339. */
+void s3_xml_retention(struct buf *out, const char *until, bool compliance);
 void s3_xml_enable_versioning(struct buf *out);
 
 #endif

@@ -597,3 +597,24 @@ int transfer_remove(struct transfer *transfer, const struct call *call, const st
 		free(marker);
 	return r;
 }
+
+int transfer_lock(struct transfer *transfer, const struct call *call, const struct object_ref *object,
+		  const struct object_lock *lock, struct err *err)
+{
+	const struct backend_ops *ops = backend_ops(transfer->backend);
+	struct retry retry;
+	struct err own = {0};
+	if (!err)
+		err = &own;
+	int r;
+	if (!ops->lock)
+		return err_set(err, ERR_UNSUPPORTED, "this store cannot lock versions");
+	retry_begin(&retry, transfer, call, 0);
+	do {
+		r = retry_start(&retry, err);
+		if (r < 0)
+			return r;
+		r = ops->lock(transfer->backend, &retry.call, object, lock, err);
+	} while (retry_again(&retry, r, err));
+	return r;
+}

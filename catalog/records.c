@@ -462,6 +462,35 @@ int cat_copy_get(struct cat_txn *txn, uint64_t ino, uint64_t seq, struct cat_cop
 	return rc;
 }
 
+struct copy_each {
+	cat_copy_visit visit;
+	void *arg;
+};
+
+static int visit_copy(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+	const struct copy_each *each = arg;
+	struct cat_copy copy;
+	int rc = cat_check_row(key, schema_decode_copy(key, value, &copy));
+
+	if (rc < 0)
+		return rc;
+	if (copy.state == CAT_STORED)
+		rc = each->visit(each->arg, &copy);
+	cat_copy_clear(&copy);
+	return rc;
+}
+
+int cat_copy_each(struct cat_txn *txn, uint64_t ino, uint64_t seq, cat_copy_visit visit, void *arg)
+{
+	struct copy_each each = {.visit = visit, .arg = arg};
+	struct schema_key from, to;
+
+	schema_key_pair(&from, SCHEMA_COPY, ino, seq);
+	schema_key_after(&to, &from);
+	return kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_FORWARD, 0, visit_copy, &each);
+}
+
 static int take_n(void *arg, struct kv_bytes key, struct kv_bytes value)
 {
 	struct schema_parts parts;
@@ -472,6 +501,20 @@ static int take_n(void *arg, struct kv_bytes key, struct kv_bytes value)
 		return rc;
 	*(uint32_t *)arg = (uint32_t)parts.third + 1;
 	return 1;
+}
+
+/* A copy of a protected version is not protected until the store was told. */
+static int protect_copy(struct cat_txn *txn, const struct cat_copy *copy)
+{
+	struct cat_job job = {.type = CAT_JOB_LOCK, .ino = copy->ino, .version = copy->seq};
+	struct cat_version version;
+	int rc = cat_version_get(txn, copy->ino, copy->seq, &version);
+
+	if (rc < 0 || !(version.flags & (CAT_HELD | CAT_RETAINED)))
+		return rc == -ENOENT ? 0 : rc;
+	version.flags &= ~(uint32_t)CAT_LOCKED;
+	rc = cat_version_put(txn, &version);
+	return rc ? rc : cat_job_put(txn, &job);
 }
 
 int cat_copy_add(struct cat_txn *txn, const struct cat_copy *copy)
@@ -487,7 +530,9 @@ int cat_copy_add(struct cat_txn *txn, const struct cat_copy *copy)
 	if (rc < 0)
 		return rc;
 	rc = copy_put(txn, &record);
-	return rc ? rc : place_put(txn, &record);
+	if (rc == 0)
+		rc = place_put(txn, &record);
+	return rc ? rc : protect_copy(txn, &record);
 }
 
 /* Removes the place of a copy unless it has become another version's. */

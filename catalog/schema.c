@@ -651,6 +651,8 @@ void schema_encode_version(const struct cat_version *version, struct buf *ret_va
 	buf_add_u32(ret_value, version->author);
 	buf_add_u32(ret_value, version->crc32c);
 	buf_add_blob(ret_value, version->host, strnlen(version->host, sizeof(version->host) - 1));
+	if (version->flags & CAT_RETAINED)
+		buf_add_u64(ret_value, (uint64_t)version->retain_until_ns);
 }
 
 int schema_decode_version(struct kv_bytes key, struct kv_bytes value, struct cat_version *ret_version)
@@ -680,6 +682,8 @@ int schema_decode_version(struct kv_bytes key, struct kv_bytes value, struct cat
 	version.author = cursor_u32(&at);
 	version.crc32c = cursor_u32(&at);
 	host = cursor_blob(&at, &host_len);
+	if (version.flags & CAT_RETAINED)
+		version.retain_until_ns = (int64_t)cursor_u64(&at);
 	if (record_end(&at) < 0 || host_len >= sizeof(version.host) || (host_len && memchr(host, 0, host_len)))
 		return -EBADMSG;
 	if (host_len)
@@ -800,7 +804,7 @@ int schema_decode_job(struct kv_bytes key, struct kv_bytes value, struct cat_job
 	if (rc < 0)
 		return rc;
 	job.seq = parts.number;
-	job.type = (enum cat_job_type)take_enum(&at, CAT_JOB_TREE + 1);
+	job.type = (enum cat_job_type)take_enum(&at, CAT_JOB_LOCK + 1);
 	job.ino = cursor_u64(&at);
 	job.version = cursor_u64(&at);
 	job.stage = cursor_u32(&at);

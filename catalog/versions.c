@@ -4,12 +4,14 @@
  *   clean --catalog_mark_dirty--> dirty --catalog_flush--> dirty, acknowledged
  *     ^                             |                          |
  *     +------catalog_commit---------+--------------------------+
- *   version: local --catalog_stored--> stored
+ *   version: local --catalog_stored--> stored --catalog_prune--> expired
  *
  * Invariants
- *  1. A version's facts are written once, here or by adopt.c; only its state changes.
+ *  1. A version's facts are written once, here or by adopt.c; only its state and its protection change.
  *  2. A local version has its UPLOAD job until catalog_stored deletes it.
  *  3. Within an inode, shown_ms grows with seq.
+ *  4. A version that is held, retained, current or the newest in the store is not pruned.
+ *  5. CAT_LOCKED is only set while the store enforces exactly what the record says.
  *
  * Threads: any.
  */
@@ -225,4 +227,164 @@ int catalog_stored(struct catalog *catalog, uint64_t job, const struct cat_copy 
 	struct stored stored = {.job = job, .copy = copy, .extent = extent};
 
 	return catalog_update(catalog, stored_closure, &stored);
+}
+
+/* --- protection ----------------------------------------------------------------------------------- */
+
+static int protect_closure(struct cat_txn *txn, void *arg)
+{
+	const struct cat_protection *request = arg;
+	struct cat_job job = {.type = CAT_JOB_LOCK, .ino = request->ino, .version = request->seq};
+	struct cat_version version;
+	int rc = cat_version_get(txn, request->ino, request->seq, &version);
+
+	if (rc == 0 && version.state == CAT_EXPIRED)
+		rc = -ENOENT;
+	if (rc < 0)
+		return rc;
+	if (request->set_hold)
+		version.flags = request->hold ? version.flags | CAT_HELD : version.flags & ~(uint32_t)CAT_HELD;
+	if (request->retain_until_ns) {
+		if (version.flags & CAT_RETAINED && request->retain_until_ns < version.retain_until_ns)
+			return -EPERM;
+		version.flags |= CAT_RETAINED | (request->compliance ? CAT_COMPLIANCE : 0);
+		version.retain_until_ns = request->retain_until_ns;
+	}
+	version.flags &= ~(uint32_t)CAT_LOCKED;
+	rc = cat_version_put(txn, &version);
+	return rc ? rc : cat_job_put(txn, &job);
+}
+
+int catalog_protect(struct catalog *catalog, const struct cat_protection *request)
+{
+	return catalog_update(catalog, protect_closure, (void *)request); /* only read */
+}
+
+struct told {
+	uint64_t job;
+	const struct cat_version *version;
+	bool enforced;
+};
+
+static int told_closure(struct cat_txn *txn, void *arg)
+{
+	static const uint32_t said = CAT_HELD | CAT_RETAINED | CAT_COMPLIANCE;
+	const struct told *told = arg;
+	struct cat_version version;
+	int rc = cat_version_get(txn, told->version->ino, told->version->seq, &version);
+
+	if (rc == 0 && told->enforced) {
+		if ((version.flags & said) != (told->version->flags & said) ||
+		    version.retain_until_ns != told->version->retain_until_ns)
+			return -EAGAIN;
+		version.flags |= CAT_LOCKED;
+		rc = cat_version_put(txn, &version);
+	}
+	return rc && rc != -ENOENT ? rc : cat_job_delete(txn, told->job);
+}
+
+int catalog_protected(struct catalog *catalog, uint64_t job, const struct cat_version *as_told, bool enforced)
+{
+	struct told told = {.job = job, .version = as_told, .enforced = enforced};
+
+	return catalog_update(catalog, told_closure, &told);
+}
+
+/* --- pruning ---------------------------------------------------------------------------------------- */
+
+struct prune {
+	uint64_t job, ino, seq;
+};
+
+static int is_stored(void *arg, const struct cat_version *version)
+{
+	(void)arg;
+	return version->state == CAT_STORED;
+}
+
+/* What a reader of the live file, or an upload of what is not sent yet, still needs. */
+static int still_needed(struct cat_txn *txn, const struct cat_version *version)
+{
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, version->ino, &inode);
+
+	if (rc < 0)
+		return rc;
+	if (!inode.nlink && !(inode.flags & CAT_DIRTY))
+		return 0;
+	if (inode.version == version->seq)
+		return 1;
+	rc = cat_version_each(txn, version->ino, version->seq + 1, UINT64_MAX, is_stored, NULL);
+	return rc < 0 ? rc : !rc;
+}
+
+static int may_prune(struct cat_txn *txn, const struct prune *prune, struct cat_version *ret_version)
+{
+	struct cat_version version;
+	int rc = cat_version_get(txn, prune->ino, prune->seq, &version);
+
+	if (rc < 0)
+		return rc;
+	if (version.state == CAT_EXPIRED)
+		return -ENOENT;
+	rc = still_needed(txn, &version);
+	if (rc)
+		return rc < 0 ? rc : -EBUSY;
+	if (version.state != CAT_STORED)
+		return -EAGAIN;
+	if (version.flags & CAT_HELD || (version.flags & CAT_RETAINED && version.retain_until_ns > clock_wall()))
+		return -EPERM;
+	*ret_version = version;
+	return 0;
+}
+
+static int prunable_closure(struct cat_txn *txn, void *arg)
+{
+	struct cat_version version;
+
+	return may_prune(txn, arg, &version);
+}
+
+int catalog_prunable(struct catalog *catalog, uint64_t ino, uint64_t seq)
+{
+	return catalog_view(catalog, prunable_closure, &(struct prune){.ino = ino, .seq = seq});
+}
+
+static int prune_closure(struct cat_txn *txn, void *arg)
+{
+	const struct prune *prune = arg;
+	struct cat_job job = {.type = CAT_JOB_PRUNE, .ino = prune->ino, .version = prune->seq};
+	struct cat_version version;
+	int rc = may_prune(txn, prune, &version);
+
+	if (rc < 0)
+		return rc;
+	version.state = CAT_EXPIRED;
+	version.flags |= CAT_PRUNED;
+	rc = cat_version_put(txn, &version);
+	return rc ? rc : cat_job_put(txn, &job);
+}
+
+int catalog_prune(struct catalog *catalog, uint64_t ino, uint64_t seq)
+{
+	return catalog_update(catalog, prune_closure, &(struct prune){.ino = ino, .seq = seq});
+}
+
+static int refused_closure(struct cat_txn *txn, void *arg)
+{
+	const struct prune *prune = arg;
+	struct cat_version version;
+	int rc = cat_version_get(txn, prune->ino, prune->seq, &version);
+
+	if (rc == 0) {
+		version.state = CAT_STORED;
+		version.flags &= ~(uint32_t)CAT_PRUNED;
+		rc = cat_version_put(txn, &version);
+	}
+	return rc && rc != -ENOENT ? rc : cat_job_delete(txn, prune->job);
+}
+
+int catalog_prune_refused(struct catalog *catalog, uint64_t job, uint64_t ino, uint64_t seq)
+{
+	return catalog_update(catalog, refused_closure, &(struct prune){.job = job, .ino = ino, .seq = seq});
 }

@@ -33,19 +33,23 @@
 #include <unistd.h>
 
 #include "buf.h"
+#include "catalog.h"
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "fs/config.h"
+#include "fs/prune.h"
 #include "fs/session.h"
 #include "log.h"
 
 #define CLIENTS_MAX 16
-#define REQUEST_MAX 4096          /* bytes of one request line */
+#define REQUEST_MAX 16384         /* bytes of one request line */
 #define REPLY_MAX (1 << 20)       /* bytes waiting for one client */
 #define TICK_NS (200 * NS_PER_MS) /* figures to those who asked for them */
 #define STUCK_NS (5 * NS_PER_SEC) /* a client that takes nothing for so long is dropped */
 #define IDLE_NS (60 * NS_PER_SEC) /* so is one that asks nothing */
+#define PRUNE_SLICE_NS (5 * NS_PER_MS)
+#define PRUNE_SLICE (64u << 10) /* bytes of lines */
 #define NAME_HASH_BYTES 8
 #define NAME_SIZE (2 * NAME_HASH_BYTES + sizeof(".sock"))
 
@@ -53,6 +57,7 @@ enum client_mode {
 	CLIENT_ASKING,    /* between requests */
 	CLIENT_DRAINING,  /* gets figures until there is nothing left */
 	CLIENT_FINISHING, /* gets figures until the daemon ends */
+	CLIENT_PRUNING,   /* gets what its prune does */
 };
 
 struct client {
@@ -62,7 +67,8 @@ struct client {
 	bool leave;   /* finishing, but without draining */
 	struct buf in;
 	struct buf out;
-	size_t written;    /* of out */
+	size_t written; /* of out */
+	struct prune *prune;
 	int64_t active_ns; /* monotonic: last request, or progress of output */
 };
 
@@ -220,6 +226,7 @@ static void client_drop(struct client *client)
 		(void)close(client->fd); /* a socket: nothing is lost that the peer did not refuse */
 	buf_free(&client->in);
 	buf_free(&client->out);
+	prune_free(client->prune);
 	*client = (struct client){.fd = -1};
 }
 
@@ -321,6 +328,137 @@ static void request_finish(struct control *control, struct client *client)
 	client_say_json(client, object);
 }
 
+/* --- protecting versions --------------------------------------------------------------------- */
+
+static int protect_version(struct control *control, const json_t *request, const json_t *version)
+{
+	const json_t *hold = json_object_get(request, "hold");
+	struct cat_protection protection = {
+		.ino = (uint64_t)json_integer_value(json_array_get(version, 0)),
+		.seq = (uint64_t)json_integer_value(json_array_get(version, 1)),
+		.set_hold = hold != NULL,
+		.hold = json_is_true(hold),
+		.retain_until_ns = json_integer_value(json_object_get(request, "until")),
+		.compliance = json_is_true(json_object_get(request, "compliance")),
+	};
+
+	return session_protect(control->session, &protection);
+}
+
+static const char *refusal_of(int error)
+{
+	switch (-error) {
+	case EPERM:
+		return "shorter";
+	case ENOENT:
+		return "gone";
+	case EROFS:
+		return "read-only";
+	default:
+		return "failed";
+	}
+}
+
+/* Catalog updates take microseconds each and a request has room for some hundred. */
+static void request_protect(struct control *control, struct client *client, const json_t *request)
+{
+	json_t *versions = json_object_get(request, "versions"), *refused = json_array();
+	json_int_t done = 0;
+
+	for (size_t i = 0; i < json_array_size(versions); i++) {
+		json_t *version = json_array_get(versions, i);
+		int error = protect_version(control, request, version);
+
+		done += error == 0;
+		if (!error || !json_is_array(version))
+			continue;
+		(void)json_array_append_new(version, json_string(refusal_of(error))); /* `done` tells as well */
+		(void)json_array_append(refused, version);
+	}
+	client_say_json(client, json_pack("{s:b, s:I, s:b, s:o}", "ok", 1, "done", done, "store",
+					  session_store_locks(control->session), "refused", refused));
+}
+
+/* --- pruning ----------------------------------------------------------------------------------- */
+
+static unsigned number_of(const json_t *policy, const char *name)
+{
+	json_int_t number = json_integer_value(json_object_get(policy, name));
+
+	return number < 0 ? 0 : number > UINT32_MAX ? UINT32_MAX : (unsigned)number;
+}
+
+static int read_policy(const json_t *json, struct policy *ret_policy)
+{
+	const char *within = json_string_value(json_object_get(json, "within"));
+
+	*ret_policy = (struct policy){
+		.last = number_of(json, "last"),
+		.hourly = number_of(json, "hourly"),
+		.daily = number_of(json, "daily"),
+		.weekly = number_of(json, "weekly"),
+		.monthly = number_of(json, "monthly"),
+		.yearly = number_of(json, "yearly"),
+	};
+	return within ? policy_parse_span(within, &ret_policy->within) : 0;
+}
+
+static int start_prune(struct control *control, struct client *client, const json_t *request)
+{
+	const char *hex = json_string_value(json_object_get(request, "path"));
+	struct prune_request prune = {.dry_run = json_is_true(json_object_get(request, "dry_run"))};
+	size_t len = hex ? strlen(hex) / 2 : 0;
+	char path[REQUEST_MAX / 2];
+	int rc = hex && len < sizeof(path) ? hex_decode(hex, len, (uint8_t *)path) : -EINVAL;
+
+	if (rc == 0)
+		rc = read_policy(json_object_get(request, "policy"), &prune.policy);
+	if (rc < 0)
+		return rc;
+	path[len] = '\0';
+	prune.path = path;
+	return session_prune(control->session, &prune, &client->prune);
+}
+
+static void request_prune(struct control *control, struct client *client, const json_t *request)
+{
+	int rc = client->prune ? -EBUSY : start_prune(control, client, request);
+
+	if (rc < 0)
+		client_say_json(client, json_pack("{s:s}", "error", strerror(-rc)));
+	else
+		client->mode = CLIENT_PRUNING;
+}
+
+/* Goes on for a moment; what it said must be taken before it is asked again. */
+static void prune_some(struct client *client)
+{
+	int64_t until = clock_monotonic() + PRUNE_SLICE_NS;
+	AUTO_BUF lines = BUF_INIT;
+	int rc;
+
+	do {
+		rc = prune_step(client->prune, &lines);
+	} while (rc > 0 && lines.len < PRUNE_SLICE && clock_monotonic() < until);
+	if (rc < 0)
+		buf_addf(&lines, "{\"error\":\"%s\"}\n", strerror(-rc));
+	if (rc <= 0) {
+		prune_free(client->prune);
+		client->prune = NULL;
+		client->mode = CLIENT_ASKING;
+	}
+	client->active_ns = clock_monotonic();
+	if (buf_failed(&lines))
+		client_drop(client);
+	else if (lines.len)
+		client_say(client, lines.data, lines.len - 1);
+}
+
+static bool prune_goes_on(const struct client *client)
+{
+	return client->fd >= 0 && client->mode == CLIENT_PRUNING && client->out.len == 0;
+}
+
 static void serve_request(struct control *control, struct client *client, const char *line, size_t len)
 {
 	json_t *request = json_loadb(line, len, 0, NULL);
@@ -340,6 +478,10 @@ static void serve_request(struct control *control, struct client *client, const 
 		say_figures(control, client);
 	} else if (strcmp(op, "finish") == 0) {
 		request_finish(control, client);
+	} else if (strcmp(op, "prune") == 0) {
+		request_prune(control, client, request);
+	} else if (strcmp(op, "protect") == 0) {
+		request_protect(control, client, request);
 	} else if (strcmp(op, "leave") == 0) {
 		client->leave = true;
 		request_finish(control, client);
@@ -470,7 +612,9 @@ static void tick(struct control *control, int64_t now)
 			client_drop(client);
 		else if (client->mode == CLIENT_ASKING && now - client->active_ns > IDLE_NS)
 			client_drop(client);
-		else if (due && !waits && client->mode != CLIENT_ASKING)
+		else if (prune_goes_on(client))
+			prune_some(client);
+		else if (due && !waits && (client->mode == CLIENT_DRAINING || client->mode == CLIENT_FINISHING))
 			say_figures(control, client);
 		if (due && client->leave)
 			leave(control);
@@ -483,6 +627,8 @@ static int patience_ms(const struct control *control, int64_t now)
 	int64_t left;
 
 	for (size_t i = 0; i < CLIENTS_MAX; i++) {
+		if (prune_goes_on(&control->clients[i]))
+			return 0;
 		if (control->clients[i].fd >= 0 && control->clients[i].mode != CLIENT_ASKING)
 			ticking = true;
 	}

@@ -9,6 +9,13 @@
  *	{"op":"drain"}	a line of pending figures at once and every 200 ms, the last with "done":true
  *	{"op":"finish"}	{"ok":true,…}, then figures as for drain while the filesystem is unmounted and drained, and at
  *			the very end of the daemon {"done":…,"pending":N}: done is true when nothing is left
+ *	{"op":"prune","path":"hex of the path below the mount","dry_run":false,"policy":{"last":N,"hourly":N,"daily":N,
+ *			"weekly":N,"monthly":N,"yearly":N,"within":"1y6m10d12h"}}
+ *			the lines of prune_step (prune.h)
+ *	{"op":"protect","versions":[[FILE,SEQ],…],"hold":true,"until":NS,"compliance":true}
+ *			each of the last three may be left out: {"ok":true,"done":N,"store":true,"refused":[[FILE,SEQ,
+ *			"why"],…]}; store: the store itself will enforce it; why is shorter (than the retention it has),
+ *			gone, read-only or failed
  *	{"op":"leave"}	as finish, but the daemon stops draining once the directory is unmounted
  *
  * Figures are {"pending":jobs,"bytes":n,"failed":n,"error":"…"}; a request that makes no sense gets {"error":"…"}.

@@ -29,6 +29,7 @@
 #include "fs/killpoint.h"
 #include "fs/lease.h"
 #include "fs/objmeta.h"
+#include "fs/retention.h"
 #include "log.h"
 #include "table.h"
 #include "transfer.h"
@@ -1261,6 +1262,8 @@ static int run_tree(struct placement *placement, struct cat_job *job, const stru
 int placement_run(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		  enum placement_history history, struct err *err)
 {
+	struct retention retention = {
+		.catalog = placement->catalog, .transfer = placement->transfer, .call = call_for(placement, 0)};
 	int result = placement->lease ? lease_check(placement->lease, err) : 0;
 
 	if (result)
@@ -1274,6 +1277,12 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 		break;
 	case CAT_JOB_TREE:
 		result = run_tree(placement, job, claims, err);
+		break;
+	case CAT_JOB_PRUNE:
+		result = retention_prune(&retention, job, err);
+		break;
+	case CAT_JOB_LOCK:
+		result = retention_lock(&retention, job, err);
 		break;
 	}
 	if (result == -ENOENT && !err->kind) {

@@ -25,7 +25,8 @@ void reply_fill_versions_entry(const struct versions_entry *from, struct fuse_en
 		.generation = 1,
 		.attr = from->stat,
 		.attr_timeout = REPLY_SHORT,
-		.entry_timeout = from->immutable ? REPLY_LONG : REPLY_SHORT,
+		/* "-1" means another version as soon as there is one. */
+		.entry_timeout = from->immutable ? REPLY_LONG : 0,
 	};
 }
 

@@ -39,6 +39,7 @@
 #include "fs/invalidate.h"
 #include "fs/killpoint.h"
 #include "fs/lease.h"
+#include "fs/prune.h"
 #include "fs/reconcile.h"
 #include "fs/ship.h"
 #include "fs/writeback.h"
@@ -602,6 +603,23 @@ void session_pending(struct session *session, struct session_pending *ret_pendin
 	pending_figures(session, &figures);
 	*ret_pending = (struct session_pending){.jobs = figures.jobs, .bytes = figures.bytes, .failed = figures.failed};
 	memcpy(ret_pending->last_error, figures.last_error, sizeof(ret_pending->last_error));
+}
+
+int session_prune(struct session *session, const struct prune_request *request, struct prune **ret_prune)
+{
+	if (session->fs.config->read_only && !request->dry_run)
+		return -EROFS;
+	return prune_new(session->fs.catalog, request, ret_prune);
+}
+
+int session_protect(struct session *session, const struct cat_protection *request)
+{
+	return session->fs.config->read_only ? -EROFS : catalog_protect(session->fs.catalog, request);
+}
+
+bool session_store_locks(struct session *session)
+{
+	return transfer_can(session->fs.transfer, BACKEND_LOCK);
 }
 
 void session_hurry(struct session *session)

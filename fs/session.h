@@ -8,12 +8,16 @@
 #ifndef VARVE_FS_SESSION_H
 #define VARVE_FS_SESSION_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "buf.h"
 #include "err.h"
 
-struct config; /* fs/config.h */
+struct cat_protection; /* catalog.h */
+struct config;         /* fs/config.h */
+struct prune;          /* fs/prune.h */
+struct prune_request;  /* fs/prune.h */
 struct session;
 
 /* Opens state, store, catalog; recovers; mounts. On return 0 the directory is ready. ret_session. Error: one clear line
@@ -37,6 +41,12 @@ struct session_pending {
 	char last_error[256];
 };
 void session_pending(struct session *session, struct session_pending *ret_pending);
+
+/* prune_new and catalog_protect of a mount that may write: else -EROFS. Jobs do the rest. */
+int session_prune(struct session *session, const struct prune_request *request, struct prune **ret_prune);
+int session_protect(struct session *session, const struct cat_protection *request);
+/* Can the store itself keep versions from being removed? */
+bool session_store_locks(struct session *session);
 
 /* Try all waiting jobs now, not at their next_try (umount asks for it). */
 void session_hurry(struct session *session);

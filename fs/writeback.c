@@ -312,8 +312,11 @@ static int64_t backoff_of(uint32_t attempts)
 
 static void say_failure(const struct job *job, const struct err *error)
 {
-	static const char *const what[] = {
-		[CAT_JOB_UPLOAD] = "upload", [CAT_JOB_PLACE] = "relocation", [CAT_JOB_TREE] = "tree"};
+	static const char *const what[] = {[CAT_JOB_UPLOAD] = "upload",
+					   [CAT_JOB_PLACE] = "relocation",
+					   [CAT_JOB_TREE] = "tree",
+					   [CAT_JOB_PRUNE] = "pruning",
+					   [CAT_JOB_LOCK] = "lock"};
 
 	if (job->failing == error->kind)
 		return; /* said once; it stands in status */

@@ -373,6 +373,30 @@ static int get_deleted_at(struct facts *facts, struct buf *value)
 	return add_time(value, ending.past.until_ns);
 }
 
+static int get_file(struct facts *facts, struct buf *value)
+{
+	buf_addf(value, "%" PRIu64, facts->inode.ino);
+	return 0;
+}
+
+static int get_legal_hold(struct facts *facts, struct buf *value)
+{
+	return facts->version.flags & CAT_HELD ? add_string(value, "on") : -ENODATA;
+}
+
+static int get_retain_until(struct facts *facts, struct buf *value)
+{
+	return facts->version.flags & CAT_RETAINED ? add_time(value, facts->version.retain_until_ns) : -ENODATA;
+}
+
+/* Who keeps a held or retained version from being removed: the store itself, or only varve. */
+static int get_protected_by(struct facts *facts, struct buf *value)
+{
+	if (!(facts->version.flags & (CAT_HELD | CAT_RETAINED)))
+		return -ENODATA;
+	return add_string(value, facts->version.flags & CAT_LOCKED ? "store" : "catalog");
+}
+
 static const struct attribute {
 	const char *name;
 	int (*get)(struct facts *facts, struct buf *value);
@@ -397,6 +421,10 @@ static const struct attribute {
 	{"origin", get_origin, false},
 	{"renamed_to", get_renamed_to, false},
 	{"deleted_at", get_deleted_at, false},
+	{"file", get_file, true},
+	{"legal_hold", get_legal_hold, false},
+	{"retain_until", get_retain_until, false},
+	{"protected_by", get_protected_by, false},
 };
 
 /* --- public ------------------------------------------------------------------------------------------- */

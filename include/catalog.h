@@ -105,9 +105,16 @@ enum cat_origin {
 	CAT_ORIGIN_CONFLICT,  /* ours, but somebody else's became current first */
 };
 
-#define CAT_HAS_CRC32C (1u << 0)
+enum cat_version_flag {
+	CAT_HAS_CRC32C = 1 << 0,
+	CAT_HELD = 1 << 1,       /* kept until the hold is lifted */
+	CAT_RETAINED = 1 << 2,   /* kept until retain_until_ns */
+	CAT_COMPLIANCE = 1 << 3, /* retained so that nobody can shorten it, where the store knows the difference */
+	CAT_LOCKED = 1 << 4,     /* the store itself enforces what the flags above say */
+	CAT_PRUNED = 1 << 5,     /* expired because an administrator's policy said so */
+};
 
-/* A content version: facts that never change, but state. */
+/* A content version: facts that never change, but state and protection. */
 struct cat_version {
 	uint64_t ino, seq;
 	uint64_t size;
@@ -118,7 +125,8 @@ struct cat_version {
 	uint32_t mode, uid, gid; /* as they were */
 	uint32_t author;         /* uid that wrote it */
 	uint32_t crc32c;
-	uint32_t flags;
+	uint32_t flags;          /* enum cat_version_flag */
+	int64_t retain_until_ns; /* wall, with CAT_RETAINED */
 	enum cat_state state;
 	enum cat_origin origin;
 	char host[64];
@@ -155,6 +163,8 @@ enum cat_job_type {
 			   (NULL: none): move its object to its oldest live name, put or drop link markers, directory,
 			   symlink and special objects, remove what no live name owns */
 	CAT_JOB_TREE,   /* directory `ino` was renamed away from `key`: make a PLACE job for everything beneath it */
+	CAT_JOB_PRUNE,  /* remove every copy of version (ino, version), which is expired */
+	CAT_JOB_LOCK,   /* tell the store how version (ino, version) is protected */
 };
 struct cat_job {
 	uint64_t seq; /* order of commit, and the job's name */
@@ -220,6 +230,9 @@ typedef int (*cat_version_visit)(void *arg, const struct cat_version *version);
 int cat_version_each(struct cat_txn *txn, uint64_t ino, uint64_t from, uint64_t to, cat_version_visit visit, void *arg);
 /* The newest copy in state CAT_STORED. -ENOENT: not stored anywhere. */
 int cat_copy_get(struct cat_txn *txn, uint64_t ino, uint64_t seq, struct cat_copy *ret_copy);
+/* Every copy of the version that is still there, oldest first. */
+typedef int (*cat_copy_visit)(void *arg, const struct cat_copy *copy);
+int cat_copy_each(struct cat_txn *txn, uint64_t ino, uint64_t seq, cat_copy_visit visit, void *arg);
 int cat_copy_add(struct cat_txn *txn, const struct cat_copy *copy); /* n is assigned */
 /* Marks the copy of (ino, seq) at (key, native_id) as gone. */
 int cat_copy_drop(struct cat_txn *txn, uint64_t ino, uint64_t seq, const char *key, const char *native_id);
@@ -362,6 +375,32 @@ int catalog_stored(struct catalog *catalog, uint64_t job, const struct cat_copy 
 /* --- journal ---------------------------------------------------------------------------------------- */
 
 /* Jobs with seq > after, in order, at most max (0: all). The visitor may take over the strings by setting them NULL. */
+/*
+ * How a version is protected from removal. A hold is set or lifted; retention
+ * is set or extended, never shortened (-EPERM). -ENOENT: no such version, or
+ * expired. Leaves a LOCK job, so that a store that can enforces it as well.
+ */
+struct cat_protection {
+	uint64_t ino, seq;
+	bool set_hold, hold;
+	int64_t retain_until_ns; /* wall; 0: leave retention as it is */
+	bool compliance;
+};
+int catalog_protect(struct catalog *catalog, const struct cat_protection *request);
+/* The store was told: unless the protection changed meanwhile (-EAGAIN), deletes `job`; sets CAT_LOCKED if `enforced`.
+ */
+int catalog_protected(struct catalog *catalog, uint64_t job, const struct cat_version *as_told, bool enforced);
+/*
+ * Expires a version for good and leaves the PRUNE job that removes its copies.
+ * -EBUSY: current, or what unsent changes are based on; -EPERM: held or
+ * retained; -EAGAIN: not stored yet; -ENOENT: no such version, or expired.
+ */
+int catalog_prune(struct catalog *catalog, uint64_t ino, uint64_t seq);
+/* What catalog_prune would say; changes nothing. */
+int catalog_prunable(struct catalog *catalog, uint64_t ino, uint64_t seq);
+/* The store refused to let a pruned version go: it is there as before. Deletes `job`. */
+int catalog_prune_refused(struct catalog *catalog, uint64_t job, uint64_t ino, uint64_t seq);
+
 typedef int (*cat_job_visit)(void *arg, struct cat_job *job);
 int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_visit visit, void *arg);
 int catalog_job_update(struct catalog *catalog, const struct cat_job *job);

@@ -53,6 +53,9 @@ int transfer_copy(struct transfer *transfer, const struct call *call, const stru
 		  struct object_info *ret_info, struct err *err);
 int transfer_remove(struct transfer *transfer, const struct call *call, const struct object_ref *object,
 		    char **ret_marker_id, struct err *err);
+/* Saying it twice does no harm, so a lost reply is no matter. */
+int transfer_lock(struct transfer *transfer, const struct call *call, const struct object_ref *object,
+		  const struct object_lock *lock, struct err *err);
 int transfer_list(struct transfer *transfer, const struct call *call, const struct list_request *request,
 		  struct list_page *ret_page, struct err *err);
 

@@ -22,7 +22,7 @@
 #include "clock.h"
 #include "fs/control.h"
 
-#define OPTIONS_MAX 8
+#define OPTIONS_MAX 12
 #define LINE_MAX_BYTES (4 << 20)
 
 static void complain(const char *format, va_list args, const char *hint)
@@ -143,6 +143,25 @@ int cli_daemon_ask(struct cli_daemon *daemon, const char *op)
 	/* A line is far smaller than a socket's buffer: it goes at once or not at all. */
 	if (send(daemon->fd, text, (size_t)len, MSG_NOSIGNAL) != len)
 		return -EPIPE;
+	return 0;
+}
+
+int cli_daemon_send(struct cli_daemon *daemon, json_t *request)
+{
+	AUTO_FREE char *text = request ? json_dumps(request, JSON_COMPACT) : NULL;
+	size_t len = text ? strlen(text) : 0;
+
+	json_decref(request);
+	if (!text)
+		return -ENOMEM;
+	text[len++] = '\n'; /* in place of the end */
+	for (size_t sent = 0; sent < len;) {
+		ssize_t n = send(daemon->fd, text + sent, len - sent, MSG_NOSIGNAL);
+
+		if (n < 0 && errno != EINTR)
+			return -errno;
+		sent += n > 0 ? (size_t)n : 0;
+	}
 	return 0;
 }
 

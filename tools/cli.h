@@ -7,6 +7,7 @@
 #ifndef VARVE_TOOLS_CLI_H
 #define VARVE_TOOLS_CLI_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +21,9 @@ int verb_umount(int argc, char **argv);
 int verb_status(int argc, char **argv);
 int verb_log(int argc, char **argv);
 int verb_restore(int argc, char **argv);
+int verb_prune(int argc, char **argv);
+int verb_hold(int argc, char **argv);
+int verb_retain(int argc, char **argv);
 int verb_fsck(int argc, char **argv);
 
 /* "varve: …" on stderr, as one write. Returns CLI_FAILED. */
@@ -40,7 +44,7 @@ struct cli_option {
 struct cli_syntax {
 	const char *verb;
 	const char *help;
-	const struct cli_option *options; /* ends with name NULL; at most 8 */
+	const struct cli_option *options; /* ends with name NULL; at most 12 */
 	int min, max;
 };
 int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***ret_words, int *ret_count);
@@ -64,6 +68,8 @@ int cli_daemon_open(const struct mountinfo *mount, struct cli_daemon *ret_daemon
 void cli_daemon_close(struct cli_daemon *daemon);
 /* Sends {"op":op}. */
 int cli_daemon_ask(struct cli_daemon *daemon, const char *op);
+/* Sends a request, which becomes one line; frees it. 0 or -errno. */
+int cli_daemon_send(struct cli_daemon *daemon, json_t *request);
 /* Waits for one line: 0, -ENODATA at the end, -ETIMEDOUT after timeout_ms (-1: waits for good), -EINTR, … */
 int cli_daemon_read(struct cli_daemon *daemon, int timeout_ms, const char **ret_line);
 /* Waits until the process has ended. 0 or -ETIMEDOUT. */

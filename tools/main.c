@@ -20,6 +20,9 @@ static const struct verb {
 	{"status", "what a mount is doing", verb_status},
 	{"log", "the history of one name", verb_log},
 	{"restore", "bring a version back", verb_restore},
+	{"prune", "let go of versions that a policy does not keep", verb_prune},
+	{"hold", "keep versions until the hold is lifted", verb_hold},
+	{"retain", "keep versions until a time", verb_retain},
 	{"fsck", "check the catalog of an unmounted state directory", verb_fsck},
 };
 

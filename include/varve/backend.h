@@ -152,6 +152,13 @@ struct list_page {
 };
 void list_page_clear(struct list_page *page);
 
+/* What keeps one stored version from being removed (S3 Object Lock). */
+struct object_lock {
+	bool hold;               /* until it is lifted */
+	int64_t retain_until_ns; /* wall; 0: leave the retention as it is */
+	bool compliance;         /* nobody can shorten the retention; else those with a special right can */
+};
+
 enum backend_capability {
 	BACKEND_VERSIONS = 1 << 0,        /* overwrite and delete keep what was, under a native id */
 	BACKEND_IF_NONE_MATCH = 1 << 1,   /* put with condition.if_none_match */
@@ -163,6 +170,7 @@ enum backend_capability {
 	BACKEND_CRC32C = 1 << 7,     /* verifies the CRC-32C we send */
 	BACKEND_TREE_KEYS = 1 << 8,  /* keys are paths: `a` and `a/b` cannot both exist */
 	BACKEND_LOCAL_READ = 1 << 9, /* open_local works: objects are files of this machine */
+	BACKEND_LOCK = 1 << 10,      /* lock works: the store itself refuses to remove what is locked */
 };
 
 struct backend_limits {
@@ -256,6 +264,11 @@ struct backend_ops {
 
 	/* Optional (BACKEND_LOCAL_READ): a read-only descriptor of the object's content, the caller's to close. */
 	int (*open_local)(struct backend *backend, const struct object_ref *object, int *ret_fd, struct err *err);
+
+	/* Optional (BACKEND_LOCK): sets or lifts the hold of the version, which must be named by its native_id, and
+	 * sets or extends its retention. ERR_DENIED: it may not be shortened. */
+	int (*lock)(struct backend *backend, const struct call *call, const struct object_ref *object,
+		    const struct object_lock *lock, struct err *err);
 
 	/* Live figures, the backend's own storage. */
 	const struct backend_counters *(*counters)(struct backend *backend);

@@ -76,3 +76,24 @@ void session_hurry(struct session *session)
 	session->hurried++;
 	pthread_mutex_unlock(&session->mutex);
 }
+
+int session_prune(struct session *session, const struct prune_request *request, struct prune **ret_prune)
+{
+	(void)session;
+	(void)request;
+	(void)ret_prune;
+	return -EROFS;
+}
+
+int session_protect(struct session *session, const struct cat_protection *request)
+{
+	(void)session;
+	(void)request;
+	return -EROFS;
+}
+
+bool session_store_locks(struct session *session)
+{
+	(void)session;
+	return false;
+}

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """An S3 client that shares nothing with varve: what tests put into a bucket and look at there.
 
-    s3.py BUCKET make [versioned]
+    s3.py BUCKET make [versioned|locking]
     s3.py BUCKET put KEY [NAME=VALUE...]    the body is standard input, NAME=VALUE its user metadata
     s3.py BUCKET get KEY [VERSION]          to standard output
-    s3.py BUCKET delete KEY
+    s3.py BUCKET delete KEY [VERSION]
+    s3.py BUCKET lock KEY VERSION           sets a legal hold
+    s3.py BUCKET hold KEY VERSION           ON or OFF
+    s3.py BUCKET retention KEY VERSION      "MODE TIME"
     s3.py BUCKET keys                       of current objects outside .varve/, sorted, one a line
     s3.py BUCKET reserved                   the same within .varve/
     s3.py BUCKET etags                      "KEY ETAG" of current objects outside .varve/ that are no directories
@@ -14,6 +17,7 @@ Keys are percent-encoded, in and out. The store is VARVE_TEST_S3_ENDPOINT with A
 AWS_SECRET_ACCESS_KEY. Exit status 1 with the store's words on standard error when it refuses.
 """
 
+import base64
 import datetime
 import hashlib
 import hmac
@@ -35,12 +39,13 @@ def sign(key, text):
     return hmac.new(key, text.encode(), hashlib.sha256).digest()
 
 
-def request(method, path, query=(), body=b"", meta=()):
+def request(method, path, query=(), body=b"", meta=(), headers=()):
     """The reply's body. `path` is percent-encoded; `query` are pairs of decoded strings or bytes."""
     endpoint = urllib.parse.urlsplit(os.environ["VARVE_TEST_S3_ENDPOINT"])
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     query = "&".join(sorted(f"{quote(name)}={quote(value)}" for name, value in query))
-    headers = {"host": endpoint.netloc, "x-amz-date": now, "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
+    headers = {**dict(headers), "host": endpoint.netloc, "x-amz-date": now,
+               "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
     headers.update({f"x-amz-meta-{name}": value for name, value in meta})
     names = ";".join(sorted(headers))
     canonical = "\n".join([method, path, query, *(f"{name}:{headers[name]}" for name in sorted(headers)), "", names,
@@ -99,7 +104,7 @@ def versions(bucket, key):
 def main():
     bucket, verb, *rest = sys.argv[1:]
     if verb == "make":
-        request("PUT", f"/{bucket}")
+        request("PUT", f"/{bucket}", headers=[("x-amz-bucket-object-lock-enabled", "true")] * (rest == ["locking"]))
         if rest == ["versioned"]:
             request("PUT", f"/{bucket}", [("versioning", "")],
                     b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
@@ -110,7 +115,15 @@ def main():
         query = [("versionId", rest[1])] if len(rest) > 1 else []
         sys.stdout.buffer.write(request("GET", path_of(bucket, rest[0]), query))
     elif verb == "delete":
-        request("DELETE", path_of(bucket, rest[0]))
+        request("DELETE", path_of(bucket, rest[0]), [("versionId", rest[1])] if len(rest) > 1 else [])
+    elif verb == "lock":
+        body = b"<LegalHold><Status>ON</Status></LegalHold>"
+        request("PUT", path_of(bucket, rest[0]), [("versionId", rest[1]), ("legal-hold", "")], body,
+                headers=[("content-md5", base64.b64encode(hashlib.md5(body).digest()).decode())])
+    elif verb in ("hold", "retention"):
+        root = ElementTree.fromstring(request("GET", path_of(bucket, rest[0]), [
+            ("versionId", rest[1]), ("legal-hold" if verb == "hold" else "retention", "")]))
+        print(*(element.text for element in root))
     elif verb in ("keys", "reserved"):
         for key, _ in listed(bucket):
             if key.startswith(".varve/") == (verb == "reserved"):

@@ -333,3 +333,163 @@ Test(versions, object_keys_longer_than_a_kv_key_are_told_apart)
 {
 	cr_assert_eq(catalog_update(catalog, long_keys_closure, NULL), -ENOENT, "another backend's key is another key");
 }
+
+/* --- protection and pruning -------------------------------------------------------------------------------- */
+
+struct wanted_job {
+	enum cat_job_type type;
+	uint64_t version, seq;
+	unsigned count;
+};
+
+static int find_job(void *arg, struct cat_job *job)
+{
+	struct wanted_job *wanted = arg;
+
+	if (job->type == wanted->type && job->version == wanted->version) {
+		wanted->seq = job->seq;
+		wanted->count++;
+	}
+	return 0;
+}
+
+/* 0: there is none. */
+static uint64_t job_of(enum cat_job_type type, uint64_t seq)
+{
+	struct wanted_job wanted = {.type = type, .version = seq};
+
+	cr_assert_eq(catalog_jobs(catalog, 0, 0, find_job, &wanted), 0);
+	cr_assert_leq(wanted.count, 1);
+	return wanted.seq;
+}
+
+static void store(const struct cat_version *version, const char *id)
+{
+	struct cat_copy copy = {.ino = version->ino, .seq = version->seq, .key = "a", .native_id = (char *)id};
+
+	cr_assert_eq(catalog_stored(catalog, job_of(CAT_JOB_UPLOAD, version->seq), &copy, NULL), 0);
+}
+
+static int get_version(struct cat_txn *txn, void *arg)
+{
+	struct cat_version *version = arg;
+
+	return cat_version_get(txn, version->ino, version->seq, version);
+}
+
+static struct cat_version again(struct cat_version version)
+{
+	cr_assert_eq(catalog_view(catalog, get_version, &version), 0);
+	return version;
+}
+
+Test(versions, what_is_needed_is_not_pruned)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version v[4];
+
+	for (unsigned i = 0; i < 4; i++)
+		v[i] = commit(ino, i + 1);
+	cr_assert_eq(catalog_prune(catalog, ino, v[0].seq), -EBUSY, "nothing newer is in the store");
+	store(&v[0], "1");
+	cr_assert_eq(catalog_prune(catalog, ino, v[0].seq), -EBUSY, "the newest in the store");
+	store(&v[1], "2");
+	cr_assert_eq(catalog_prune(catalog, ino, v[1].seq), -EBUSY);
+	cr_assert_eq(catalog_prune(catalog, ino, v[2].seq), -EBUSY);
+	cr_assert_eq(catalog_prunable(catalog, ino, v[0].seq), 0);
+	cr_assert_eq(again(v[0]).state, CAT_STORED, "asking changes nothing");
+	cr_assert_eq(catalog_prune(catalog, ino, v[0].seq), 0);
+	cr_assert_eq(again(v[0]).state, CAT_EXPIRED);
+	cr_assert_eq(catalog_prune(catalog, ino, v[0].seq), -ENOENT, "once is enough");
+	store(&v[3], "4");
+	cr_assert_eq(catalog_prune(catalog, ino, v[2].seq), -EAGAIN, "its bytes are on their way");
+	store(&v[2], "3");
+	cr_assert_eq(catalog_prune(catalog, ino, v[2].seq), 0);
+	cr_assert_eq(catalog_prune(catalog, ino, v[3].seq), -EBUSY, "current");
+	cr_assert_eq(remove_file(ROOT, "a"), 0);
+	cr_assert_eq(catalog_prune(catalog, ino, v[3].seq), 0, "current of nothing any more");
+	cr_assert(job_of(CAT_JOB_PRUNE, v[0].seq) && job_of(CAT_JOB_PRUNE, v[2].seq) &&
+		  job_of(CAT_JOB_PRUNE, v[3].seq) && !job_of(CAT_JOB_PRUNE, v[1].seq));
+}
+
+Test(versions, a_prune_that_the_store_refuses_is_taken_back)
+{
+	uint64_t ino = make_file(ROOT, "a"), job;
+	struct cat_version old = commit(ino, 1), newer = commit(ino, 2);
+
+	store(&old, "1");
+	store(&newer, "2");
+	cr_assert_eq(catalog_prune(catalog, ino, old.seq), 0);
+	job = job_of(CAT_JOB_PRUNE, old.seq);
+	cr_assert_eq(catalog_prune_refused(catalog, job, ino, old.seq), 0);
+	cr_assert(again(old).state == CAT_STORED && !(again(old).flags & CAT_PRUNED));
+	cr_assert_eq(job_of(CAT_JOB_PRUNE, old.seq), 0);
+}
+
+Test(versions, held_and_retained_versions_stay)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version old = commit(ino, 1), newer = commit(ino, 2);
+	struct cat_protection hold = {.ino = ino, .seq = old.seq, .set_hold = true, .hold = true};
+	struct cat_protection retain = {
+		.ino = ino, .seq = old.seq, .retain_until_ns = clock_wall() + 3600 * NS_PER_SEC};
+
+	store(&old, "1");
+	store(&newer, "2");
+	cr_assert_eq(catalog_protect(catalog, &hold), 0);
+	cr_assert_eq(catalog_prune(catalog, ino, old.seq), -EPERM);
+	hold.hold = false;
+	cr_assert_eq(catalog_protect(catalog, &hold), 0);
+	cr_assert_eq(catalog_prunable(catalog, ino, old.seq), 0);
+	cr_assert_eq(catalog_protect(catalog, &retain), 0);
+	cr_assert_eq(catalog_prune(catalog, ino, old.seq), -EPERM);
+	retain.retain_until_ns -= NS_PER_SEC;
+	cr_assert_eq(catalog_protect(catalog, &retain), -EPERM, "retention is never shortened");
+	retain.retain_until_ns += 2 * NS_PER_SEC;
+	cr_assert_eq(catalog_protect(catalog, &retain), 0);
+	reopen();
+	cr_assert_eq(again(old).retain_until_ns, retain.retain_until_ns, "it is written down");
+	cr_assert_eq(catalog_prune(catalog, ino, old.seq), -EPERM);
+	retain.seq = newer.seq + 100;
+	cr_assert_eq(catalog_protect(catalog, &retain), -ENOENT);
+}
+
+Test(versions, retention_that_is_over_keeps_nothing)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version old = commit(ino, 1), newer = commit(ino, 2);
+	struct cat_protection retain = {.ino = ino, .seq = old.seq, .retain_until_ns = clock_wall() - 1};
+
+	store(&old, "1");
+	store(&newer, "2");
+	cr_assert_eq(catalog_protect(catalog, &retain), 0);
+	cr_assert_eq(catalog_prune(catalog, ino, old.seq), 0);
+}
+
+Test(versions, the_store_is_told_of_each_copy_and_only_of_what_is_still_so)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version version = commit(ino, 1), told;
+	struct cat_protection hold = {.ino = ino, .seq = version.seq, .set_hold = true, .hold = true};
+	uint64_t job;
+
+	cr_assert_eq(catalog_protect(catalog, &hold), 0);
+	job = job_of(CAT_JOB_LOCK, version.seq);
+	cr_assert_neq(job, 0);
+	cr_assert_eq(catalog_protected(catalog, job, &version, false), 0, "nothing is stored yet");
+	cr_assert_eq(job_of(CAT_JOB_LOCK, version.seq), 0);
+	store(&version, "1");
+	job = job_of(CAT_JOB_LOCK, version.seq);
+	cr_assert_neq(job, 0, "a copy came");
+	cr_assert_not(again(version).flags & CAT_LOCKED);
+	told = again(version);
+	told.flags &= ~(uint32_t)CAT_HELD;
+	cr_assert_eq(catalog_protected(catalog, job, &told, true), -EAGAIN, "something else was told");
+	told = again(version);
+	cr_assert_eq(catalog_protected(catalog, job, &told, true), 0);
+	cr_assert(again(version).flags & CAT_LOCKED);
+	hold.hold = false;
+	cr_assert_eq(catalog_protect(catalog, &hold), 0);
+	cr_assert_not(again(version).flags & CAT_LOCKED, "until the store knows");
+	cr_assert_neq(job_of(CAT_JOB_LOCK, version.seq), 0);
+}

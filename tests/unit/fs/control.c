@@ -295,7 +295,7 @@ Test(control, an_unknown_op_is_only_an_error)
 
 Test(control, a_request_without_end_is_dropped)
 {
-	char junk[8192];
+	char junk[32768];
 	int fd = connected();
 
 	memset(junk, 'x', sizeof(junk));
