@@ -183,6 +183,13 @@ static int set_create(struct config *config, const char *value)
 	return 0;
 }
 
+static int set_takeover(struct config *config, const char *value)
+{
+	(void)value; /* a flag */
+	config->takeover = true;
+	return 0;
+}
+
 static int set_close(struct config *config, const char *value)
 {
 	static const char *const words[] = {[CONFIG_CLOSE_JOURNAL] = "journal", [CONFIG_CLOSE_STORE] = "store"};
@@ -398,6 +405,8 @@ static const struct option_row {
 	{"profile", TAKES_VALUE, "a profile of ~/.aws/config and ~/.aws/credentials", set_profile},
 	{"state", TAKES_VALUE, "a directory for the catalog and the cache", set_state},
 	{"create", TAKES_NOTHING, "make the bucket or directory, with versioning, when it is missing", set_create},
+	{"takeover", TAKES_NOTHING,
+	 "take the store from a mount that still holds it: from then on that one writes nothing", set_takeover},
 	{"close", TAKES_VALUE, "journal or store: what close() of a changed file waits for", set_close},
 	{"fsync", TAKES_VALUE, "store or disk: what fsync() waits for", set_fsync},
 	{"fsync_timeout", TAKES_VALUE, "a time without progress, as in 90, 90s, 5m or 1h", set_fsync_timeout},
@@ -445,6 +454,7 @@ const char *config_option_help(void)
 	       "  state=DIR            catalog and cache; default below /var/lib/varve (root)\n"
 	       "                       or $XDG_STATE_HOME/varve\n"
 	       "  create               make the bucket or directory when it is missing\n"
+	       "  takeover             take the store from a mount that still holds it\n"
 	       "  close=journal|store  what close() of a changed file waits for\n"
 	       "  fsync=store|disk     what fsync() waits for\n"
 	       "  fsync_timeout=TIME   fsync() fails after so long without progress; default 60s\n"
@@ -768,6 +778,8 @@ int config_parse(int argc, char **argv, enum config_form form, struct config *re
 		rc = err_set(err, ERR_NO_MEMORY, "out of memory");
 	else if (config.create && config.read_only)
 		rc = err_set(err, ERR_CONFIGURATION, "options create and ro exclude each other");
+	else if (config.takeover && config.read_only)
+		rc = err_set(err, ERR_CONFIGURATION, "options takeover and ro exclude each other");
 out:
 	if (rc == 0)
 		*ret_config = config;

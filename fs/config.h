@@ -29,6 +29,7 @@ struct config {
 	char *profile;
 
 	bool create;
+	bool takeover; /* of the lease, from a living holder */
 	bool read_only;
 	bool allow_other;
 	bool foreground;

@@ -50,6 +50,7 @@
 #define NONCE_HEX_SIZE (2 * NONCE_SIZE + 1)
 #define HOST_SIZE 65
 #define SETTING_NONCE "lease.nonce"
+#define SETTING_FOREIGN "lease.foreign" /* "1": see lease_was_foreign */
 #define SETTING_URL "store.url"
 #define CANCEL_POLL (200 * NS_PER_MS)
 
@@ -71,7 +72,6 @@ struct lease {
 	struct transfer *transfer;
 	int64_t duration_ns;
 	enum lease_guarantee guarantee;
-	bool was_foreign;
 	uint64_t epoch;     /* fixed once acquired: read without a lock */
 	bool releasing;     /* what is written from here on says "released" */
 	struct record ours; /* as last written; the renewing thread's, and release's once that has ended */
@@ -416,6 +416,16 @@ static int nonce_record(struct lease *lease, const char *before, struct err *err
 	return rc ? err_from_errno(err, -rc, "lease nonce") : 0;
 }
 
+/* In the catalog before the lease is ours: afterwards nothing would tell. */
+static int note_foreign(struct lease *lease, struct err *err)
+{
+	int rc = catalog_setting_put(lease->catalog, SETTING_FOREIGN, "1");
+
+	if (!rc)
+		rc = catalog_sync(lease->catalog);
+	return rc ? err_from_errno(err, -rc, "cannot write the catalog") : 0;
+}
+
 /* May `before` be replaced? Waits where only waiting can tell. */
 static int make_way(struct lease *lease, const struct lease_options *options, const struct call *call,
 		    struct record *before, struct err *err)
@@ -425,7 +435,12 @@ static int make_way(struct lease *lease, const struct lease_options *options, co
 
 	(void)catalog_setting_get(lease->catalog, SETTING_NONCE, &nonces); /* none: then the lease is not ours */
 	mine = before->readable && nonce_is_ours(nonces, before->nonce);
-	lease->was_foreign = !mine;
+	if (before->readable && !mine) {
+		int rc = note_foreign(lease, err);
+
+		if (rc)
+			return rc;
+	}
 	if (before->released)
 		return 0;
 	if (mine && !strcmp(before->host, lease->ours.host)) {
@@ -749,7 +764,14 @@ uint64_t lease_epoch(const struct lease *lease)
 
 bool lease_was_foreign(const struct lease *lease)
 {
-	return lease->was_foreign;
+	AUTO_FREE char *foreign = NULL;
+
+	return catalog_setting_get(lease->catalog, SETTING_FOREIGN, &foreign) == 0 && foreign[0];
+}
+
+int lease_caught_up(struct lease *lease)
+{
+	return catalog_setting_put(lease->catalog, SETTING_FOREIGN, "");
 }
 
 int lease_check(const struct lease *lease, struct err *err)

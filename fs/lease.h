@@ -49,8 +49,10 @@ bool lease_may_write(const struct lease *lease);
 /* Somebody else holds it: for good. */
 bool lease_lost(const struct lease *lease);
 uint64_t lease_epoch(const struct lease *lease);
-/* The holder before us used another state directory: what our catalog knows may be behind the store. */
+/* A holder before us used another state directory, so what our catalog knows is behind the store. Stays true, over
+ * restarts too, until lease_caught_up says that the catalog was built anew. */
 bool lease_was_foreign(const struct lease *lease);
+int lease_caught_up(struct lease *lease);
 /* 0; else why writing is not allowed now: ERR_UNAVAILABLE (may come back) or ERR_PRECONDITION (lost for good). */
 int lease_check(const struct lease *lease, struct err *err);
 

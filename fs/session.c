@@ -42,6 +42,7 @@
 #include "fs/prune.h"
 #include "fs/reconcile.h"
 #include "fs/ship.h"
+#include "fs/stale.h"
 #include "fs/writeback.h"
 #include "log.h"
 #include "transfer.h"
@@ -210,7 +211,8 @@ static int rebuild(struct session *session, struct err *err)
 static int claim_store(struct session *session, bool is_new, struct err *err)
 {
 	const struct config *config = session->fs.config;
-	struct lease_options options = {.catalog = session->fs.catalog, .transfer = session->fs.transfer};
+	struct lease_options options = {
+		.catalog = session->fs.catalog, .transfer = session->fs.transfer, .takeover = config->takeover};
 	/* A dead holder's lease is waited for. */
 	struct call call = {.deadline_ns = clock_monotonic() + 3 * OPEN_PATIENCE_NS};
 	int result = is_new ? catalog_setting_put(session->fs.catalog, REBUILD_BEGUN, "1") : 0;
@@ -221,7 +223,41 @@ static int claim_store(struct session *session, bool is_new, struct err *err)
 				      err);
 	if (!result && !config->read_only)
 		result = lease_acquire(&options, &call, &session->fs.lease, err);
-	return result || !is_new ? result : rebuild(session, err);
+	if (!result && is_new)
+		result = rebuild(session, err);
+	if (!result && is_new && session->fs.lease && lease_caught_up(session->fs.lease))
+		result = err_set(err, ERR_INTERNAL, "cannot write the catalog");
+	return result;
+}
+
+/* Another wrote to the store since: what was never sent from here is saved beside, and the catalog built anew. */
+static int begin_anew(struct session *session, struct err *err)
+{
+	const struct config *config = session->fs.config;
+	struct stale stale = {
+		.catalog = session->fs.catalog, .transfer = session->fs.transfer, .state_dir = config->state_dir};
+	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS};
+	struct stale_saved saved = {0};
+	bool is_new;
+	int result = stale_save(&stale, &saved, err);
+
+	if (result)
+		return result;
+	log_warn("session",
+		 "another mount wrote to the store since this state directory was used: the catalog is built anew");
+	if (saved.dir)
+		log_warn("session", "%" PRIu64 " versions and %" PRIu64 " other changes that were never sent are in %s",
+			 saved.files, saved.changes, saved.dir);
+	free(saved.dir);
+	lease_release(session->fs.lease, &call); /* the new catalog takes it again, under its own name */
+	lease_free(session->fs.lease);
+	session->fs.lease = NULL;
+	catalog_close(session->fs.catalog);
+	session->fs.catalog = NULL;
+	result = stale_discard(config->state_dir, err);
+	if (!result)
+		result = open_catalog(session, config, &is_new, err);
+	return result ? result : claim_store(session, true, err);
 }
 
 static void store_changed(void *arg, uint64_t parent, const char *name, uint64_t ino)
@@ -463,6 +499,8 @@ int session_open(const struct config *config, struct session **ret_session, stru
 		result = open_store(session, config, err);
 	if (!result)
 		result = claim_store(session, is_new, err);
+	if (!result && session->fs.lease && lease_was_foreign(session->fs.lease))
+		result = begin_anew(session, err);
 	if (!result)
 		result = open_upper(session, err);
 	if (!result)

@@ -108,6 +108,11 @@ Test(lease, released_is_taken_at_once_with_the_next_epoch)
 		lease_free(lease);
 		lease = acquired(&two);
 		cr_expect(eq(u64, lease_epoch(lease), 3));
+		cr_expect(ne(int, !!(lease_was_foreign(lease)), 0), "until somebody caught up, whatever restarts");
+		cr_expect(zero(int, lease_caught_up(lease)));
+		lease_release(lease, &forever);
+		lease_free(lease);
+		lease = acquired(&two);
 		cr_expect(zero(int, !!(lease_was_foreign(lease))));
 		lease_free(lease);
 		machine_off(&one);

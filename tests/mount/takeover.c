@@ -1,0 +1,135 @@
+/*
+ * takeover.c - two machines and one bucket: who holds it, what the one who lost it may still do, and what becomes of
+ * what it never sent.
+ */
+#include <criterion/criterion.h>
+#include <criterion/parameterized.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "support/mounted.h"
+#include "support/network.h"
+
+static struct mounted one, two;
+static char out[8192];
+
+static void leave(void)
+{
+	if (two.root[0])
+		mounted_free(&two);
+	mounted_free(&one);
+}
+
+TestSuite(takeover, .fini = leave, .timeout = 180);
+
+#define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, strerror(errno))
+
+static int shell(const struct mounted *mounted, const char *command)
+{
+	int status = mounted_shell(mounted, command, out, sizeof(out));
+
+	for (size_t len = strlen(out); len && out[len - 1] == '\n'; len--)
+		out[len - 1] = '\0';
+	return status;
+}
+
+#define SAYS(mounted, command, text)                                                                                   \
+	do {                                                                                                           \
+		int status_ = shell(mounted, command);                                                                 \
+		cr_assert_str_eq(out, text, "%s (%d): %s", command, status_, out);                                     \
+	} while (0)
+
+/* A second machine: everything of its own but the store. */
+static void second_machine(void)
+{
+	mounted_new(&two, MOUNTED_LOCAL);
+	two.store = one.store;
+	memcpy(two.url, one.url, sizeof(two.url));
+	memcpy(two.bucket, one.bucket, sizeof(two.bucket));
+}
+
+static enum mounted_store both[] = {MOUNTED_LOCAL, MOUNTED_S3};
+
+#define ON_BOTH(name)                                                                                                  \
+	ParameterizedTestParameters(takeover, name)                                                                    \
+	{                                                                                                              \
+		return cr_make_param_array(enum mounted_store, both, 2);                                               \
+	}                                                                                                              \
+	ParameterizedTest(enum mounted_store *store, takeover, name, .timeout = 180, .fini = leave)
+
+/* One writes, the other writes, the first comes back: it sees what the second did, and the second's history. */
+ON_BOTH(machines_take_turns)
+{
+	mounted_new(&one, *store);
+	mounted_start(&one, NULL);
+	OK(shell(&one, "cd \"$MNT\" && echo one >f && mkdir d && echo x >d/x && chmod 640 f"));
+	cr_assert_eq(mounted_stop(&one), 0);
+	second_machine();
+	mounted_start(&two, NULL);
+	SAYS(&two, "cd \"$MNT\" && cat f d/x && stat -c %a f", "one\nx\n640");
+	OK(shell(&two, "cd \"$MNT\" && echo two >f && mv d e && chmod 600 f"));
+	cr_assert_eq(mounted_stop(&two), 0);
+	mounted_start(&one, NULL);
+	SAYS(&one, "cd \"$MNT\" && ls && cat f e/x .versions/f/* && stat -c %a f", "e\nf\ntwo\nx\none\ntwo\n600");
+	SAYS(&one, "ls \"$STATE\"", "cache\ncatalog\ntmp");
+	OK(shell(&one, "echo three >\"$MNT/f\""));
+	cr_assert_eq(mounted_stop(&one), 0);
+	mounted_start(&two, NULL);
+	SAYS(&two, "cd \"$MNT\" && cat .versions/f/*", "one\ntwo\nthree");
+	cr_assert_eq(mounted_stop(&two), 0);
+	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
+	OK(shell(&two, "\"$VARVE\" fsck \"$STATE\""));
+}
+
+/* What was closed and never sent is kept as files, whole, though the store has gone on. */
+Test(takeover, what_was_never_sent_is_saved)
+{
+	struct proxy proxy;
+	char options[128];
+
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_new(&one, MOUNTED_S3);
+	mounted_start(&one, options);
+	OK(shell(&one, "mkdir \"$MNT/d\" && head -c 20000000 /dev/zero >\"$MNT/d/big\" && echo stored >\"$MNT/f\""));
+	mounted_settle(&one, 60);
+	proxy_cut(&proxy);
+	OK(shell(&one,
+		 "cd \"$MNT\" && echo unsent >f && mv f g && printf Z | dd of=d/big conv=notrunc bs=1 seek=7 2>&1"));
+	mounted_kill(&one);
+	second_machine();
+	mounted_start(&two, "takeover");
+	SAYS(&two, "cat \"$MNT/f\"", "stored");
+	OK(shell(&two, "echo newer >\"$MNT/f\""));
+	cr_assert_eq(mounted_stop(&two), 0);
+	proxy_restore(&proxy);
+	mounted_start(&one, options);
+	SAYS(&one, "cat \"$MNT/f\"", "newer");
+	SAYS(&one,
+	     "cd \"$STATE\"/unsent/*/ && cat g~* && stat -c %s d/big~* && head -c 9 d/big~* | od -An -c | tr -d ' '",
+	     "unsent\n20000000\n\\0\\0\\0\\0\\0\\0\\0Z\\0");
+	SAYS(&one, "cut -f1,2 \"$STATE\"/unsent/*/CHANGES | tr '\t' '>'", "f>g");
+	cr_assert_eq(mounted_stop(&one), 0);
+	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
+}
+
+Test(takeover, a_living_holder_is_only_robbed_when_told_so)
+{
+	char line[1024];
+
+	mounted_new(&one, MOUNTED_S3);
+	mounted_start(&one, NULL);
+	OK(shell(&one, "echo one >\"$MNT/f\""));
+	mounted_settle(&one, 30);
+	second_machine();
+	cr_assert_neq(mounted_start_fails(&two, NULL, line, sizeof(line)), 0);
+	mounted_start(&two, "takeover");
+	SAYS(&two, "cat \"$MNT/f\"", "one");
+	cr_assert_eq(mounted_stop(&two), 0);
+	mounted_kill(&one);
+}
