@@ -44,6 +44,7 @@ void cat_job_clear(struct cat_job *job)
 {
 	free(job->key);
 	free(job->note);
+	free(job->sent);
 	*job = (struct cat_job){0};
 }
 

@@ -792,6 +792,8 @@ void schema_encode_job(const struct cat_job *job, struct buf *ret_value)
 	buf_add_u64(ret_value, (uint64_t)job->next_try_ns);
 	add_string(ret_value, job->key);
 	add_string(ret_value, job->note);
+	if (job->sent)
+		add_string(ret_value, job->sent);
 }
 
 int schema_decode_job(struct kv_bytes key, struct kv_bytes value, struct cat_job *ret_job)
@@ -813,6 +815,8 @@ int schema_decode_job(struct kv_bytes key, struct kv_bytes value, struct cat_job
 	rc = take_string(&at, &job.key);
 	if (rc == 0)
 		rc = take_string(&at, &job.note);
+	if (rc == 0 && at.at < at.end)
+		rc = take_string(&at, &job.sent);
 	if (rc == 0)
 		rc = record_end(&at);
 	if (rc < 0)

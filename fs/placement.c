@@ -148,7 +148,7 @@ struct link {
 
 struct facts {
 	const struct placement *placement;
-	const struct cat_job *job;
+	struct cat_job *job;
 	struct cat_inode inode;
 	struct cat_version version; /* the job's, or the current one */
 	bool has_version;
@@ -226,7 +226,7 @@ static int read_facts(struct cat_txn *txn, void *arg)
 	return cat_link_each(txn, facts->inode.ino, add_link, &walk);
 }
 
-static int facts_of(struct placement *placement, const struct cat_job *job, struct facts *ret_facts)
+static int facts_of(struct placement *placement, struct cat_job *job, struct facts *ret_facts)
 {
 	int err;
 
@@ -670,6 +670,8 @@ static int claims_of(struct placement *placement, const struct cat_job *job, con
 	*claims = (struct placement_claims){.hashes = {hash_u64(job->ino) | 1}, .count = 1};
 	if (job->key)
 		claim_key(claims, job->key);
+	if (job->sent)
+		claim_key(claims, job->sent);
 	if (!facts)
 		return 0;
 	if (job->type == CAT_JOB_UPLOAD) {
@@ -684,7 +686,7 @@ static int claims_of(struct placement *placement, const struct cat_job *job, con
 	return 0;
 }
 
-void placement_claims(struct placement *placement, const struct cat_job *job, struct placement_claims *ret_claims)
+void placement_claims(struct placement *placement, struct cat_job *job, struct placement_claims *ret_claims)
 {
 	struct facts facts;
 	bool known = facts_of(placement, job, &facts) == 0;
@@ -863,6 +865,21 @@ static int link_meta(const struct facts *facts, struct meta *meta)
 	return meta_set(meta, "varve-link", hex);
 }
 
+/* From here on an object of ours may lie at the key without a record: whoever runs the job again looks there. */
+static int note_placing(struct placement *placement, struct cat_job *job, const char *key)
+{
+	char *copy;
+
+	if (job->sent && strcmp(job->sent, key) == 0)
+		return 0;
+	copy = strdup(key);
+	if (!copy)
+		return -ENOMEM;
+	free(job->sent);
+	job->sent = copy;
+	return catalog_job_update(placement->catalog, job);
+}
+
 static int put_small(struct placement *placement, const struct facts *facts, const struct small *small, struct err *err)
 {
 	struct call call = call_for(placement, 0);
@@ -890,7 +907,10 @@ static int put_small(struct placement *placement, const struct facts *facts, con
 	if (!result)
 		result = preserve(placement, small->key, &request.condition, &etag, err);
 	if (!result)
+		result = note_placing(placement, facts->job, small->key);
+	if (!result)
 		result = transfer_put(placement->transfer, &call, &request, &info, err);
+	killpoint("small-sent");
 	if (!result) {
 		placed.record.native_id = info.native_id;
 		placed.record.etag = info.etag;
@@ -939,6 +959,8 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 
 	if (!result)
 		result = preserve(placement, key, &request.condition, &etag, err);
+	if (!result)
+		result = note_placing(placement, facts->job, key);
 	if (!result && transfer_can(placement->transfer, BACKEND_COPY) &&
 	    facts->version.size <= transfer_limits(placement->transfer)->max_copy) {
 		result = transfer_copy(placement->transfer, &call, &request, ret_info, err);
@@ -1140,6 +1162,42 @@ static int clear_left(struct placement *placement, const struct facts *facts, co
 	return result ? result : clear_key(placement, facts, key.data, err);
 }
 
+static bool is_of(const struct object_info *info, const struct cat_inode *inode)
+{
+	const char *id = meta_get(&info->meta, "varve-id");
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+
+	hex_encode(inode->file_id, CAT_FILE_ID_SIZE, hex);
+	return id && strcmp(id, hex) == 0;
+}
+
+/* What an earlier attempt may have put where nothing of this inode belongs any more. */
+static int clear_sent(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	const char *key = facts->job->sent;
+	struct key_get get = {.key = key};
+	struct object_info info = {0};
+	int result;
+
+	if (!key || has_link(facts, key))
+		return 0;
+	if (catalog_view(placement->catalog, get_key, &get) == 0) {
+		cat_key_clear(&get.record);
+		return clear_key(placement, facts, key, err); /* it was recorded after all, or somebody lives there */
+	}
+	result = head_current(placement, key, &info, err);
+	if (!result && info.key && is_of(&info, &facts->inode)) {
+		struct call call = call_for(placement, 0);
+		struct object_ref ref = {.key = key,
+					 .etag = transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH) ? info.etag
+													    : NULL};
+
+		result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
+	}
+	object_info_clear(&info);
+	return result;
+}
+
 static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		     struct err *err)
 {
@@ -1149,6 +1207,8 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 	if (result)
 		return result;
 	result = still_claimed(placement, job, &facts, claims);
+	if (!result)
+		result = clear_sent(placement, &facts, err);
 	if (result)
 		goto out;
 	if (S_ISREG(facts.inode.mode))

@@ -39,7 +39,7 @@ struct placement_claims {
 	uint64_t hashes[PLACEMENT_CLAIMS];
 	unsigned count;
 };
-void placement_claims(struct placement *placement, const struct cat_job *job, struct placement_claims *ret_claims);
+void placement_claims(struct placement *placement, struct cat_job *job, struct placement_claims *ret_claims);
 
 /* The job may be deleted when this returns 0. AGAIN: an earlier process or attempt may have sent it already. -EAGAIN:
  * names have changed since `claims`, and nothing was done. */

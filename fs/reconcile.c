@@ -776,6 +776,14 @@ struct helper {
 
 #define HELPERS 15
 
+/* What we put there for a symlink, a directory or a further hard link is no content of the file that came after it. */
+static bool is_placeholder(const struct objmeta *meta)
+{
+	if (!(meta->has & OBJMETA_FILE_ID))
+		return false;
+	return (meta->has & OBJMETA_LINK) || ((meta->has & OBJMETA_MODE) && !S_ISREG(meta->mode));
+}
+
 static int version_head(struct batch *batch, size_t i, struct err *err)
 {
 	struct cat_found *found = &batch->findings->found[i];
@@ -794,7 +802,9 @@ static int version_head(struct batch *batch, size_t i, struct err *err)
 	}
 	objmeta_decode(&info.meta, &batch->metas[i]);
 	found_meta(&batch->reconcile->options, &batch->metas[i], found);
-	if (!S_ISREG(found->mode)) /* content is shown as content, whatever its metadata calls it */
+	if (is_placeholder(&batch->metas[i]))
+		found->key = NULL;
+	else if (!S_ISREG(found->mode)) /* content is shown as content, whatever its metadata calls it */
 		found->mode = S_IFREG | batch->reconcile->options.file_mode;
 	object_info_clear(&info);
 	return 0;
@@ -878,6 +888,16 @@ static int batch_run(struct batch *batch, struct err *err)
 	return rc;
 }
 
+static void drop_placeholders(struct findings *findings)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < findings->count; i++)
+		if (findings->found[i].key)
+			findings->found[kept++] = findings->found[i];
+	findings->count = kept;
+}
+
 static int versions_take(struct reconcile *reconcile, const struct call *call, uint64_t ino, struct findings *findings,
 			 struct err *err)
 {
@@ -891,7 +911,8 @@ static int versions_take(struct reconcile *reconcile, const struct call *call, u
 	if (!batch.metas)
 		return err_set(err, ERR_NO_MEMORY, "versions");
 	rc = batch_run(&batch, err);
-	if (!rc) {
+	drop_placeholders(findings);
+	if (!rc && findings->count) {
 		rc = catalog_adopt_versions(reconcile->options.catalog, ino, findings->found, findings->count);
 		if (rc)
 			rc = err_from_errno(err, -rc, "versions of %s", findings->found[0].key);

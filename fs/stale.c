@@ -222,7 +222,7 @@ static int note_job(void *arg, struct cat_job *job)
 		pending->cap = cap;
 	}
 	pending->cells[pending->count++] = *job;
-	job->key = job->note = NULL; /* taken over */
+	job->key = job->note = job->sent = NULL; /* taken over */
 	return 0;
 }
 

@@ -100,7 +100,7 @@ static int load_one(void *arg, struct cat_job *record)
 	if (!job)
 		return -ENOMEM;
 	job->record = *record;
-	record->key = record->note = NULL; /* taken over */
+	record->key = record->note = record->sent = NULL; /* taken over */
 	list_add_tail(loaded, &job->node);
 	return 0;
 }

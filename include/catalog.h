@@ -175,6 +175,8 @@ struct cat_job {
 	uint32_t attempts;
 	int64_t next_try_ns; /* wall; 0: now */
 	char *note;          /* malloc'd or NULL: the last error, or an upload id */
+	char *sent; /* malloc'd or NULL: PLACE: a key that an attempt may have put an object at, of which there is no
+		       record */
 };
 void cat_job_clear(struct cat_job *job);
 

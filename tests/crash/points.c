@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "support/mounted.h"
+#include "support/network.h"
 
 #define FILES 12
 #define SIZE_OF(i) ((size_t)((i) % 4 == 3 ? 3000000 : 1000 * (i) + 17))
@@ -239,4 +240,54 @@ ParameterizedTest(struct crash_case *c, points, killed_at, .timeout = 120)
 		     c->point);
 	check_from_bucket(&m, c, told);
 	mounted_free(&m);
+}
+
+/* --- renamed on while the copy was under way, and then the plug ------------------------------------------------- */
+
+static struct mounted moved;
+
+static void leave_moved(void)
+{
+	mounted_free(&moved);
+}
+
+/* The copy or marker reached the store and nothing here knows of it: the next process must not leave it lying there. */
+static void renamed_on(const char *point, const char *make)
+{
+	struct proxy proxy;
+	char options[128], *keys;
+
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_new(&moved, MOUNTED_S3);
+	mounted_start(&moved, options);
+	cr_assert_eq(mounted_shell(&moved, make, NULL, 0), 0);
+	mounted_settle(&moved, 30);
+	mounted_kill(&moved);
+	mounted_kill_at(point);
+	mounted_start(&moved, options);
+	mounted_kill_at(NULL);
+	proxy_toxic(&proxy, "latency", "\"latency\":700");
+	cr_assert_eq(rename(mounted_path(&moved, "one"), mounted_path(&moved, "two")), 0);
+	usleep(300000);
+	cr_assert_eq(rename(mounted_path(&moved, "two"), mounted_path(&moved, "three")), 0);
+	cr_assert(mounted_died(&moved, 30), "%s was not passed", point);
+	proxy_clear(&proxy);
+	mounted_start(&moved, options);
+	mounted_settle(&moved, 30);
+	keys = s3_ask(&moved, "keys");
+	cr_assert(!strstr(keys, "one") && !strstr(keys, "two") && strstr(keys, "three"), "%s: %s", point, keys);
+	free(keys);
+	cr_assert_eq(mounted_stop(&moved), 0);
+	cr_assert_eq(mounted_shell(&moved, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0);
+}
+
+Test(moved, a_file_renamed_on_leaves_no_copy, .fini = leave_moved, .timeout = 120)
+{
+	renamed_on("relocation-copied", "echo content >\"$MNT/one\"");
+}
+
+Test(moved, a_directory_renamed_on_leaves_no_marker, .fini = leave_moved, .timeout = 120)
+{
+	renamed_on("small-sent", "mkdir \"$MNT/one\"");
 }
