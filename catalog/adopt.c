@@ -666,6 +666,8 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 	if (rc == 0)
 		rc = cat_inode_put(txn, &inode);
 	if (rc == 0)
+		rc = cat_file_put(txn, &inode);
+	if (rc == 0)
 		rc = cat_bind(txn, &bound);
 	if (rc == 0)
 		rc = put_key_record(txn, found, &inode);
@@ -815,7 +817,9 @@ static int resolve_inode(struct cat_txn *txn, const struct cat_found *found, str
 	}
 	if (rc == 0)
 		rc = put_key_record(txn, found, inode);
-	return rc ? rc : cat_inode_put(txn, inode);
+	if (rc == 0)
+		rc = cat_inode_put(txn, inode);
+	return rc ? rc : cat_file_put(txn, inode);
 }
 
 struct resolve {
@@ -1232,16 +1236,34 @@ static int is_known(struct cat_txn *txn, const struct cat_found *found, const st
 	return rc;
 }
 
-/* One of our own whose reply was lost: its upload job is still there and will find it. 1, 0, -errno. */
-static int is_on_its_way(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+static int has_identity(void *arg, const struct cat_version *version)
+{
+	return version->identity == *(const uint32_t *)arg;
+}
+
+/*
+ * One more copy of a version that we made, of this file or of one that had the key before or will have it: a copy whose
+ * record is about to be written, or never was, because we were killed before. 1, 0, -errno.
+ */
+static int is_copy_of_ours(struct cat_txn *txn, const struct cat_found *found)
 {
 	struct cat_version version;
+	uint32_t identity;
+	uint64_t ino;
 	int rc;
 
-	if (!is_ours(found) || memcmp(found->file_id, inode->file_id, CAT_FILE_ID_SIZE) != 0)
+	if (!is_ours(found))
 		return 0;
-	rc = cat_version_get(txn, inode->ino, found->seq, &version);
-	return rc == 0 ? 1 : rc == -ENOENT ? 0 : rc;
+	identity = cat_identity_own(found->file_id, found->seq);
+	rc = cat_file_find(txn, found->file_id, &ino);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	rc = cat_version_get(txn, ino, found->seq, &version);
+	if (rc == 0 && version.identity == identity)
+		return 1;
+	if (rc == 0 || rc == -ENOENT) /* in a catalog rebuilt from the listing it has another number */
+		rc = cat_version_each(txn, ino, 0, UINT64_MAX, has_identity, &identity);
+	return rc == -ENOENT ? 0 : rc;
 }
 
 static int add_older(struct cat_txn *txn, struct versions *versions, const struct cat_found *found,
@@ -1253,7 +1275,7 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 	int rc = is_known(txn, found, inode);
 
 	if (rc == 0)
-		rc = is_on_its_way(txn, found, inode);
+		rc = is_copy_of_ours(txn, found);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	fill_facts(found, inode, &version);

@@ -117,6 +117,9 @@ void cat_name_set(char ret_field[static CAT_NAME_MAX + 1], const char *name);
 
 /* --- versions and jobs ----------------------------------------------------------------------------- */
 
+/* Whose file id it is: the first inode that had it; copies made by other tools carry it too. -ENOENT. */
+int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino);
+int cat_file_put(struct cat_txn *txn, const struct cat_inode *inode);
 uint32_t cat_identity_own(const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
 uint32_t cat_identity_foreign(const char *key, const char *native_id);
 /* The newest version with seq <= at. -ENOENT. */

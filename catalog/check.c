@@ -520,6 +520,21 @@ static int check_owned(struct check *check, struct kv_bytes key, struct kv_bytes
 	return rc < 0 ? rc : 0;
 }
 
+/* An id may have passed to another inode, but never to none. */
+static int check_file(struct check *check, struct kv_bytes key, struct kv_bytes value)
+{
+	struct cat_inode inode;
+	uint64_t ino, none;
+	int rc = schema_decode_place(value, &ino, &none);
+
+	(void)key;
+	if (rc == 0)
+		rc = inode_exists(check, ino, &inode);
+	if (rc == 0)
+		problem(check, "file id of nobody", ino, "no such inode");
+	return rc < 0 ? rc : 0;
+}
+
 /* --- all of it ---------------------------------------------------------------------------------- */
 
 static const struct {
@@ -543,6 +558,7 @@ static const struct {
 	{SCHEMA_JOB_KEY, check_job_index},
 	{SCHEMA_EXTENT, check_extent},
 	{SCHEMA_DIRTY, check_dirty},
+	{SCHEMA_FILE, check_file},
 };
 
 static int check_pass(struct check *check, enum schema_tag tag,

@@ -404,6 +404,8 @@ static int create_closure(struct cat_txn *txn, void *arg)
 	cat_name_set(name.name, request->name);
 	rc = cat_inode_put(txn, inode);
 	if (rc == 0)
+		rc = cat_file_put(txn, inode);
+	if (rc == 0)
 		rc = cat_bind(txn, &name);
 	if (rc == 0)
 		rc = cat_dir_touch(txn, request->parent, S_ISDIR(inode->mode) ? 1 : 0);

@@ -415,6 +415,36 @@ int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *object_key,
 	return rc ? rc : cat_check_row(schema_bytes(&key), schema_decode_place(value, ret_ino, ret_seq));
 }
 
+int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino)
+{
+	struct schema_key key;
+	struct kv_bytes value;
+	uint64_t none;
+	int rc;
+
+	schema_key_file(&key, file_id);
+	rc = cat_get(txn, &key, &value);
+	return rc ? rc : cat_check_row(schema_bytes(&key), schema_decode_place(value, ret_ino, &none));
+}
+
+int cat_file_put(struct cat_txn *txn, const struct cat_inode *inode)
+{
+	struct buf *value;
+	struct schema_key key;
+	struct cat_inode other;
+	uint64_t ino;
+	int rc = S_ISREG(inode->mode) ? cat_file_find(txn, inode->file_id, &ino) : 0;
+
+	if (!S_ISREG(inode->mode) || (rc < 0 && rc != -ENOENT))
+		return rc;
+	if (rc == 0 && cat_inode_get(txn, ino, &other) == 0)
+		return 0;
+	value = cat_scratch(txn);
+	schema_key_file(&key, inode->file_id);
+	schema_encode_place(inode->ino, 0, value);
+	return cat_put(txn, &key, value);
+}
+
 struct copy_search {
 	const char *key, *native_id; /* key NULL: any */
 	struct cat_copy copy;

@@ -155,6 +155,12 @@ void schema_key_job_key(struct schema_key *key, const char *object_key, uint64_t
 	schema_key_u64(key, seq);
 }
 
+void schema_key_file(struct schema_key *key, const uint8_t file_id[static CAT_FILE_ID_SIZE])
+{
+	schema_key_begin(key, SCHEMA_FILE);
+	schema_key_bytes(key, file_id, CAT_FILE_ID_SIZE);
+}
+
 void schema_key_setting(struct schema_key *key, const char *name)
 {
 	schema_key_begin(key, SCHEMA_SETTING);
@@ -199,6 +205,7 @@ static const struct layout layouts[] = {
 	{SCHEMA_EXTENT, "extent", 1, TAIL_NONE, false},
 	{SCHEMA_DIRTY, "dirty", 1, TAIL_NONE, false},
 	{SCHEMA_SETTING, "setting", 0, TAIL_NAME, false},
+	{SCHEMA_FILE, "file id", 0, TAIL_NAME, true},
 };
 
 static const struct layout *layout_of(uint8_t tag)

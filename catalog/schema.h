@@ -60,6 +60,7 @@ enum schema_tag {
 	SCHEMA_EXTENT = 'e',
 	SCHEMA_DIRTY = 'd',
 	SCHEMA_SETTING = 't',
+	SCHEMA_FILE = 'f', /* file id -> inode */
 };
 
 enum schema_meta {
@@ -104,6 +105,7 @@ void schema_key_object(struct schema_key *key, uint32_t backend, const char *obj
 void schema_key_object_prefix(struct schema_key *key, uint32_t backend, const char *prefix);
 void schema_key_place(struct schema_key *key, uint32_t backend, const char *object_key, const char *id);
 void schema_key_job_key(struct schema_key *key, const char *object_key, uint64_t seq);
+void schema_key_file(struct schema_key *key, const uint8_t file_id[static CAT_FILE_ID_SIZE]);
 void schema_key_setting(struct schema_key *key, const char *name);
 
 /* The least key greater than every key that begins with `prefix`: the end of its scan. */

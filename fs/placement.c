@@ -1198,6 +1198,28 @@ static int clear_sent(struct placement *placement, const struct facts *facts, st
 	return result;
 }
 
+/*
+ * A file and a directory changed places, and where keys are paths neither can take the other's while that is there:
+ * what we moved last makes way. A file waits under a key of its own, what is made from the catalog alone nowhere.
+ */
+static int step_aside(struct placement *placement, const struct facts *facts)
+{
+	AUTO_FREE char *at = facts->copy.key ? strdup(facts->copy.key) : NULL;
+	struct err err = {0};
+	AUTO_BUF aside = BUF_INIT;
+	int result = 0;
+
+	if (!S_ISREG(facts->inode.mode))
+		return facts->job->key ? clear_left(placement, facts, facts->job->key, &err) : 0;
+	if (!at || has_link(facts, at) || strncmp(at, ".varve/", strlen(".varve/")) == 0)
+		return 0;
+	own_key(&facts->inode, facts->version.seq, &aside);
+	if (buf_failed(&aside))
+		return -ENOMEM;
+	result = relocate(placement, facts, aside.data, &err);
+	return result ? result : clear_key(placement, facts, at, &err);
+}
+
 static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		     struct err *err)
 {
@@ -1217,6 +1239,8 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		result = place_directory(placement, &facts, err);
 	else
 		result = place_special(placement, &facts, err);
+	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts))
+		log_debug("placement", "file %" PRIu64 " cannot make way", facts.inode.ino); /* it is tried again */
 	if (!result && job->key)
 		result = clear_left(placement, &facts, job->key, err);
 	if (!result)

@@ -8,7 +8,8 @@
  *
  * Invariants
  *  1. Two jobs that touch one inode or one key never run at the same time, and the older runs first, to its end; unless
- *     they came to touch the same only by a rename, while the younger was running.
+ *     they came to touch the same only by a rename, while the younger was running, or the older waits for something
+ *     that lies in its way.
  *  2. `pending` holds, in order of seq, every job of the journal up to `loaded`; what is beyond is loaded as room
  * comes. So a job is only ever compared with all that are older.
  *  3. A job leaves only when it is done. A failure is kept in the journal and tried again, ever more slowly up to
@@ -82,6 +83,7 @@ struct writeback {
 	unsigned waiting;        /* in writeback_wait */
 	char last_error[256];
 	bool outage; /* a job failed for want of the store; the first success tries all others at once */
+	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
 	bool loading;
 	uint64_t claimed[CLAIM_SLOTS]; /* scratch of one scheduling round */
 };
@@ -229,6 +231,12 @@ static void claim_running(struct writeback *writeback, unsigned *taken)
 	}
 }
 
+/* While something lies in a job's way it keeps its inode, but not its keys: what lies there may have to leave them. */
+static bool yields(const struct job *job, int64_t now)
+{
+	return !job->running && job->failing == ERR_CONFLICT && job->not_before > now;
+}
+
 /* One walk over the window. Returns when to look again: a backoff's end, 0 for never. */
 static int64_t start_ready(struct writeback *writeback)
 {
@@ -253,7 +261,7 @@ static int64_t start_ready(struct writeback *writeback)
 			else if (writeback->running < limit)
 				start(writeback, job);
 		}
-		for (unsigned i = 0; i < job->claims.count; i++)
+		for (unsigned i = 0; i < (yields(job, now) ? 1 : job->claims.count); i++)
 			claim_take(writeback, job->claims.hashes[i], &taken);
 		if (!writeback->waiting && writeback->running >= writeback->parallel)
 			break;
@@ -331,16 +339,19 @@ static void job_free(struct job *job)
 	free(job);
 }
 
-/* The store answers again: who backed off for want of it need not wait longer. */
-static void outage_over(struct writeback *writeback)
+/* A job went through. If the store had not answered, who backed off for want of it need not wait longer; nor need those
+ * who found another's object in their way, which may be gone now. */
+static void went_through(struct writeback *writeback)
 {
-	writeback->outage = false;
+	if (!writeback->outage && !writeback->in_the_way)
+		return;
 	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 
-		if (err_is_transient(job->failing))
+		if (job->failing == ERR_CONFLICT || (writeback->outage && err_is_transient(job->failing)))
 			job->not_before = 0;
 	}
+	writeback->outage = writeback->in_the_way = false;
 }
 
 static void finish(struct job *job, int result, const struct err *error)
@@ -357,8 +368,7 @@ static void finish(struct job *job, int result, const struct err *error)
 		writeback->bytes -= job->bytes;
 		writeback->done++;
 		writeback->last_error[0] = '\0';
-		if (writeback->outage)
-			outage_over(writeback);
+		went_through(writeback);
 	} else if (result == -EAGAIN) {
 		job->claims_of = UINT64_MAX;
 	} else {
@@ -369,6 +379,7 @@ static void finish(struct job *job, int result, const struct err *error)
 		job->not_before = clock_monotonic() + wait;
 		job->again = true;
 		writeback->outage |= err_is_transient(error->kind);
+		writeback->in_the_way |= error->kind == ERR_CONFLICT;
 		job->failing = error->kind;
 		job->claims_of = UINT64_MAX;
 		memcpy(job->error, error->message, sizeof(job->error));
