@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "catalog/catalog_internal.h"
 
@@ -27,6 +28,7 @@ struct interval {
 	uint64_t ino, since, until; /* until UINT64_MAX: lives */
 	int64_t since_ns;
 	enum cat_how how;
+	bool directory;
 	uint64_t from_parent;
 	char from_name[CAT_NAME_MAX + 1];
 };
@@ -39,6 +41,7 @@ static void interval_of_past(const struct cat_past *past, struct interval *ret_i
 		.until = past->until,
 		.since_ns = past->since_ns,
 		.how = past->began,
+		.directory = S_ISDIR(past->type),
 		.from_parent = past->from_parent,
 	};
 	cat_name_set(ret_interval->from_name, past->from_name);
@@ -52,6 +55,7 @@ static void interval_of_name(const struct cat_name *name, struct interval *ret_i
 		.until = UINT64_MAX,
 		.since_ns = name->since_ns,
 		.how = name->how,
+		.directory = S_ISDIR(name->type),
 		.from_parent = name->from_parent,
 	};
 	cat_name_set(ret_interval->from_name, name->from_name);
@@ -216,6 +220,8 @@ static int bring_history(struct history *history, const struct interval *interva
 	int rc;
 
 	if (interval->how != CAT_HOW_RENAME || beginning == TOOK_OVER || !interval->from_name[0])
+		return 0;
+	if (interval->directory) /* files that once had its old name are nothing to it */
 		return 0;
 	schema_key_past(&key, interval->from_parent, interval->from_name, interval->since);
 	rc = cat_get(history->txn, &key, &value);

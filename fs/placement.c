@@ -381,6 +381,11 @@ static void own_key(const struct cat_inode *inode, uint64_t seq, struct buf *ret
 	buf_addf(ret_key, ".varve/versions/%s/%016" PRIx64, hex, seq);
 }
 
+static bool is_own_key(const char *key)
+{
+	return strncmp(key, ".varve/", strlen(".varve/")) == 0;
+}
+
 /* What is at the key now, if anything: 0 with key NULL when it is free. */
 static int head_current(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
 {
@@ -765,6 +770,14 @@ static int note_sending(struct placement *placement, struct cat_job *job, const 
 	return catalog_job_update(placement->catalog, job);
 }
 
+static int send_to(struct placement *placement, const struct facts *facts, struct cat_job *job, const char *key,
+		   struct object_info *ret_info, struct err *err)
+{
+	int result = note_sending(placement, job, key);
+
+	return result ? result : upload_to(placement, facts, key, ret_info, err);
+}
+
 static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		      enum placement_history history, struct err *err)
 {
@@ -792,9 +805,17 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 		key = NULL;
 		result = upload_key(placement, &facts, job, &key);
 		if (!result)
-			result = note_sending(placement, job, key);
-		if (!result)
-			result = upload_to(placement, &facts, key, &info, err);
+			result = send_to(placement, &facts, job, key, &info, err);
+		/* Its name is gone and a directory has the key where keys are paths: history finds it anywhere. */
+		if (result && err->kind == ERR_CONFLICT && !facts.links && !is_own_key(key)) {
+			AUTO_BUF own = BUF_INIT;
+
+			own_key(&facts.inode, facts.version.seq, &own);
+			free(key);
+			key = buf_detach(&own);
+			*err = (struct err){0};
+			result = key ? send_to(placement, &facts, job, key, &info, err) : -ENOMEM;
+		}
 	}
 	killpoint("upload-sent");
 	if (!result)
@@ -1211,7 +1232,7 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 
 	if (!S_ISREG(facts->inode.mode))
 		return facts->job->key ? clear_left(placement, facts, facts->job->key, &err) : 0;
-	if (!at || has_link(facts, at) || strncmp(at, ".varve/", strlen(".varve/")) == 0)
+	if (!at || has_link(facts, at) || is_own_key(at))
 		return 0;
 	own_key(&facts->inode, facts->version.seq, &aside);
 	if (buf_failed(&aside))
