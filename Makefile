@@ -4,6 +4,7 @@
 #   make try        set up, build, mount something and show it
 #   make check      set up, then every check there is; ends with "N passed, N failed"
 #   make check-unit check-conformance check-mount check-crash check-layers check-headers: one of them
+#   make check-fsx SECONDS=600: random operations on files, for so long
 #   make check-asan check-tsan: the tests again under sanitizers, in $(BUILD)/asan and $(BUILD)/tsan
 #
 # Folders are archives, in the order of knowledge: base < catalog, base < backends, all < fs.
@@ -111,7 +112,7 @@ VARVE := $(if $(SOURCES_tools),$(BUILD)/varve)
 HEADERS := $(sort $(wildcard include/*.h include/varve/*.h $(addsuffix /*.h,$(FOLDERS)) tools/*.h tests/support/*.h))
 C_FILES := $(foreach f,$(FOLDERS) support tools runner conformance unit mount crash,$(SOURCES_$(f)))
 
-.PHONY: all setup setup-tests try check check-asan check-tsan check-layers check-headers format install clean
+.PHONY: all setup setup-tests try check check-fsx check-asan check-tsan check-layers check-headers format install clean
 .PHONY: programs-unit programs-conformance programs-mount programs-crash
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -206,6 +207,10 @@ check: setup-tests
 
 check-unit check-conformance check-mount check-crash:
 	+$(Q)BUILD=$(BUILD) SAN=$(SAN) $(RUN) $(@:check-%=%)
+
+SECONDS ?= 60
+check-fsx: setup-tests
+	+$(Q)BUILD=$(BUILD) SAN=$(SAN) VARVE_FSX_SECONDS=$(SECONDS) PROGRAM_TIMEOUT=$$(($(SECONDS) * 2 + 300)) $(RUN) mount/fsx
 
 check-asan:
 	+$(Q)BUILD=$(BUILD)/asan SAN=address,undefined $(RUN) unit conformance mount
