@@ -88,16 +88,19 @@ int content_spare_in_flight(const struct content *content, struct ranges *kept)
 	return err;
 }
 
-/* Readers make room as they go on; one that stopped holds what it has. */
+/* Readers make room as they go on; one that stopped holds what it has. What an upload asks for comes in any case: a
+ * cache full of versions that are not stored gets room only by their uploads. */
 static int reserve(struct content *content, uint64_t len)
 {
 	int64_t patience = clock_monotonic() + RESERVE_PATIENCE_NS;
 	struct timespec pause = clock_to_timespec(POLL_NS / 4);
+	bool unsent = content->id & CACHE_VERSION;
 	int err;
 
-	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC && clock_monotonic() < patience)
+	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC && !unsent &&
+	       clock_monotonic() < patience)
 		(void)nanosleep(&pause, NULL);
-	return err;
+	return unsent && err == -ENOSPC ? 0 : err;
 }
 
 static int fetch_sink(void *arg, const void *bytes, size_t len)
