@@ -97,8 +97,7 @@ static int reserve(struct content *content, uint64_t len)
 	bool unsent = content->id & CACHE_VERSION;
 	int err;
 
-	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC && !unsent &&
-	       clock_monotonic() < patience)
+	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC && !unsent && clock_monotonic() < patience)
 		(void)nanosleep(&pause, NULL);
 	return unsent && err == -ENOSPC ? 0 : err;
 }
