@@ -187,7 +187,7 @@ $(PROGRAMS_mount) $(PROGRAMS_crash): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(
 # tests/run builds these itself, with -k, so that one folder that does not compile leaves the others tested.
 programs-unit: $(PROGRAMS_unit)
 programs-conformance: $(PROGRAMS_conformance)
-programs-mount: $(VARVE) $(PROGRAMS_mount)
+programs-mount: $(VARVE) $(PROGRAMS_mount) $(BUILD)/bench/scale
 programs-crash: $(VARVE) $(PROGRAMS_crash)
 
 RUN = MAKE='$(MAKE)' tests/run
@@ -254,7 +254,7 @@ clean:
 
 BENCH_PROGRAMS := $(patsubst tools/%.c,$(BUILD)/%,$(sort $(wildcard tools/bench/*.c)))
 
-.PHONY: bench bench-peers bench-meta
+.PHONY: bench bench-peers bench-meta bench-scale
 
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_catalog))
 	$(call say,LINK,$@)
@@ -277,5 +277,13 @@ bench-meta: setup
 	$(Q)$(BUILD)/bench/meta_catalog $(BUILD)/bench/meta/catalog
 	$(Q)$(BUILD)/bench/meta_kv $(BUILD)/bench/meta/kv 30000
 	$(Q)rm -rf $(BUILD)/bench/meta
+
+# A million files, a directory of 100,000, 10,000 versions, a file of 20 GiB: takes some minutes and 30 GiB of disk.
+# SCALE takes words for tools/bench/scale.c: make bench-scale SCALE='trees versions'
+bench-scale: setup
+	+$(Q)$(MAKE) all $(BUILD)/bench/scale
+	$(Q)rm -rf $(BUILD)/bench/scale.run
+	$(Q)$(BUILD)/bench/scale $(BUILD)/varve $(BUILD)/bench/scale.run $(SCALE) >$(BUILD)/bench/scale.json
+	$(Q)rm -rf $(BUILD)/bench/scale.run
 
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/tools/%.d,$(BENCH_PROGRAMS))
