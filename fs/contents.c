@@ -198,10 +198,10 @@ static bool is_stored(const struct load *load)
  * are errors, so that it can be removed or written anew. */
 static int open_lost(struct content *content, struct load *load)
 {
+	if (content->seq)
+		return -ENODATA; /* content_get looks whether it is stored by now */
 	log_error("content", "the cache file of file %llu is gone, and with it changes that were not stored",
 		  (unsigned long long)content->ino);
-	if (content->seq)
-		return -ENODATA;
 	ranges_clear(&load->extent.dirty);
 	load->extent.base = 0;
 	load->extent.base_limit = content->size;
@@ -430,15 +430,16 @@ int content_get(struct contents *contents, uint64_t ino, uint64_t seq, struct co
 	err = catalog_view(contents->catalog, state_of, &of);
 	if (err)
 		return err;
-	if (of.state == CAT_STORED || of.state == CAT_EXPIRED)
-		return get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq},
-				  ret_content);
-	err = get_frozen(contents, ino, seq, ret_content);
-	/* Stored while we looked: its frozen file is gone. */
-	return err == -ENOENT
-		       ? get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq},
-				    ret_content)
-		       : err;
+	if (of.state != CAT_STORED && of.state != CAT_EXPIRED) {
+		err = get_frozen(contents, ino, seq, ret_content);
+		if (err != -ENOENT && err != -ENODATA)
+			return err;
+		/* Stored while we looked: its frozen file is gone. */
+		if (err == -ENODATA && (catalog_view(contents->catalog, state_of, &of) ||
+					(of.state != CAT_STORED && of.state != CAT_EXPIRED)))
+			return err;
+	}
+	return get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq}, ret_content);
 }
 
 struct content *contents_peek_id(struct contents *contents, uint64_t id)
