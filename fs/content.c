@@ -316,8 +316,10 @@ static int shrink(struct content *content, uint64_t size)
 		err = ranges_remove(&content->dirty, size, UINT64_MAX);
 	if (!err && content->base_limit > size)
 		content->base_limit = size;
+	/* Killed from here to the end, the file is shorter than its record says, and open_kept knows why. */
 	if (!err && ftruncate(content->fd, (off_t)size))
 		err = -errno;
+	killpoint("file-cut");
 	/* What was cut must not come back from `base` if we are killed before the next close. */
 	return err ? err : content_save(content);
 }

@@ -209,6 +209,22 @@ static int open_lost(struct content *content, struct load *load)
 	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT, &content->fd);
 }
 
+/* Killed in the midst of a truncation, which cuts the file before its record: it is as long as the file is. */
+static int cut_record(struct content *content, struct load *load, uint64_t size)
+{
+	struct cat_extent *extent = &load->extent;
+	int err = ranges_remove(&extent->present, size, UINT64_MAX);
+
+	if (!err)
+		err = ranges_remove(&extent->dirty, size, UINT64_MAX);
+	if (extent->base_limit > size)
+		extent->base_limit = size;
+	if (content->size > size)
+		content->size = size;
+	content->stale = true;
+	return err;
+}
+
 /* The cache file must hold what its record says: somebody may have removed or cut it. */
 static int open_kept(struct content *content, struct load *load)
 {
@@ -217,9 +233,15 @@ static int open_kept(struct content *content, struct load *load)
 
 	if (err && err != -ENOENT)
 		return err;
-	if (!err && fstat(fd, &st) == 0 && (uint64_t)st.st_size >= ranges_end(&load->extent.present)) {
+	if (!err && fstat(fd, &st))
+		st.st_size = -1;
+	if (!err && st.st_size >= (off_t)ranges_end(&load->extent.present)) {
 		content->fd = fd;
 		return 0;
+	}
+	if (!err && st.st_size >= 0 && !content->seq && (load->inode.flags & CAT_DIRTY)) {
+		content->fd = fd;
+		return cut_record(content, load, (uint64_t)st.st_size);
 	}
 	if (fd >= 0)
 		(void)close(fd);
