@@ -44,6 +44,7 @@
 #define LOG_LINES 400
 #define LOG_WIDTH 96
 #define PHASE_MS 2500
+#define STORED_MAX (UINT64_C(2) << 30) /* a trial ends before its time when it has filled the store so far */
 
 enum touched { AS_ACKNOWLEDGED, CHANGED_ONCE, CHANGED_OFTEN };
 
@@ -79,6 +80,7 @@ struct trial {
 	uint64_t max_size, step; /* bytes: of a file, of an operation */
 	uint64_t kept_max;
 	unsigned subjects;
+	_Atomic uint64_t stored; /* bytes of versions */
 	volatile bool killing;
 	volatile bool ending; /* of the phase */
 	struct subject subject[SUBJECTS_MAX];
@@ -239,6 +241,7 @@ static void keep(const char *version)
 	} else {
 		self->kept_count++;
 	}
+	trial->stored += self->size;
 	kept->number = self->next_kept++;
 	did("new: %s, %#lx bytes", version, self->size);
 	(void)snprintf(kept->name, sizeof(kept->name), "%s", version);
@@ -1050,7 +1053,7 @@ static void run(const struct plan *plan)
 
 	set_up(plan);
 	dice.random = seed;
-	for (unsigned n = 0; n < WAYS || now_ms() < end; n++) {
+	for (unsigned n = 0; n < WAYS || (now_ms() < end && trial->stored < STORED_MAX); n++) {
 		self = &dice;
 		phase(n < WAYS ? n : (enum way)chance(WAYS), plan->options, &dice);
 	}

@@ -4,6 +4,8 @@
  *
  *     scale VARVE NEW-DIR [--quick] [directories] [versions] [sparse] [trees]
  *
+ * The large file has 20 GiB, VARVE_SCALE_GIB if that is set; the store's directory takes twice as much meanwhile.
+ *
  * Prints a table to stderr and JSON to stdout. The comparison is made within one run: the same work on a small catalog
  * and on a large one, by the time that the daemon computes. Ends with 1 when a ratio is missed, or, but for --quick,
  * one of the times that are promised.
@@ -747,7 +749,7 @@ static bool is_zero(const uint8_t *bytes, size_t len)
 	return !bytes[0] && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
-static void sparse(const struct sizes *sizes)
+static void sparse(const struct sizes *sizes, bool is_quick)
 {
 	uint64_t chunks = sizes->written / CHUNK;
 	uint8_t *bytes = malloc(CHUNK), *expected = malloc(CHUNK);
@@ -758,7 +760,7 @@ static void sparse(const struct sizes *sizes)
 	int fd;
 
 	must(bytes && expected, "memory");
-	place_init(&place, "sparse", sizes == &full ? "cache_size=256M" : "cache_size=16M");
+	place_init(&place, "sparse", is_quick ? "cache_size=16M" : "cache_size=256M");
 	(void)place_mount(&place);
 	(void)snprintf(path, sizeof(path), "%s/file", place.mnt);
 	began = clock_monotonic();
@@ -791,7 +793,7 @@ static void sparse(const struct sizes *sizes)
 	figure("sparse.read_s", seconds_since(began), "s", 0);
 	figure("sparse.writing_peak_mib", memory / 1024, "MiB", memory_bound(256));
 	figure("sparse.reading_peak_mib", memory_of(&place, "VmHWM") / 1024, "MiB", memory_bound(256));
-	figure("sparse.cache_mib", disk_of(&place, "cache"), "MiB", sizes == &full ? 300 : 48);
+	figure("sparse.cache_mib", disk_of(&place, "cache"), "MiB", is_quick ? 48 : 300);
 	place_unmount(&place);
 	free(bytes);
 	free(expected);
@@ -812,7 +814,9 @@ static bool is_asked(int argc, char **argv, const char *word)
 int main(int argc, char **argv)
 {
 	bool is_quick = is_asked(argc, argv, "--quick");
-	const struct sizes *sizes = is_quick ? &quick : &full;
+	struct sizes chosen = is_quick ? quick : full;
+	const struct sizes *sizes = &chosen;
+	const char *gib = getenv("VARVE_SCALE_GIB");
 	char *path;
 
 	if (argc < 3) {
@@ -820,6 +824,8 @@ int main(int argc, char **argv)
 			      "usage: scale VARVE NEW-DIR [--quick] [directories] [versions] [sparse] [trees]\n");
 		return 2;
 	}
+	if (gib)
+		chosen.sparse = strtoull(gib, NULL, 10) << 30;
 	varve = argv[1];
 	must(mkdir(argv[2], 0700) == 0, argv[2]);
 	path = realpath(argv[2], NULL);
@@ -832,7 +838,7 @@ int main(int argc, char **argv)
 	if (is_asked(argc, argv, "versions"))
 		versions(sizes, !is_quick);
 	if (is_asked(argc, argv, "sparse"))
-		sparse(sizes);
+		sparse(sizes, is_quick);
 	if (is_asked(argc, argv, "trees"))
 		trees(sizes, !is_quick);
 	(void)printf("\n}\n");
