@@ -4,6 +4,7 @@
 #   make try        set up, build, mount something and show it
 #   make check      set up, then every check there is; ends with "N passed, N failed"
 #   make check-unit check-conformance check-mount check-crash check-layers check-headers: one of them
+#   make check-fsx SECONDS=600: random operations on files, for so long
 #   make check-asan check-tsan: the tests again under sanitizers, in $(BUILD)/asan and $(BUILD)/tsan
 #
 # Folders are archives, in the order of knowledge: base < catalog, base < backends, all < fs.
@@ -111,7 +112,7 @@ VARVE := $(if $(SOURCES_tools),$(BUILD)/varve)
 HEADERS := $(sort $(wildcard include/*.h include/varve/*.h $(addsuffix /*.h,$(FOLDERS)) tools/*.h tests/support/*.h))
 C_FILES := $(foreach f,$(FOLDERS) support tools runner conformance unit mount crash,$(SOURCES_$(f)))
 
-.PHONY: all setup setup-tests try check check-asan check-tsan check-layers check-headers format install clean
+.PHONY: all setup setup-tests try check check-fsx check-asan check-tsan check-layers check-headers format install clean
 .PHONY: programs-unit programs-conformance programs-mount programs-crash
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -186,7 +187,7 @@ $(PROGRAMS_mount) $(PROGRAMS_crash): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(
 # tests/run builds these itself, with -k, so that one folder that does not compile leaves the others tested.
 programs-unit: $(PROGRAMS_unit)
 programs-conformance: $(PROGRAMS_conformance)
-programs-mount: $(VARVE) $(PROGRAMS_mount)
+programs-mount: $(VARVE) $(PROGRAMS_mount) $(BUILD)/bench/scale
 programs-crash: $(VARVE) $(PROGRAMS_crash)
 
 RUN = MAKE='$(MAKE)' tests/run
@@ -206,6 +207,10 @@ check: setup-tests
 
 check-unit check-conformance check-mount check-crash:
 	+$(Q)BUILD=$(BUILD) SAN=$(SAN) $(RUN) $(@:check-%=%)
+
+SECONDS ?= 60
+check-fsx: setup-tests
+	+$(Q)BUILD=$(BUILD) SAN=$(SAN) VARVE_FSX_SECONDS=$(SECONDS) PROGRAM_TIMEOUT=$$(($(SECONDS) * 2 + 300)) $(RUN) mount/fsx
 
 check-asan:
 	+$(Q)BUILD=$(BUILD)/asan SAN=address,undefined $(RUN) unit conformance mount
@@ -249,7 +254,7 @@ clean:
 
 BENCH_PROGRAMS := $(patsubst tools/%.c,$(BUILD)/%,$(sort $(wildcard tools/bench/*.c)))
 
-.PHONY: bench bench-peers bench-meta
+.PHONY: bench bench-peers bench-meta bench-scale
 
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_catalog))
 	$(call say,LINK,$@)
@@ -272,5 +277,13 @@ bench-meta: setup
 	$(Q)$(BUILD)/bench/meta_catalog $(BUILD)/bench/meta/catalog
 	$(Q)$(BUILD)/bench/meta_kv $(BUILD)/bench/meta/kv 30000
 	$(Q)rm -rf $(BUILD)/bench/meta
+
+# A million files, a directory of 100,000, 10,000 versions, a file of 20 GiB: takes some minutes and 45 GiB of disk.
+# SCALE takes words for tools/bench/scale.c: make bench-scale SCALE='trees versions'
+bench-scale: setup
+	+$(Q)$(MAKE) all $(BUILD)/bench/scale
+	$(Q)rm -rf $(BUILD)/bench/scale.run
+	$(Q)$(BUILD)/bench/scale $(BUILD)/varve $(BUILD)/bench/scale.run $(SCALE) >$(BUILD)/bench/scale.json
+	$(Q)rm -rf $(BUILD)/bench/scale.run
 
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/tools/%.d,$(BENCH_PROGRAMS))

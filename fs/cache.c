@@ -43,7 +43,8 @@ struct entry {
 };
 
 struct cache {
-	int dirfd;
+	char *dir;
+	int dirfd; /* its number never changes */
 	uint64_t limit, reserve;
 	cache_evict_fn evict;
 	void *evict_arg;
@@ -145,7 +146,8 @@ int cache_open(const struct cache_options *options, cache_evict_fn evict, void *
 
 	if (!cache)
 		return -ENOMEM;
-	*cache = (struct cache){.dirfd = -1,
+	*cache = (struct cache){.dir = strdup(options->dir),
+				.dirfd = -1,
 				.limit = options->limit,
 				.reserve = options->reserve,
 				.evict = evict,
@@ -153,6 +155,8 @@ int cache_open(const struct cache_options *options, cache_evict_fn evict, void *
 	lock_init(&cache->lock, LOCK_CACHE_LRU);
 	list_init(&cache->lru);
 	err = table_init(&cache->entries, 1024);
+	if (!err && !cache->dir)
+		err = -ENOMEM;
 	if (err)
 		goto fail;
 	if (mkdir(options->dir, 0700) && errno != EEXIST) {
@@ -185,19 +189,48 @@ void cache_close(struct cache *cache)
 	if (cache->dirfd >= 0)
 		(void)close(cache->dirfd);
 	lock_destroy(&cache->lock);
+	free(cache->dir);
 	free(cache);
 }
 
-/* Somebody may have deleted the whole cache below a running mount: the folder is made again. */
-static int open_in_folder(struct cache *cache, const char *name, int flags)
+/* The directory that dirfd is was deleted: dirfd becomes the one that has its name. */
+static int make_directory(struct cache *cache)
+{
+	int fd, err = 0;
+
+	if (mkdir(cache->dir, 0700) && errno != EEXIST)
+		return -errno;
+	fd = open(cache->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0 || dup3(fd, cache->dirfd, O_CLOEXEC) < 0)
+		err = -errno;
+	else
+		log_warn("cache", "the cache directory was deleted: it is made anew");
+	if (fd >= 0)
+		(void)close(fd);
+	return err;
+}
+
+/* Somebody may have deleted the whole cache below a running mount: the folder of `name` is made again. */
+static int make_folder(struct cache *cache, const char *name)
 {
 	char folder[3] = {name[0], name[1], '\0'};
-	int fd = openat(cache->dirfd, name, flags | O_CLOEXEC, 0600);
+	int err;
+
+	if (mkdirat(cache->dirfd, folder, 0700) == 0 || errno == EEXIST)
+		return 0;
+	err = errno == ENOENT ? make_directory(cache) : -errno;
+	return err || mkdirat(cache->dirfd, folder, 0700) == 0 || errno == EEXIST ? err : -errno;
+}
+
+static int open_in_folder(struct cache *cache, const char *name, int flags)
+{
+	int err, fd = openat(cache->dirfd, name, flags | O_CLOEXEC, 0600);
 
 	if (fd >= 0 || errno != ENOENT || !(flags & O_CREAT))
 		return fd >= 0 ? fd : -errno;
-	if (mkdirat(cache->dirfd, folder, 0700) && errno != EEXIST)
-		return -errno;
+	err = make_folder(cache, name);
+	if (err)
+		return err;
 	fd = openat(cache->dirfd, name, flags | O_CLOEXEC, 0600);
 	return fd >= 0 ? fd : -errno;
 }
@@ -237,6 +270,8 @@ int cache_file_link(struct cache *cache, uint64_t id, uint64_t version_id)
 	name_of(version_id, to);
 	if (linkat(cache->dirfd, from, cache->dirfd, to, 0) == 0)
 		return 0;
+	if (errno == ENOENT)
+		return make_folder(cache, to) || linkat(cache->dirfd, from, cache->dirfd, to, 0) ? -ENOENT : 0;
 	if (errno == EEXIST) {
 		if (unlinkat(cache->dirfd, to, 0) || linkat(cache->dirfd, from, cache->dirfd, to, 0))
 			return -errno;

@@ -160,6 +160,41 @@ static int freeze_by_clone(struct content *content)
 	return err;
 }
 
+/*
+ * Somebody may have deleted the cache file while we have it open: what it holds gets its names again, before anything
+ * is acknowledged that is nowhere else. The descriptor keeps its number, and readers find the same bytes behind it.
+ * Whoever has the shared version open keeps the deleted file, which nobody writes to any more.
+ */
+int content_keep_named(struct content *content)
+{
+	struct cache *cache = content->owner->cache;
+	struct content *frozen;
+	struct stat st;
+	int fd, err;
+
+	if (fstat(content->fd, &st))
+		return -errno;
+	if (st.st_nlink >= (content->shared ? 2u : 1u))
+		return 0;
+	err = cache_file_clone(cache, content->fd, content->id, content->synced, &fd);
+	if (err)
+		return err;
+	err = dup3(fd, content->fd, O_CLOEXEC) < 0 ? -errno : 0;
+	(void)close(fd);
+	if (!err)
+		log_warn("content", "the cache file of file %llu was deleted: it is made anew",
+			 (unsigned long long)content->ino);
+	if (err || !content->shared)
+		return err;
+	frozen = contents_peek_id(content->owner, CACHE_VERSION | content->shared);
+	if (frozen) {
+		content->shared = 0;
+		content_put(frozen);
+		return 0;
+	}
+	return cache_file_link(cache, content->id, CACHE_VERSION | content->shared);
+}
+
 static bool interrupted(const struct waiter *waiter)
 {
 	return waiter && waiter->interrupted && waiter->interrupted(waiter->arg);
@@ -187,6 +222,8 @@ static int modify_begin(struct content *content, const struct waiter *waiter)
 
 	if (content->seq)
 		return -EROFS;
+	if (content->lost)
+		return -EIO;
 	err = freeze(content, waiter);
 	if (err)
 		return err;
@@ -279,8 +316,10 @@ static int shrink(struct content *content, uint64_t size)
 		err = ranges_remove(&content->dirty, size, UINT64_MAX);
 	if (!err && content->base_limit > size)
 		content->base_limit = size;
+	/* Killed from here to the end, the file is shorter than its record says, and open_kept knows why. */
 	if (!err && ftruncate(content->fd, (off_t)size))
 		err = -errno;
+	killpoint("file-cut");
 	/* What was cut must not come back from `base` if we are killed before the next close. */
 	return err ? err : content_save(content);
 }
@@ -294,6 +333,11 @@ int content_truncate(struct content *content, uint64_t size, const struct waiter
 	LOCK_GUARD(&content->lock);
 	if (size == content->size)
 		return 0;
+	if (!size && content->lost) {
+		log_warn("content", "file %llu, whose last changes were lost, begins anew",
+			 (unsigned long long)content->ino);
+		content->lost = false;
+	}
 	err = modify_begin(content, waiter);
 	if (err)
 		return err;
@@ -497,12 +541,6 @@ void content_writer_came(struct content *content)
 	content->writers++;
 }
 
-unsigned content_writer_gone(struct content *content)
-{
-	LOCK_GUARD(&content->lock);
-	return --content->writers;
-}
-
 unsigned content_writers(struct content *content)
 {
 	LOCK_GUARD(&content->lock);
@@ -518,7 +556,9 @@ static int flush_locked(struct content *content)
 
 	if (!content->changed || content->flushed || content->discarded)
 		return 0;
-	err = keep_promise(content);
+	err = content_keep_named(content);
+	if (!err)
+		err = keep_promise(content);
 	if (err)
 		return err;
 	content_extent(content, &extent);
@@ -603,7 +643,9 @@ static int commit_locked(struct content *content, enum cat_origin origin, uint32
 	};
 	int err;
 
-	err = keep_promise(content);
+	err = content_keep_named(content);
+	if (!err)
+		err = keep_promise(content);
 	if (err)
 		return err;
 	content_extent(content, &extent);
@@ -626,12 +668,11 @@ static int commit_locked(struct content *content, enum cat_origin origin, uint32
 	return 0;
 }
 
-int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+static int commit_if_changed(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
 	int err;
 
-	LOCK_GUARD(&content->lock);
 	if (!content->changed || content->discarded)
 		return newest_version(content, ret_seq);
 	err = catalog_getattr(content->owner->catalog, content->ino, &inode);
@@ -642,6 +683,20 @@ int content_commit(struct content *content, enum cat_origin origin, uint32_t aut
 		return 0;
 	}
 	return commit_locked(content, origin, author, ret_seq);
+}
+
+int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+{
+	LOCK_GUARD(&content->lock);
+	return commit_if_changed(content, origin, author, ret_seq);
+}
+
+int content_writer_gone(struct content *content, uint32_t author)
+{
+	uint64_t seq;
+
+	LOCK_GUARD(&content->lock);
+	return --content->writers || !content->changed ? 0 : commit_if_changed(content, CAT_ORIGIN_CLOSE, author, &seq);
 }
 
 int content_settle(struct contents *contents, uint64_t ino)
@@ -737,6 +792,7 @@ static void stored_locked(struct content *live, uint64_t seq, bool clean)
 int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64_t job, const struct cat_copy *copy)
 {
 	struct content *live = NULL;
+	uint64_t newest;
 	bool clean;
 	int err = content_get(contents, ino, 0, &live);
 
@@ -744,7 +800,10 @@ int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64
 		return err;
 	{
 		LOCK_GUARD(&live->lock);
-		clean = live->shared == seq && !live->discarded;
+		/* Of a file whose cache file is lost only the uploader had the bytes; now the store has them. */
+		clean = (live->shared == seq || (live->lost && newest_version(live, &newest) == 0 && newest == seq)) &&
+			!live->discarded;
+		live->lost = live->lost && !clean;
 		err = clean ? stored_clean(live, job, copy) : catalog_stored(contents->catalog, job, copy, NULL);
 		killpoint("version-recorded");
 		if (!err)

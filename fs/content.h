@@ -64,7 +64,8 @@ void contents_free(struct contents *contents);
 void contents_cancel(struct contents *contents);
 struct cache *contents_cache(struct contents *contents);
 
-/* The content of file `ino` (seq 0), or of its version `seq`. Takes a reference. -EIO: no version, or no copy of it. */
+/* The content of file `ino` (seq 0), or of its version `seq`. Takes a reference. -EIO: no version, or no copy of it.
+ * -ENODATA: the version was in the cache alone, and there it is not any more. */
 int content_get(struct contents *contents, uint64_t ino, uint64_t seq, struct content **ret_content);
 /* One more reference to a content that the caller has one to. */
 void content_hold(struct content *content);
@@ -113,9 +114,10 @@ void content_set_mtime(struct content *content, int64_t mtime);
 /* A file just created, or O_TRUNC'd: it gets a version at close even if nothing is written. */
 int content_mark_new(struct content *content);
 
-/* A writer came or went. The return of content_writer_gone is how many are left. */
+/* A writer came or went. The last one makes the version of what was changed, in the same step: nobody can have begun to
+ * change it anew meanwhile. */
 void content_writer_came(struct content *content);
-unsigned content_writer_gone(struct content *content);
+int content_writer_gone(struct content *content, uint32_t author);
 unsigned content_writers(struct content *content);
 
 /* A close() acknowledges: size, mtime and extent are in the journal when it returns. Nothing to do: 0. */

@@ -46,6 +46,7 @@ struct content {
 	bool stale;      /* the extent record says less than we have */
 	bool synced;     /* fdatasync came after the last write */
 	bool discarded;  /* no name, no future: nothing is written down any more */
+	bool lost;       /* the cache file is gone with changes in it: no byte is known until O_TRUNC */
 	unsigned writers;
 	uint32_t author;      /* who closed it last */
 	unsigned io;          /* readers of fd between begin and done */
@@ -68,6 +69,7 @@ struct content {
 void content_extent(const struct content *content, struct cat_extent *ret_extent); /* borrows the ranges */
 int content_load(struct content *content);
 int content_lengthen(const struct content *content);
+int content_keep_named(struct content *content);
 int content_load_copy(struct content *content);
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 void content_discard_locked(struct content *content);

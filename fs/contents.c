@@ -189,40 +189,81 @@ int content_lengthen(const struct content *content)
 	return 0;
 }
 
-/* The cache file must hold what its record says: somebody may have removed or cut it. Its descriptor, or -1 and not
- * kept. */
-static int open_kept(struct content *content, const struct load *load, bool *ret_keep)
+static bool is_stored(const struct load *load)
+{
+	return load->version.state == CAT_STORED || load->version.state == CAT_EXPIRED;
+}
+
+/* The cache file is gone, and with it what the store does not have. A file is served all the same, as one whose bytes
+ * are errors, so that it can be removed or written anew. */
+static int open_lost(struct content *content, struct load *load)
+{
+	if (content->seq)
+		return -ENODATA; /* content_get looks whether it is stored by now */
+	log_error("content", "the cache file of file %llu is gone, and with it changes that were not stored",
+		  (unsigned long long)content->ino);
+	ranges_clear(&load->extent.dirty);
+	load->extent.base = 0;
+	load->extent.base_limit = content->size;
+	content->lost = true;
+	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT, &content->fd);
+}
+
+/* Killed in the midst of a truncation, which cuts the file before its record: it is as long as the file is. */
+static int cut_record(struct content *content, struct load *load, uint64_t size)
+{
+	struct cat_extent *extent = &load->extent;
+	int err = ranges_remove(&extent->present, size, UINT64_MAX);
+
+	if (!err)
+		err = ranges_remove(&extent->dirty, size, UINT64_MAX);
+	if (extent->base_limit > size)
+		extent->base_limit = size;
+	if (content->size > size)
+		content->size = size;
+	content->stale = true;
+	return err;
+}
+
+/* The cache file must hold what its record says: somebody may have removed or cut it. */
+static int open_kept(struct content *content, struct load *load)
 {
 	struct stat st;
 	int fd = -1, err = cache_file_open(content->owner->cache, content->id, O_RDWR, &fd);
-	bool whole = !err && fstat(fd, &st) == 0 && (uint64_t)st.st_size >= ranges_end(&load->extent.present);
 
 	if (err && err != -ENOENT)
 		return err;
-	if (!whole && load->extent.dirty.count) {
-		log_error("content", "the cache file of file %llu is gone, and with it changes that were not stored",
-			  (unsigned long long)content->ino);
-		err = -EIO;
-	} else {
-		err = 0;
-	}
-	if (whole) {
+	if (!err && fstat(fd, &st))
+		st.st_size = -1;
+	if (!err && st.st_size >= (off_t)ranges_end(&load->extent.present)) {
 		content->fd = fd;
 		return 0;
 	}
+	if (!err && st.st_size >= 0 && !content->seq && (load->inode.flags & CAT_DIRTY)) {
+		content->fd = fd;
+		return cut_record(content, load, (uint64_t)st.st_size);
+	}
 	if (fd >= 0)
 		(void)close(fd);
-	*ret_keep = false;
-	return err;
+	ranges_clear(&load->extent.present);
+	if (load->extent.dirty.count && (!is_stored(load) || (load->inode.flags & CAT_DIRTY)))
+		return open_lost(content, load);
+	if ((content->id & CACHE_VERSION) && is_stored(load))
+		return -ENOENT;         /* while we looked */
+	if (load->extent.dirty.count) { /* what the record calls dirty has been stored since */
+		ranges_clear(&load->extent.dirty);
+		load->extent.base = load->version.seq;
+		load->extent.base_limit = content->size;
+	}
+	content->stale = true;
+	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
 }
 
 /* Not believed, and yet the only copy: only recovery may decide about it. */
 static bool is_only_copy(const struct content *content, const struct load *load)
 {
-	bool stored = load->version.state == CAT_STORED || load->version.state == CAT_EXPIRED;
-
 	return !content->seq && load->has_extent && load->has_version &&
-	       ((load->inode.flags & CAT_DIRTY) || (!stored && load->version.size));
+	       ((load->inode.flags & CAT_DIRTY) || (!is_stored(load) && load->version.size));
 }
 
 /* The descriptor, and what the file holds. */
@@ -233,12 +274,11 @@ static int load_file(struct content *content, struct load *load)
 
 	if (!keep && is_only_copy(content, load))
 		return -EIO;
-	err = keep ? open_kept(content, load, &keep) : 0;
-	if (err)
-		return err;
 	if (keep) {
-		adopt_extent(content, load);
-		return 0;
+		err = open_kept(content, load);
+		if (!err)
+			adopt_extent(content, load);
+		return err;
 	}
 	/* A frozen file is never made here: an empty one would pass for the version. */
 	if (content->id & CACHE_VERSION)
@@ -255,6 +295,7 @@ static void unload(struct content *content)
 		(void)close(content->fd);
 	content->fd = -1;
 	content->shared = 0;
+	content->lost = false;
 	ranges_clear(&content->present);
 	ranges_clear(&content->dirty);
 }
@@ -274,13 +315,13 @@ int content_load(struct content *content)
 	content->mtime = content->seq ? load.version.mtime : load.inode.mtime;
 	content->ctime = content->seq ? load.version.commit_ns : load.inode.ctime;
 	err = load_file(content, &load);
-	if (!err)
+	if (!err && !content->lost) /* else it would pass for whole the next time */
 		err = content_lengthen(content);
 	if (err)
 		goto out;
-	content->changed = !content->seq && (load.inode.flags & CAT_DIRTY);
+	content->changed = !content->seq && !content->lost && (load.inode.flags & CAT_DIRTY);
 	content->flushed = content->changed && (load.inode.flags & CAT_FLUSHED);
-	err = load_shared(content, &load);
+	err = content->lost ? 0 : load_shared(content, &load);
 	if (!err)
 		err = content_load_copy(content);
 	if (!err)
@@ -393,8 +434,10 @@ static int get_frozen(struct contents *contents, uint64_t ino, uint64_t seq, str
 	if (err)
 		return err;
 	lock_acquire(&live->lock);
+	err = live->shared == seq ? content_keep_named(live) : 0;
 	lock_release(&live->lock);
-	err = get_loaded(contents, &named, ret_content);
+	if (!err)
+		err = get_loaded(contents, &named, ret_content);
 	content_put(live);
 	return err;
 }
@@ -409,15 +452,16 @@ int content_get(struct contents *contents, uint64_t ino, uint64_t seq, struct co
 	err = catalog_view(contents->catalog, state_of, &of);
 	if (err)
 		return err;
-	if (of.state == CAT_STORED || of.state == CAT_EXPIRED)
-		return get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq},
-				  ret_content);
-	err = get_frozen(contents, ino, seq, ret_content);
-	/* Stored while we looked: its frozen file is gone. */
-	return err == -ENOENT
-		       ? get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq},
-				    ret_content)
-		       : err;
+	if (of.state != CAT_STORED && of.state != CAT_EXPIRED) {
+		err = get_frozen(contents, ino, seq, ret_content);
+		if (err != -ENOENT && err != -ENODATA)
+			return err;
+		/* Stored while we looked: its frozen file is gone. */
+		if (err == -ENODATA && (catalog_view(contents->catalog, state_of, &of) ||
+					(of.state != CAT_STORED && of.state != CAT_EXPIRED)))
+			return err;
+	}
+	return get_loaded(contents, &(struct content){.id = CACHE_HISTORY | seq, .ino = ino, .seq = seq}, ret_content);
 }
 
 struct content *contents_peek_id(struct contents *contents, uint64_t id)

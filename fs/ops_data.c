@@ -58,12 +58,11 @@ static int file_new(struct fs *fs, uint64_t ino, int flags, struct file **ret_fi
 static void file_free(struct fs *fs, struct file *file, uint32_t author)
 {
 	struct cat_inode inode;
-	uint64_t seq;
 	int err = 0;
 
 	fs_handle_closed(fs, &file->node);
-	if (file->content && file->writable && content_writer_gone(file->content) == 0)
-		err = content_commit(file->content, CAT_ORIGIN_CLOSE, author, &seq);
+	if (file->content && file->writable)
+		err = content_writer_gone(file->content, author);
 	if (err)
 		log_error("file",
 			  "no version of file %llu could be made: %s; it is tried again at the next close or mount",

@@ -592,6 +592,8 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 	};
 	int result = content_get(placement->contents, facts->inode.ino, facts->version.seq, &content);
 
+	if (result == -ENODATA)
+		return result;
 	if (result)
 		return err_from_errno(err, -result, "the cached content of %s", key);
 	request.source_arg = content;
@@ -778,6 +780,31 @@ static int send_to(struct placement *placement, const struct facts *facts, struc
 	return result ? result : upload_to(placement, facts, key, ret_info, err);
 }
 
+struct given_up {
+	const struct cat_version *version;
+	uint64_t job;
+};
+
+static int record_given_up(struct cat_txn *txn, void *arg)
+{
+	const struct given_up *given_up = arg;
+	int err = cat_version_put(txn, given_up->version);
+
+	return err ? err : cat_job_delete(txn, given_up->job);
+}
+
+/* What the version held is nowhere any more: it stands in the history as failed, and nothing waits for it. */
+static int give_up(struct placement *placement, const struct facts *facts, uint64_t job)
+{
+	struct cat_version version = facts->version;
+	struct given_up given_up = {.version = &version, .job = job};
+
+	log_error("placement", "version %" PRIu64 " of %s was in the cache alone and is lost", version.seq,
+		  facts->links ? facts->links->key : "a removed file");
+	version.state = CAT_FAILED;
+	return catalog_update(placement->catalog, record_given_up, &given_up);
+}
+
 static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		      enum placement_history history, struct err *err)
 {
@@ -816,6 +843,10 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 			*err = (struct err){0};
 			result = key ? send_to(placement, &facts, job, key, &info, err) : -ENOMEM;
 		}
+	}
+	if (result == -ENODATA && !err->kind) {
+		result = give_up(placement, &facts, job->seq);
+		goto out;
 	}
 	killpoint("upload-sent");
 	if (!result)

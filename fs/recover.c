@@ -227,6 +227,8 @@ static int settle_ranges(struct content *content, const struct cat_inode *inode)
 		return -errno;
 	if (!(inode->flags & CAT_FLUSHED) || (uint64_t)st.st_size > content->size)
 		content->size = (uint64_t)st.st_size;
+	if (content->base_limit > content->size) /* what was cut must not come back */
+		content->base_limit = content->size;
 	ranges_clear(&content->present);
 	if (content->base_limit > 0 && content->base) {
 		/* Past the base everything is ours, journalled or not. */
@@ -298,7 +300,9 @@ static int recover_changes(struct contents *contents, const struct pair *pair, u
 		err = content_get(contents, pair->ino, 0, &content);
 	if (err)
 		goto out;
-	if (found.inode.nlink) {
+	if (content->lost && found.inode.nlink) {
+		err = -EIO;
+	} else if (found.inode.nlink) {
 		err = commit_found(contents, content, &found, suspect);
 	} else {
 		LOCK_GUARD(&content->lock);

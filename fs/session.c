@@ -582,7 +582,7 @@ int session_run(struct session *session)
 
 void session_close(struct session *session)
 {
-	struct call call = {.deadline_ns = clock_monotonic() + RELEASE_PATIENCE_NS};
+	struct call call = {0};
 	struct fs *fs;
 
 	if (!session)
@@ -606,6 +606,7 @@ void session_close(struct session *session)
 		contents_cancel(fs->contents);
 	writeback_free(fs->writeback);
 	if (fs->lease) {
+		call.deadline_ns = clock_monotonic() + RELEASE_PATIENCE_NS;
 		lease_release(fs->lease, &call);
 		lease_free(fs->lease);
 	}

@@ -558,8 +558,8 @@ int versions_open(struct versions *versions, uint64_t nodeid, struct content **r
 		return ret;
 	switch (key.kind) {
 	case VERSIONS_VERSION:
-		return versions->contents ? content_get(versions->contents, key.ino, key.seq, ret_content)
-					  : -EOPNOTSUPP;
+		ret = versions->contents ? content_get(versions->contents, key.ino, key.seq, ret_content) : -EOPNOTSUPP;
+		return ret == -ENODATA ? -EIO : ret;
 	case VERSIONS_LOG:
 		return -EOPNOTSUPP;
 	case VERSIONS_INODE:

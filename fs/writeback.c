@@ -479,6 +479,8 @@ int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int6
 		err = catalog_view(writeback->catalog, standing_of, &standing);
 		if (err || standing.state == CAT_STORED || standing.state == CAT_EXPIRED)
 			return err;
+		if (standing.state == CAT_FAILED)
+			return -EIO;
 		if (waiter && waiter->interrupted && waiter->interrupted(waiter->arg))
 			return -EINTR;
 		now_moved = progress_of(writeback);

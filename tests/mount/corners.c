@@ -211,3 +211,32 @@ Test(corners, saves_in_quick_succession_are_versions_each)
 		free(names);
 	}
 }
+
+/* Its cache file is cut, its record not yet: nothing is lost, and it has the one length or the other. */
+Test(corners, a_truncation_cut_short_by_a_kill_is_done_or_not)
+{
+	static char bytes[100000], back[sizeof(bytes) + 1];
+	ssize_t len;
+	int fd;
+
+	fill_random(bytes, sizeof(bytes), 11);
+	start(NULL);
+	file_write(at("f"), bytes, sizeof(bytes));
+	mounted_settle(&m, 30);
+	cr_assert_eq(mounted_stop(&m), 0);
+	mounted_kill_at("file-cut");
+	mounted_start(&m, NULL);
+	fd = open(at("f"), O_RDWR);
+	cr_assert_eq(pwrite(fd, bytes, 1000, 0), 1000);
+	cr_assert_eq(pread(fd, back, sizeof(bytes), 0), (ssize_t)sizeof(bytes));
+	close(dup(fd)); /* acknowledged, and still open */
+	cr_assert_lt(ftruncate(fd, 1234), 0);
+	cr_assert(mounted_died(&m, 30));
+	close(fd);
+	mounted_start(&m, NULL);
+	fd = open(at("f"), O_RDONLY);
+	len = read(fd, back, sizeof(back));
+	cr_assert(len == 1234 || len == (ssize_t)sizeof(bytes), "%zd bytes: %s", len, strerror(errno));
+	cr_assert_eq(memcmp(back, bytes, (size_t)len), 0);
+	close(fd);
+}
