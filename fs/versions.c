@@ -359,8 +359,15 @@ static int find_in_past(struct versions *versions, const struct versions_key *pa
 {
 	struct versions_at_entry entry;
 	struct cat_inode inode;
-	int ret = versions_prepare_directory(versions, parent->dir);
+	int ret;
 
+	/* The same node whenever it is reached, so its number tells which directory this was. */
+	if (versions_is_snapdir(versions, name)) {
+		ret_child->key = (struct versions_key){.kind = VERSIONS_DIR, .dir = parent->dir};
+		ret_child->immutable = true;
+		return 0;
+	}
+	ret = versions_prepare_directory(versions, parent->dir);
 	if (ret)
 		return ret;
 	if (parent->kind == VERSIONS_AT)
@@ -410,8 +417,10 @@ static int show_log(struct versions *versions, const struct versions_key *key, u
 {
 	AUTO_BUF text = BUF_INIT;
 	struct stat st;
-	int ret = versions_attr_directory(versions->catalog, key->dir, st_ino, &st);
+	int ret = versions_prepare_directory(versions, key->dir);
 
+	if (!ret)
+		ret = versions_attr_directory(versions->catalog, key->dir, st_ino, &st);
 	if (!ret)
 		ret = versions_log_text(versions->catalog, key->dir, &text);
 	if (ret)
@@ -624,6 +633,50 @@ static int subject_of(struct versions *versions, uint64_t nodeid, struct version
 	return 0;
 }
 
+/* The inode whose owner, mode and attributes a node shows; 0: none. */
+static uint64_t inode_of(const struct versions_key *key)
+{
+	switch (key->kind) {
+	case VERSIONS_VERSION:
+	case VERSIONS_INODE:
+		return key->ino;
+	case VERSIONS_AT:
+	case VERSIONS_DELETED:
+		return key->dir;
+	default:
+		return 0;
+	}
+}
+
+/* Attributes that users set are the inode's: a version shows them as they are, or were when the file was deleted. */
+static int get_inode_xattr(struct versions *versions, uint64_t nodeid, const char *name, struct buf *ret_value)
+{
+	struct versions_key key;
+	int ret = versions_node_get(&versions->nodes, nodeid, &key);
+
+	if (ret)
+		return ret;
+	if (!inode_of(&key))
+		return -ENODATA;
+	return catalog_xattr_get(versions->catalog, inode_of(&key), name, ret_value);
+}
+
+static int get_inode_mode(struct versions *versions, uint64_t nodeid, struct buf *ret_value)
+{
+	struct versions_key key;
+	struct cat_inode inode;
+	int ret = versions_node_get(&versions->nodes, nodeid, &key);
+
+	if (ret)
+		return ret;
+	if (!inode_of(&key))
+		return -ENODATA;
+	ret = catalog_getattr(versions->catalog, inode_of(&key), &inode);
+	if (!ret)
+		buf_addf(ret_value, "%04o", (unsigned)inode.mode & XATTR_VARVE_MODE_BITS);
+	return !ret && buf_failed(ret_value) ? -ENOMEM : ret;
+}
+
 int versions_getxattr(struct versions *versions, uint64_t nodeid, const char *name, struct buf *ret_value)
 {
 	struct xattr_varve_subject subject;
@@ -632,7 +685,10 @@ int versions_getxattr(struct versions *versions, uint64_t nodeid, const char *na
 	int ret;
 
 	if (!xattr_varve_is(name))
-		return -ENODATA;
+		return get_inode_xattr(versions, nodeid, name, ret_value);
+	ret = versions_node_get(&versions->nodes, nodeid, &key);
+	if (!ret && key.kind != VERSIONS_VERSION && !strcmp(name, XATTR_VARVE_PREFIX "mode"))
+		return get_inode_mode(versions, nodeid, ret_value);
 	ret = subject_of(versions, nodeid, &key, &history, &subject);
 	if (!ret)
 		ret = xattr_varve_get_of(versions->catalog, &subject, name, ret_value);
@@ -650,6 +706,8 @@ int versions_listxattr(struct versions *versions, uint64_t nodeid, struct buf *r
 	if (!ret)
 		ret = xattr_varve_list(versions->catalog, &subject, ret_names);
 	versions_history_put(history);
+	if ((!ret || ret == -ENODATA) && inode_of(&key))
+		ret = catalog_xattr_list(versions->catalog, inode_of(&key), ret_names);
 	return ret == -ENODATA ? 0 : ret;
 }
 

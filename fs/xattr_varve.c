@@ -159,6 +159,12 @@ static int get_mtime(struct facts *facts, struct buf *value)
 	return add_time(value, facts->version.mtime);
 }
 
+static int get_mode(struct facts *facts, struct buf *value)
+{
+	buf_addf(value, "%04o", (unsigned)facts->version.mode & XATTR_VARVE_MODE_BITS);
+	return 0;
+}
+
 static int get_etag(struct facts *facts, struct buf *value)
 {
 	return facts->stored ? add_string(value, facts->copy.etag) : -ENODATA;
@@ -382,6 +388,7 @@ static const struct attribute {
 	{"seq", get_seq, false},
 	{"commit_time", get_commit_time, false},
 	{"mtime", get_mtime, false},
+	{"mode", get_mode, false},
 	{"etag", get_etag, false},
 	{"checksum", get_checksum, false},
 	{"backend", get_backend, false},

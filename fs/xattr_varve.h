@@ -1,13 +1,14 @@
 /*
  * xattr_varve.h - the attributes user.varve.*: what is known of a file's content and of each of its versions.
  *
- *	version_id seq commit_time mtime etag checksum backend key storage_class state author host op prev next
+ *	version_id seq commit_time mtime mode etag checksum backend key storage_class state author host op prev next
  *	is_current origin renamed_to deleted_at
  *
  * Versions list them; live files answer them by name and list none, so that cp -a
  * and rsync -X copy none. All are text. What is not known is -ENODATA: a version
  * not stored yet has no etag.
  *
+ * mode		permission bits as they were recorded, in octal; stat shows fewer
  * prev, next	entry names in .versions/NAME, so that `cp` can use them
  * state	local, uploading, stored, failed or expired; of a live file that has changes without a version: local
  * op		create, write, link, rename or adopt: how the name came to show this
@@ -27,6 +28,7 @@ struct catalog;
 struct versions_history;
 
 #define XATTR_VARVE_PREFIX "user.varve."
+#define XATTR_VARVE_MODE_BITS 0777u
 
 bool xattr_varve_is(const char *name);
 
