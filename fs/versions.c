@@ -700,14 +700,19 @@ int versions_listxattr(struct versions *versions, uint64_t nodeid, struct buf *r
 {
 	struct xattr_varve_subject subject;
 	struct versions_history *history = NULL;
+	AUTO_BUF set_by_users = BUF_INIT;
 	struct versions_key key;
 	int ret = subject_of(versions, nodeid, &key, &history, &subject);
 
 	if (!ret)
 		ret = xattr_varve_list(versions->catalog, &subject, ret_names);
 	versions_history_put(history);
-	if ((!ret || ret == -ENODATA) && inode_of(&key))
-		ret = catalog_xattr_list(versions->catalog, inode_of(&key), ret_names);
+	if ((!ret || ret == -ENODATA) && inode_of(&key)) {
+		ret = catalog_xattr_list(versions->catalog, inode_of(&key), &set_by_users);
+		buf_add(ret_names, set_by_users.data, set_by_users.len);
+		if (!ret && (buf_failed(&set_by_users) || buf_failed(ret_names)))
+			ret = -ENOMEM;
+	}
 	return ret == -ENODATA ? 0 : ret;
 }
 
