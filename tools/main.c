@@ -18,8 +18,9 @@ static const struct verb {
 	{"mount", "mount a store as a directory", verb_mount},
 	{"umount", "store what is left, then unmount", verb_umount},
 	{"status", "what a mount is doing", verb_status},
-	{"log", "the history of one name", verb_log},
-	{"restore", "bring a version back", verb_restore},
+	{"log", "the history of a name, or of a tree", verb_log},
+	{"restore", "bring a version or a whole tree back", verb_restore},
+	{"undelete", "bring back what was deleted", verb_undelete},
 	{"fsck", "check the catalog of an unmounted state directory", verb_fsck},
 };
 
