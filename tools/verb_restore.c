@@ -81,7 +81,7 @@ static int write_back(const struct options *options, const struct past *past, co
 
 	if (!S_ISREG(pick->st.st_mode) && !S_ISLNK(pick->st.st_mode))
 		return cli_fail("version %s of %s is not a file", pick->entry, past->name);
-	rc = destination_find(options->to ? options->to : past->dir, past->name, &dest);
+	rc = options->to ? destination_find(options->to, past->name, &dest) : destination_itself(options->path, &dest);
 	if (rc != 0)
 		return rc;
 	one = (struct bring){.source = pick->fd,

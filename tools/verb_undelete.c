@@ -2,9 +2,11 @@
  * verb_undelete.c - `varve undelete`: brings back what was deleted, as it was when it was deleted.
  *
  * The log of the directory tells when the name was deleted; what it was is in
- * +at, a nanosecond before. Of a directory, whose names were deleted one by one
- * before it was, the names are in +deleted of that very directory: what had its
- * name before or has it since is another one.
+ * +at, a nanosecond before. A directory is deleted name by name, in a moment or
+ * in a year, and was empty at last: as it was means after the last change beneath
+ * it that was no deletion. With --all it is everything that was ever deleted from
+ * it, which is +deleted of that very directory: what had its name before or has it
+ * since is another one.
  *
  * A directory that lives is walked for what was deleted beneath it.
  */
@@ -26,15 +28,17 @@
 #include "tools/revive.h"
 
 static const char help[] =
-	"varve undelete [-r] PATH [--at TIME] [--to DEST] [--dry-run] [--json]\n"
+	"varve undelete PATH [--at TIME] [--to DEST] [--dry-run] [--json]\n"
+	"varve undelete -r PATH [--all] [--at TIME] [--to DEST] [--dry-run] [--json]\n"
 	"\n"
 	"Brings the deleted file PATH back as it was when it was deleted. What lives there now is never overwritten.\n"
-	"With -r PATH is a deleted directory, which comes back with everything that was ever deleted from it, each name\n"
-	"as it was last; or a directory that lives, beneath which everything deleted comes back whose name is free.\n"
+	"With -r PATH is a deleted directory, which comes back as it was before the first of the deletions that ended\n"
+	"it; or a directory that lives, beneath which everything deleted comes back whose name is free.\n"
 	"\n"
 	"  --at TIME  what was deleted last until then: 2026-11-21T10:00:00Z, 2026-11-20, 2h, 3d\n"
 	"  --to DEST  write it there instead, or into it when it is a directory\n"
 	"  -r         directories too\n"
+	"  --all      of deleted directories, everything that was ever deleted from them, each name as it was last\n"
 	"  --dry-run  only tell what would be done\n"
 	"  --json     one object a line\n"
 	"\n"
@@ -43,7 +47,7 @@ static const char help[] =
 
 struct options {
 	const char *path, *at, *to;
-	bool recursive, dry_run, as_json;
+	bool recursive, all, dry_run, as_json;
 	int64_t until_ns; /* of --at */
 };
 
@@ -74,8 +78,72 @@ static int read_deletions(int versions, struct deletions *deletions)
 	return rc < 0 ? rc : bindings_settle(&deletions->bindings);
 }
 
-/* What it was: O_PATH. Of a directory, what was deleted from it. */
-static int open_deleted(int versions, const struct binding *binding)
+struct use {
+	struct bindings dirs;
+	int64_t last_ns;
+};
+
+static int note_use(void *arg, const struct event *event)
+{
+	struct use *use = arg;
+
+	if (strcmp(event->op, "delete") != 0 && strcmp(event->op, "vanish") != 0 && event->time_ns > use->last_ns)
+		use->last_ns = event->time_ns;
+	return bindings_note(&use->dirs, event);
+}
+
+struct within {
+	int versions;
+	int64_t *last_ns;
+};
+
+static int find_last_use(int versions, int64_t *last_ns);
+
+static int look_within(void *arg, const struct binding *binding)
+{
+	const struct within *within = arg;
+	AUTO_CLOSE int was = -1;
+	AUTO_CLOSE int versions = -1;
+
+	if (!binding->was_deleted || binding->until_ns == INT64_MAX)
+		return 0;
+	was = past_at_open(within->versions, binding_last_ns(binding), binding->name);
+	if (was >= 0)
+		versions = openat(was, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return versions >= 0 ? find_last_use(versions, within->last_ns) : 0;
+}
+
+/* When something beneath a deleted directory changed last, but by deletion. */
+static int find_last_use(int versions, int64_t *last_ns)
+{
+	struct use use = {.dirs = {.only_dirs = true}, .last_ns = *last_ns};
+	struct within within = {.versions = versions, .last_ns = last_ns};
+	int rc = events_each(versions, note_use, &use);
+
+	if (rc == 0)
+		rc = bindings_settle(&use.dirs);
+	*last_ns = use.last_ns;
+	if (rc == 0)
+		rc = bindings_each(&use.dirs, look_within, &within);
+	bindings_free(&use.dirs);
+	return rc;
+}
+
+static int open_as_used(int above, int was, const struct binding *binding)
+{
+	AUTO_CLOSE int versions = openat(was, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int64_t last_ns = binding->since_ns;
+	int rc = versions < 0 ? -errno : find_last_use(versions, &last_ns);
+
+	if (rc < 0)
+		return rc;
+	if (last_ns == INT64_MIN || last_ns > binding_last_ns(binding))
+		last_ns = binding_last_ns(binding);
+	return past_at_open(above, last_ns, binding->name);
+}
+
+/* What it was: O_PATH. */
+static int open_deleted(const struct options *options, int versions, const struct binding *binding)
 {
 	AUTO_CLOSE int was = past_at_open(versions, binding_last_ns(binding), binding->name);
 	struct stat st;
@@ -85,6 +153,8 @@ static int open_deleted(int versions, const struct binding *binding)
 		return was;
 	if (fstat(was, &st) < 0)
 		return -errno;
+	if (S_ISDIR(st.st_mode) && !options->all)
+		return open_as_used(versions, was, binding);
 	if (S_ISDIR(st.st_mode))
 		fd = openat(was, PAST_VERSIONS "/+deleted", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	else
@@ -110,7 +180,7 @@ static int undelete_binding(struct undelete *undelete, const struct past *past, 
 			    const struct binding *binding)
 {
 	const struct options *options = undelete->options;
-	AUTO_CLOSE int source = open_deleted(versions, binding);
+	AUTO_CLOSE int source = open_deleted(options, versions, binding);
 	struct destination dest;
 	struct stat st;
 	int rc;
@@ -121,7 +191,7 @@ static int undelete_binding(struct undelete *undelete, const struct past *past, 
 	if (fstat(source, &st) == 0 && S_ISDIR(st.st_mode) && !options->recursive)
 		return cli_usage("undelete", "%s was a directory: say -r", options->path);
 	rc = options->to ? destination_find(options->to, past->name, &dest)
-			 : destination_find(past->dir, past->name, &dest);
+			 : destination_itself(options->path, &dest);
 	if (rc != 0)
 		return rc;
 	if (dest.exists && !bring_is_unfinished(&dest.live, source) &&
@@ -192,7 +262,7 @@ static int undelete_found(void *arg, const struct binding *binding)
 	if (!binding->was_deleted || binding->until_ns == INT64_MAX ||
 	    (fstatat(beneath->dir, binding->name, &dest.live, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(dest.live.st_mode)))
 		return 0;
-	source = open_deleted(beneath->versions, binding);
+	source = open_deleted(undelete->options, beneath->versions, binding);
 	if (source == -ENOENT)
 		return 0; /* it never had content, or that was pruned */
 	buf_addf(&path, "%s/%s", beneath->path, binding->name);
@@ -252,6 +322,7 @@ int verb_undelete(int argc, char **argv)
 	const struct cli_option known[] = {{.name = "at", .value = &options.at},
 					   {.name = "to", .value = &options.to},
 					   {.name = "recursive", .letter = 'r', .flag = &options.recursive},
+					   {.name = "all", .flag = &options.all},
 					   {.name = "dry-run", .letter = 'n', .flag = &options.dry_run},
 					   {.name = "json", .flag = &options.as_json},
 					   {0}};
