@@ -29,7 +29,7 @@ struct event {
 	uint64_t size;
 	uint32_t uid;      /* NOBODY: not known */
 	uint32_t identity; /* of the version, when is_write */
-	uint32_t type; /* S_IFMT */
+	uint32_t type;     /* S_IFMT */
 	bool is_write;
 	size_t name, host, other; /* offsets in texts; 0: none */
 };

@@ -46,8 +46,8 @@ struct bring {
 int bring(const struct bring *bring);
 /* Makes the directory, open to us alone. */
 int bring_directory(int dir, const char *name);
-/* Owner, mode, attributes of a directory that was made. Its mtime: bring_directory_time, when nothing more is written into
- * it. */
+/* Owner, mode, attributes of a directory that was made. Its mtime: bring_directory_time, when nothing more is written
+ * into it. */
 int bring_directory_attributes(int source, int made);
 int bring_directory_time(const struct stat *st, int directory);
 

@@ -6,6 +6,7 @@
 #include "tools/cli.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -137,11 +139,22 @@ int cli_finish(int status, int trouble)
 	return trouble;
 }
 
+void cli_raise_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit); /* only very deep trees would miss it */
+}
+
 int cli_parse_when(const char *verb, const char *option, const char *when, int64_t *ret_ns)
 {
 	if (clock_parse_when(when, clock_wall(), ret_ns) == 0)
 		return 0;
-	return cli_usage(verb, "--%s %s is no time: write 2026-11-21T10:00:00Z, 2026-11-20, 2h or 3d", option, when);
+	return cli_usage(verb, "%s%s %s is no time: write 2026-11-21T10:00:00Z, 2026-11-20, 2h or 3d",
+			 islower((unsigned char)*option) ? "--" : "", option, when);
 }
 
 void cli_json_string(struct buf *json, const char *text)

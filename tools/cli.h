@@ -50,6 +50,8 @@ int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***re
 
 /* Flushes stdout: `status`, or `trouble` with a complaint when not everything could be written. */
 int cli_finish(int status, int trouble);
+/* As many open files as the system lets us have: a walk keeps a few for each level. */
+void cli_raise_files(void);
 /* A time as people write it, for option --`option`. 0, or CLI_USAGE after a complaint. */
 int cli_parse_when(const char *verb, const char *option, const char *when, int64_t *ret_ns);
 

@@ -31,8 +31,7 @@ static int digit_of(char c)
 	return isdigit((unsigned char)c) ? c - '0' : tolower((unsigned char)c) - 'a' + 10;
 }
 
-/* The reverse of escape_text, in place. */
-static void unescape(char *text)
+void events_unescape(char *text)
 {
 	char *out = text;
 
@@ -62,9 +61,9 @@ static int parse(char *line, struct event *ret_event)
 		if (i != NAME_COLUMN && strcmp(fields[i], "-") == 0)
 			fields[i][0] = '\0';
 	}
-	unescape(fields[NAME_COLUMN]);
-	unescape(fields[5]);
-	unescape(fields[7]);
+	events_unescape(fields[NAME_COLUMN]);
+	events_unescape(fields[5]);
+	events_unescape(fields[7]);
 	event = (struct event){.time = fields[0],
 			       .op = fields[1],
 			       .name = fields[NAME_COLUMN],
@@ -94,7 +93,8 @@ int events_each(int versions, int (*visit)(void *arg, const struct event *event)
 			(void)close(fd); /* only read */
 		return rc;
 	}
-	for (bool is_heading = true; rc == 0 && (errno = 0, len = getline(&line, &cap, file)) >= 0; is_heading = false) {
+	for (bool is_heading = true; rc == 0 && (errno = 0, len = getline(&line, &cap, file)) >= 0;
+	     is_heading = false) {
 		struct event event;
 
 		if (len && line[len - 1] == '\n')

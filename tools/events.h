@@ -18,6 +18,9 @@ struct event {
 /* Oldest first, without holding them. 0, what visit returned, or -errno; -EPROTO for what is no such file. */
 int events_each(int versions, int (*visit)(void *arg, const struct event *event), void *arg);
 
+/* The reverse of escape_text, in place. */
+void events_unescape(char *text);
+
 /*
  * When each name began and ended. Events that are told are those of names that
  * wanted() takes, so that nothing is kept of others.
@@ -30,7 +33,7 @@ struct binding {
 	bool was_deleted; /* it ended by that, not by a rename */
 };
 struct bindings {
-	void *tree; /* of struct binding, by name: the last of each */
+	void *tree;       /* of struct binding, by name: the last of each */
 	const char *only; /* this name only; NULL: all */
 	bool only_dirs;
 	int (*ended)(void *arg, const struct binding *binding); /* each that ended; NULL: none of interest */

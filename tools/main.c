@@ -19,6 +19,7 @@ static const struct verb {
 	{"umount", "store what is left, then unmount", verb_umount},
 	{"status", "what a mount is doing", verb_status},
 	{"log", "the history of a name, or of a tree", verb_log},
+	{"diff", "what changed between versions, or in a tree since", verb_diff},
 	{"restore", "bring a version or a whole tree back", verb_restore},
 	{"undelete", "bring back what was deleted", verb_undelete},
 	{"fsck", "check the catalog of an unmounted state directory", verb_fsck},

@@ -22,10 +22,10 @@
 #include "buf.h"
 #include "cleanup.h"
 #include "tools/bring.h"
+#include "tools/cli.h"
+#include "tools/compare.h"
 #include "tools/listing.h"
 #include "tools/past.h"
-
-#define COMPARE_CHUNK (1 << 20)
 
 /* One of several names of a version; `path` is relative to the tree. */
 struct link_name {
@@ -74,9 +74,9 @@ static void tell_link(struct tree *tree, const char *path, const char *from)
 	AUTO_FREE char *text = shown(tree, path);
 	AUTO_FREE char *first = shown(tree, from);
 
-	report_change(tree->report, &(struct report_change){.op = REPORT_LINK,
-							    .path = text ? text : path,
-							    .from = first ? first : from});
+	report_change(
+		tree->report,
+		&(struct report_change){.op = REPORT_LINK, .path = text ? text : path, .from = first ? first : from});
 }
 
 /* Counts a failure; -errno where nothing more can succeed, else 0. */
@@ -239,90 +239,26 @@ static struct link_name *group_of(struct tree *tree, uint64_t seq, size_t *ret_c
 
 /* --- is it there already? --------------------------------------------------------------------------- */
 
-static ssize_t read_full(int fd, char *chunk)
-{
-	size_t len = 0;
-	ssize_t n;
-
-	while (len < COMPARE_CHUNK && (n = read(fd, chunk + len, COMPARE_CHUNK - len)) != 0) {
-		if (n < 0 && (errno != EINTR || bring_was_interrupted()))
-			return -errno;
-		len += n > 0 ? (size_t)n : 0;
-	}
-	return (ssize_t)len;
-}
-
-/* 1, 0 or -errno. */
-static int same_bytes(int source, int dir, const char *name)
-{
-	AUTO_FREE char *left = malloc(COMPARE_CHUNK);
-	AUTO_FREE char *right = malloc(COMPARE_CHUNK);
-	AUTO_BUF path = BUF_INIT;
-	AUTO_CLOSE int live = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-	AUTO_CLOSE int past = -1;
-	ssize_t n, m;
-
-	buf_addf(&path, "/proc/self/fd/%d", source);
-	past = open(path.data, O_RDONLY | O_CLOEXEC);
-	if (!left || !right)
-		return -ENOMEM;
-	if (live < 0 || past < 0)
-		return -errno;
-	do {
-		n = read_full(past, left);
-		m = read_full(live, right);
-		if (n < 0 || m < 0)
-			return (int)(n < 0 ? n : m);
-		if (n != m || memcmp(left, right, (size_t)n) != 0)
-			return 0;
-	} while (n == COMPARE_CHUNK);
-	return 1;
-}
-
-static bool same_fact(int source, int dir, const char *name, const char *fact)
-{
-	AUTO_BUF past = BUF_INIT;
-	AUTO_BUF live = BUF_INIT;
-
-	return past_fact_at(source, "", fact, &past) == 0 && past_fact_at(dir, name, fact, &live) == 0 &&
-	       strcmp(past.data, live.data) == 0;
-}
-
-static bool is_stored(int dir, const char *name)
-{
-	AUTO_BUF state = BUF_INIT;
-
-	return past_fact_at(dir, name, "state", &state) == 0 && strcmp(state.data, "stored") == 0;
-}
-
 static bool same_time(const struct stat *a, const struct stat *b)
 {
 	return a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
 }
 
-/*
- * A stored live file is its version. One that is not may have changes that are
- * in no version yet, so its bytes are compared, from the cache. Another version
- * with the same size, mtime and checksum is what an earlier run wrote.
- */
+/* Another version with the same size, mtime and checksum is what an earlier run wrote. */
 static int same_file(struct tree *tree, const struct bring *bring)
 {
-	const struct stat *live = bring->live;
+	AUTO_CLOSE int live = -1;
 
-	if (!live || !S_ISREG(live->st_mode) || live->st_size != bring->st.st_size ||
-	    bring_is_unfinished(live, bring->source))
+	if (bring->live->st_size != bring->st.st_size || bring_is_unfinished(bring->live, bring->source))
 		return 0;
 	if (!tree->on_varve)
-		return same_time(live, &bring->st);
-	if (is_stored(bring->dir, bring->name)) {
-		if (same_fact(bring->source, bring->dir, bring->name, "seq"))
-			return 1;
-		if (!same_fact(bring->source, bring->dir, bring->name, "checksum"))
-			return 0;
-		if (same_time(live, &bring->st))
-			return 1;
-	}
-	return same_bytes(bring->source, bring->dir, bring->name);
+		return same_time(bring->live, &bring->st);
+	live = open_path(bring->dir, bring->name);
+	if (live < 0)
+		return live;
+	if (same_time(bring->live, &bring->st) && compare_checksums(bring->source, live))
+		return 1;
+	return compare_files(bring->source, live);
 }
 
 static int same_symlink(const struct bring *bring)
@@ -332,6 +268,13 @@ static int same_symlink(const struct bring *bring)
 	ssize_t m = readlinkat(bring->dir, bring->name, live, sizeof(live));
 
 	return n >= 0 && n == m && memcmp(past, live, (size_t)n) == 0;
+}
+
+static bool is_stored(int dir, const char *name)
+{
+	AUTO_BUF state = BUF_INIT;
+
+	return past_fact_at(dir, name, "state", &state) == 0 && strcmp(state.data, "stored") == 0;
 }
 
 static int is_same(struct tree *tree, const struct bring *bring)
@@ -476,7 +419,8 @@ static bool same_directory(int source, int live)
 	       past.st_ino == now.st_ino;
 }
 
-/* Opens a directory that is there by now, so that we may write into it; *ret_mode is the mode it is to have in the end. */
+/* Opens a directory that is there by now, so that we may write into it; *ret_mode is the mode it is to have in the end.
+ */
 static int enter(struct tree *tree, const struct place *above, const char *name, const struct place *place,
 		 mode_t *ret_mode)
 {
@@ -638,6 +582,7 @@ int revive(const struct revive *request)
 
 	if (rc < 0)
 		goto out;
+	cli_raise_files();
 	if (exists && request->mode == REVIVE_ADD && !S_ISDIR(live.st_mode) &&
 	    !bring_is_unfinished(&live, request->source)) {
 		tell(&tree, REPORT_KEEP, "", 0);

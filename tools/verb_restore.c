@@ -30,7 +30,8 @@ static const char help[] =
 	"varve restore -r PATH --at TIME [--to DEST] [--dry-run] [--json]\n"
 	"\n"
 	"Writes an old version of PATH back, as one more version; PATH may be deleted by now. With -r PATH is a\n"
-	"directory: what differs is written, what was not there then is removed, directories, links and hard links are\n"
+	"directory: what differs is written, what was not there then is removed, directories, links and hard links "
+	"are\n"
 	"made again; equal files are left alone. Run it again to complete what was interrupted.\n"
 	"\n"
 	"  --version V  a name in .versions, its 8 hex digits, -1 (the newest), -2, …, @TIME or a time\n"
@@ -69,8 +70,7 @@ static void tell_file(const struct options *options, const struct past *past, co
 	cli_format_size((uint64_t)pick->st.st_size, size);
 	(void)printf("%s%s: version %s of %s, %s%s\n", options->dry_run ? "would write " : "", dest, pick->entry,
 		     past->name, size,
-		     done->way == BRING_IN_PLACE ? ", rewritten in place for its other hard links"
-						 : ""); /* as above */
+		     done->way == BRING_IN_PLACE ? ", rewritten in place for its other hard links" : ""); /* as above */
 }
 
 static int write_back(const struct options *options, const struct past *past, const struct past_pick *pick)

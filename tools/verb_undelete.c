@@ -190,8 +190,7 @@ static int undelete_binding(struct undelete *undelete, const struct past *past, 
 					 : cli_fail("%s: %s", options->path, strerror(-source));
 	if (fstat(source, &st) == 0 && S_ISDIR(st.st_mode) && !options->recursive)
 		return cli_usage("undelete", "%s was a directory: say -r", options->path);
-	rc = options->to ? destination_find(options->to, past->name, &dest)
-			 : destination_itself(options->path, &dest);
+	rc = options->to ? destination_find(options->to, past->name, &dest) : destination_itself(options->path, &dest);
 	if (rc != 0)
 		return rc;
 	if (dest.exists && !bring_is_unfinished(&dest.live, source) &&
