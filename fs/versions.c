@@ -229,7 +229,8 @@ struct versions_key versions_key_of_entry(const struct versions_key *parent, con
 					  const struct versions_at_entry *entry)
 {
 	if (S_ISDIR(entry->type))
-		return (struct versions_key){.kind = parent->kind, .dir = entry->ino, .when_ns = parent->when_ns};
+		return (struct versions_key){
+			.kind = parent->kind, .dir = entry->ino, .seq = parent->seq, .when_ns = parent->when_ns};
 	return key_of_object(parent, name, entry->ino, entry->seq);
 }
 
@@ -258,7 +259,8 @@ int versions_key_of_time(const struct versions_key *parent, const char *name, st
 	/* One node a second for those who ask for an age again and again. */
 	if (!is_absolute(name))
 		when_ns -= when_ns % NS_PER_SEC;
-	*ret_key = (struct versions_key){.kind = VERSIONS_AT, .dir = parent->dir, .when_ns = when_ns};
+	*ret_key = (struct versions_key){
+		.kind = VERSIONS_AT, .dir = parent->dir, .seq = parent->seq, .when_ns = when_ns};
 	return 0;
 }
 
@@ -310,7 +312,7 @@ static int find_in_dir(struct versions *versions, const struct versions_key *par
 
 	ret_child->immutable = true;
 	if (special) {
-		ret_child->key = (struct versions_key){.kind = special, .dir = parent->dir};
+		ret_child->key = (struct versions_key){.kind = special, .dir = parent->dir, .seq = parent->seq};
 		return 0;
 	}
 	name = versions_unplus(name);
@@ -320,8 +322,10 @@ static int find_in_dir(struct versions *versions, const struct versions_key *par
 		if (!ret)
 			ret = has_ever_lived(versions->catalog, parent->dir, name);
 	}
-	if (!ret)
+	if (!ret) {
 		ret_child->key = versions_key_of_name(parent->dir, name);
+		ret_child->key.seq = parent->seq;
+	}
 	return ret;
 }
 
@@ -361,9 +365,10 @@ static int find_in_past(struct versions *versions, const struct versions_key *pa
 	struct cat_inode inode;
 	int ret;
 
-	/* The same node whenever it is reached, so its number tells which directory this was. */
+	/* Its st_ino is that of the live directory's, so it tells which one this was. */
 	if (versions_is_snapdir(versions, name)) {
-		ret_child->key = (struct versions_key){.kind = VERSIONS_DIR, .dir = parent->dir};
+		ret_child->key =
+			(struct versions_key){.kind = VERSIONS_DIR, .dir = parent->dir, .seq = parent->seq + 1};
 		ret_child->immutable = true;
 		return 0;
 	}

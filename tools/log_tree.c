@@ -33,10 +33,7 @@
 
 #define MEMORY (32 << 20)
 #define FIELDS 9
-/* 2200: what lives, whatever the catalog's clock says. At each level another instant, for a directory at one instant is
- * one node, and the kernel lets none lie within itself. */
-#define LATER(depth) (INT64_C(7258118400) * NS_PER_SEC + (depth))
-
+#define LATER (INT64_C(7258118400) * NS_PER_SEC) /* 2200: what lives, whatever the catalog's clock says */
 #define UPDATE_MAX 16 /* lines that one update can be told by, and more */
 
 /* A record is the line that programs get. */
@@ -52,7 +49,6 @@ struct walk {
 struct directory {
 	struct walk *walk;
 	int versions;
-	unsigned depth;
 	const char *path;
 	int64_t from_ns, to_ns;
 	struct bindings bindings;
@@ -109,7 +105,6 @@ static int read_below(void *arg, const struct binding *binding)
 {
 	const struct directory *above = arg;
 	struct directory below = {.walk = above->walk,
-				  .depth = above->depth + 1,
 				  .from_ns = above->from_ns,
 				  .to_ns = above->to_ns,
 				  .bindings = {.only_dirs = true}};
@@ -124,7 +119,7 @@ static int read_below(void *arg, const struct binding *binding)
 	if (below.from_ns >= below.to_ns)
 		return 0;
 	was = past_at_open(above->versions,
-			   binding->until_ns == INT64_MAX ? LATER(below.depth) : binding_last_ns(binding),
+			   binding->until_ns == INT64_MAX ? LATER : binding_last_ns(binding),
 			   binding->name);
 	if (was == -ENOENT)
 		return 0; /* it went meanwhile */

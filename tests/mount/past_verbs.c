@@ -93,7 +93,7 @@ static void note_time(const char *name)
 	ok(command);
 }
 
-#define FACTS "find d -printf '%p %y %m %n %s %l\\n' | sort; find d -type f | sort | xargs -d '\\n' md5sum"
+#define FACTS "{ find d -printf '%p %y %m %n %s %l\\n' | sort; find d -type f | sort | xargs -d '\\n' md5sum; }"
 
 static void make_tree(void)
 {
@@ -213,18 +213,16 @@ ON_BOTH(restore_json_is_one_object_a_line_with_a_sum)
 
 ON_BOTH(restore_that_was_killed_is_completed_by_the_next)
 {
-	ok("mkdir d; for i in $(seq 300); do echo old $i >d/f$i; done");
+	ok("mkdir d; for i in $(seq 120); do echo old $i >d/f$i; done");
 	ok(FACTS " >\"$ROOT/before\"");
 	note_time("then");
-	ok("for i in $(seq 300); do echo new $i >d/f$i; done; rm d/f1*");
-	ok("v restore -r d --at \"$(cat \"$ROOT/then\")\" >\"$ROOT/log\" & pid=$!;"
-	   "while [ $(grep -l old d/f2* 2>/dev/null | wc -l) -lt 3 ]; do :; done; kill -9 $pid; wait $pid; grep -l new "
-	   "d/* | wc -l");
+	ok("for i in $(seq 120); do echo new $i >d/f$i; done; rm d/f11*");
+	ok("v restore -r d --at \"$(cat \"$ROOT/then\")\" >\"$ROOT/log\" & pid=$!; while ! grep -q old d/f100; do :; "
+	   "done;"
+	   "kill -9 $pid; wait $pid; grep -l new d/* | wc -l");
 	cr_assert_neq(strtol(out, NULL, 10), 0, "it was done before it was killed: make the tree larger");
 	ok("v restore -r d --at \"$(cat \"$ROOT/then\")\" >/dev/null");
-	ok("find d -printf '%p %y %m %n %s %l\\n' | sort >\"$ROOT/after\"; find d -type f | sort | xargs md5sum "
-	   ">>\"$ROOT/after\";"
-	   "diff \"$ROOT/before\" \"$ROOT/after\"");
+	is_as_before();
 }
 
 /* The store must never see the temporary name. */
@@ -232,7 +230,8 @@ Test(past_s3, restore_leaves_no_key_of_its_own)
 {
 	ok("echo one >f; echo two >f; \"$VARVE\" restore f --version -2");
 	mounted_settle(&m, 60);
-	ok("s3=\"$VARVE_TEST_SOURCE/tests/support/s3.py\"; $s3 \"$BUCKET\" versions .varve-restore | wc -l; $s3 \"$BUCKET\" "
+	ok("s3=\"$VARVE_TEST_SOURCE/tests/support/s3.py\"; $s3 \"$BUCKET\" versions .varve-restore | wc -l; $s3 "
+	   "\"$BUCKET\" "
 	   "versions f | grep -c data");
 	cr_assert_str_eq(out, "0\n3\n");
 	ok("v log f | wc -l");
@@ -253,7 +252,8 @@ ON_BOTH(restore_is_atomic_for_readers)
 ON_BOTH(restore_of_trees_refuses_what_makes_no_sense)
 {
 	make_tree();
-	fails(2, "v restore d --at 1s", "say -r");
+	note_time("then");
+	fails(2, "v restore d --at \"$(cat \"$ROOT/then\")\"", "say -r");
 	fails(2, "v restore -r d --version -1", "directories have no versions");
 	fails(1, "v restore -r d --at 9h", "was not there then");
 	fails(1, "v restore -r never --at 0s", "was not there then");
@@ -297,10 +297,10 @@ ON_BOTH(undelete_brings_a_tree_back_as_it_was)
 	ok(FACTS " >\"$ROOT/before\"");
 	ok("rm d/b d/sub/deep/x; rmdir d/sub/deep; sleep 0.3; rm -r d");
 	fails(2, "v undelete d", "say -r");
+	ok("v undelete -r d --all --to all >/dev/null; cat all/earlier all/z; rm -r all");
+	cr_assert_str_eq(out, "gone\nz\n");
 	ok("v undelete -r d --dry-run >\"$ROOT/would\"; test ! -e d && v undelete -r d | diff \"$ROOT/would\" -");
 	is_as_before();
-	ok("rm -r d; v undelete -r d --all >/dev/null; cat d/earlier d/z");
-	cr_assert_str_eq(out, "gone\nz\n");
 }
 
 ON_BOTH(undelete_of_a_directory_whose_name_lives_again)
@@ -325,12 +325,10 @@ ON_BOTH(undelete_beneath_a_directory_that_lives)
 ON_BOTH(diff_is_that_of_diff_with_labels)
 {
 	ok("printf 'a\\nb\\n' >f.txt; printf 'a\\nB\\n' >f.txt; printf 'A\\nB\\n' >f.txt");
-	status(1, "v diff f.txt | sed 's/~.*//; s/\t.*//'");
 	status(1, "v diff f.txt >\"$ROOT/diff\"; s=$?; tail -n +3 \"$ROOT/diff\"; exit $s");
 	cr_assert_str_eq(out, "@@ -1,2 +1,2 @@\n-a\n+A\n B\n");
 	ok("sed -n 1,2p \"$ROOT/diff\" | grep -Ec '^(---|\\+\\+\\+) .*f.txt.*\t20[0-9-]* [0-9:.]* [+]0000$'");
 	cr_assert_str_eq(out, "2\n");
-	status(1, "v diff f.txt -3 | tail -n +3");
 	status(1, "v diff f.txt -3 -2 >\"$ROOT/diff\"; s=$?; tail -n +4 \"$ROOT/diff\"; exit $s");
 	cr_assert_str_eq(out, " a\n-b\n+B\n");
 	says(0, "v diff f.txt -1", "");
@@ -355,7 +353,7 @@ ON_BOTH(diff_of_what_is_no_text_tells_sizes_and_checksums)
 		json_decref(object);
 	}
 	ok("cp b c; cat c >c2; cat c2 >c; v diff c");
-	status(1, "rm b; v diff b | tail -n 1");
+	ok("rm b; v diff b | tail -n 1");
 	cr_assert_str_eq(out, "+ b: not there\n");
 }
 
@@ -374,7 +372,7 @@ ON_BOTH(diff_of_trees_names_what_changed)
 	ok("rm -r d");
 	status(1, "v diff d \"$(cat \"$ROOT/then\")\" \"$(cat \"$ROOT/later\")\"");
 	cr_assert(strstr(out, "renamed\tmoved\tsub\n"), "%s", out);
-	status(1, "v diff . \"$(cat \"$ROOT/then\")\" --json | head -n 1");
+	ok("v diff . \"$(cat \"$ROOT/then\")\" --json | head -n 1");
 	cr_assert_str_eq(out, "{\"change\":\"removed\",\"path\":\"d\"}\n");
 }
 

@@ -447,6 +447,12 @@ Test(versions, a_directory_of_the_past_has_its_own_history)
 	cr_assert_eq(walked(&world, ROOT, path).stat.st_size, 1);
 	(void)snprintf(path, sizeof(path), "+at/%s/d/.versions/+deleted", then);
 	expect_list(&world, ROOT, path, "f\n");
+	(void)snprintf(path, sizeof(path), "+at/%s/d", then);
+	live = walked(&world, ROOT, path);
+	(void)snprintf(path, sizeof(path), "+at/%s/d/.versions/+at/%s", then, then);
+	past = walked(&world, ROOT, path);
+	cr_assert_eq(past.stat.st_ino, live.stat.st_ino);
+	cr_assert_neq(past.nodeid, live.nodeid, "no directory lies within itself");
 }
 
 /* --- size ------------------------------------------------------------------------------------------------- */
