@@ -259,8 +259,8 @@ int versions_key_of_time(const struct versions_key *parent, const char *name, st
 	/* One node a second for those who ask for an age again and again. */
 	if (!is_absolute(name))
 		when_ns -= when_ns % NS_PER_SEC;
-	*ret_key = (struct versions_key){
-		.kind = VERSIONS_AT, .dir = parent->dir, .seq = parent->seq, .when_ns = when_ns};
+	*ret_key =
+		(struct versions_key){.kind = VERSIONS_AT, .dir = parent->dir, .seq = parent->seq, .when_ns = when_ns};
 	return 0;
 }
 

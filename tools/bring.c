@@ -19,6 +19,7 @@
 #include "buf.h"
 #include "checksum.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "tools/past.h"
 
 #define COPY_CHUNK (1 << 20)
@@ -188,9 +189,34 @@ bool bring_is_unfinished(const struct stat *live, int source)
 	return S_ISREG(live->st_mode) && (live->st_mode & 0777) == 0 && recorded_mode(source, 0) != 0;
 }
 
-static int set_times(const struct stat *st, int target)
+/* A file's own; of its last version that may be newer than what stat tells. */
+struct timespec bring_mtime(int source, const struct stat *st)
 {
-	const struct timespec times[] = {{.tv_nsec = UTIME_NOW}, st->st_mtim};
+	AUTO_BUF text = BUF_INIT;
+	int64_t ns;
+
+	if (past_fact_at(source, "", "mtime", &text) < 0 || clock_parse_when(text.data, 0, &ns) < 0)
+		return st->st_mtim;
+	return clock_to_timespec(ns);
+}
+
+/* Only root can give files away; anybody else's restored file is his own, as with cp. */
+static int set_owner(const struct bring *bring, int target)
+{
+	AUTO_BUF text = BUF_INIT;
+	unsigned long uid = bring->st.st_uid, gid = bring->st.st_gid;
+	char *end;
+
+	if (past_fact_at(bring->source, "", "owner", &text) == 0) {
+		uid = strtoul(text.data, &end, 10);
+		gid = *end == ':' ? strtoul(end + 1, NULL, 10) : gid;
+	}
+	return fchown(target, (uid_t)uid, (gid_t)gid) < 0 && errno != EPERM ? -errno : 0;
+}
+
+static int set_times(struct timespec mtime, int target)
+{
+	const struct timespec times[] = {{.tv_nsec = UTIME_NOW}, mtime};
 
 	return futimens(target, times) < 0 ? -errno : 0;
 }
@@ -198,18 +224,19 @@ static int set_times(const struct stat *st, int target)
 static int set_attributes(const struct bring *bring, int target)
 {
 	char source[32];
+	int rc;
 
 	path_of(bring->source, source);
 	if (bring->live && S_ISREG(bring->live->st_mode))
 		copy_xattrs_of_live(bring, target);
 	else
 		copy_xattrs(source, target);
-	/* Only root can give files away; anybody else's restored file is his own, as with cp. */
-	if (fchown(target, bring->st.st_uid, bring->st.st_gid) < 0 && errno != EPERM)
-		return -errno;
-	if (set_times(&bring->st, target) < 0 || fchmod(target, mode_for(bring)) < 0)
-		return -errno;
-	return 0;
+	rc = set_owner(bring, target);
+	if (rc == 0)
+		rc = set_times(bring_mtime(bring->source, &bring->st), target);
+	if (rc == 0 && fchmod(target, mode_for(bring)) < 0)
+		rc = -errno;
+	return rc;
 }
 
 /* --- files ---------------------------------------------------------------------------------------- */
@@ -299,7 +326,7 @@ static int rewrite(const struct bring *bring)
 		return -errno;
 	rc = ftruncate(target, 0) < 0 ? -errno : copy_content(source, target, (uint64_t)bring->st.st_size);
 	if (rc == 0)
-		rc = set_times(&bring->st, target);
+		rc = set_times(bring_mtime(bring->source, &bring->st), target);
 	return finish(bring, target, rc);
 }
 
@@ -367,5 +394,5 @@ int bring_directory_attributes(int source, int made)
 
 int bring_directory_time(const struct stat *st, int directory)
 {
-	return set_times(st, directory);
+	return set_times(st->st_mtim, directory);
 }

@@ -51,6 +51,9 @@ int bring_directory(int dir, const char *name);
 int bring_directory_attributes(int source, int made);
 int bring_directory_time(const struct stat *st, int directory);
 
+/* The mtime that what it was has when it is brought back. */
+struct timespec bring_mtime(int source, const struct stat *st);
+
 bool bring_is_unfinished(const struct stat *live, int source);
 
 /* SIGINT, SIGTERM and SIGHUP make whatever runs stop cleanly from here on. */

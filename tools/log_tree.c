@@ -34,7 +34,7 @@
 #define MEMORY (32 << 20)
 #define FIELDS 9
 #define LATER (INT64_C(7258118400) * NS_PER_SEC) /* 2200: what lives, whatever the catalog's clock says */
-#define UPDATE_MAX 16 /* lines that one update can be told by, and more */
+#define UPDATE_MAX 16                            /* lines that one update can be told by, and more */
 
 /* A record is the line that programs get. */
 enum field { TIME, OP, PATH, SIZE, AUTHOR, HOST, VERSION, OTHER, TYPE };
@@ -104,10 +104,8 @@ static int complain(struct walk *walk, const char *path, int rc)
 static int read_below(void *arg, const struct binding *binding)
 {
 	const struct directory *above = arg;
-	struct directory below = {.walk = above->walk,
-				  .from_ns = above->from_ns,
-				  .to_ns = above->to_ns,
-				  .bindings = {.only_dirs = true}};
+	struct directory below = {
+		.walk = above->walk, .from_ns = above->from_ns, .to_ns = above->to_ns, .bindings = {.only_dirs = true}};
 	AUTO_BUF path = BUF_INIT;
 	AUTO_CLOSE int versions = -1;
 	AUTO_CLOSE int was = -1;
@@ -118,8 +116,7 @@ static int read_below(void *arg, const struct binding *binding)
 		below.to_ns = binding->until_ns;
 	if (below.from_ns >= below.to_ns)
 		return 0;
-	was = past_at_open(above->versions,
-			   binding->until_ns == INT64_MAX ? LATER : binding_last_ns(binding),
+	was = past_at_open(above->versions, binding->until_ns == INT64_MAX ? LATER : binding_last_ns(binding),
 			   binding->name);
 	if (was == -ENOENT)
 		return 0; /* it went meanwhile */

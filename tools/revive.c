@@ -239,9 +239,11 @@ static struct link_name *group_of(struct tree *tree, uint64_t seq, size_t *ret_c
 
 /* --- is it there already? --------------------------------------------------------------------------- */
 
-static bool same_time(const struct stat *a, const struct stat *b)
+static bool same_time(const struct bring *bring)
 {
-	return a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec;
+	struct timespec mtime = bring_mtime(bring->source, &bring->st);
+
+	return bring->live->st_mtim.tv_sec == mtime.tv_sec && bring->live->st_mtim.tv_nsec == mtime.tv_nsec;
 }
 
 /* Another version with the same size, mtime and checksum is what an earlier run wrote. */
@@ -252,11 +254,11 @@ static int same_file(struct tree *tree, const struct bring *bring)
 	if (bring->live->st_size != bring->st.st_size || bring_is_unfinished(bring->live, bring->source))
 		return 0;
 	if (!tree->on_varve)
-		return same_time(bring->live, &bring->st);
+		return same_time(bring);
 	live = open_path(bring->dir, bring->name);
 	if (live < 0)
 		return live;
-	if (same_time(bring->live, &bring->st) && compare_checksums(bring->source, live))
+	if (same_time(bring) && compare_checksums(bring->source, live))
 		return 1;
 	return compare_files(bring->source, live);
 }

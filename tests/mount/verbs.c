@@ -367,7 +367,8 @@ Test(verbs_unmounted, mount_helper_works_as_mount_8_calls_it)
 
 Test(verbs_unmounted, help_and_version_are_on_stdout)
 {
-	static const char *const verbs[] = {"", "mount", "umount", "status", "log", "diff", "restore", "undelete", "fsck"};
+	static const char *const verbs[] = {"",     "mount",   "umount",   "status", "log",
+					    "diff", "restore", "undelete", "fsck"};
 	char command[128];
 
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {
