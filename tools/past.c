@@ -18,7 +18,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
-#include "fs/mountinfo.h"
+#include "fs/control.h"
 #include "tools/cli.h"
 
 #define VERSIONS PAST_VERSIONS
