@@ -621,7 +621,13 @@ static int history_for(struct versions *versions, const struct versions_key *key
 	return versions_history_get(versions, key->dir, key->name, VERSIONS_CURRENT, ret_history);
 }
 
-static int subject_of(struct versions *versions, uint64_t nodeid, struct versions_key *key,
+/* name NULL: all of them. */
+static bool needs_history(const char *name)
+{
+	return !name || xattr_varve_is_of_history(name);
+}
+
+static int subject_of(struct versions *versions, uint64_t nodeid, const char *name, struct versions_key *key,
 		      struct versions_history **ret_history, struct xattr_varve_subject *ret_subject)
 {
 	int ret = versions_node_get(&versions->nodes, nodeid, key);
@@ -630,7 +636,8 @@ static int subject_of(struct versions *versions, uint64_t nodeid, struct version
 		return ret;
 	if (key->kind != VERSIONS_VERSION)
 		return -ENODATA;
-	ret = history_for(versions, key, ret_history);
+	if (needs_history(name))
+		ret = history_for(versions, key, ret_history);
 	if (ret)
 		return ret;
 	*ret_subject = (struct xattr_varve_subject){
@@ -694,7 +701,7 @@ int versions_getxattr(struct versions *versions, uint64_t nodeid, const char *na
 	ret = versions_node_get(&versions->nodes, nodeid, &key);
 	if (!ret && key.kind != VERSIONS_VERSION && !strcmp(name, XATTR_VARVE_PREFIX "mode"))
 		return get_inode_mode(versions, nodeid, ret_value);
-	ret = subject_of(versions, nodeid, &key, &history, &subject);
+	ret = subject_of(versions, nodeid, name, &key, &history, &subject);
 	if (!ret)
 		ret = xattr_varve_get_of(versions->catalog, &subject, name, ret_value);
 	versions_history_put(history);
@@ -707,7 +714,7 @@ int versions_listxattr(struct versions *versions, uint64_t nodeid, struct buf *r
 	struct versions_history *history = NULL;
 	AUTO_BUF set_by_users = BUF_INIT;
 	struct versions_key key;
-	int ret = subject_of(versions, nodeid, &key, &history, &subject);
+	int ret = subject_of(versions, nodeid, NULL, &key, &history, &subject);
 
 	if (!ret)
 		ret = xattr_varve_list(versions->catalog, &subject, ret_names);

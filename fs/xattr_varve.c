@@ -442,6 +442,13 @@ static const struct attribute *find_attribute(const char *name)
 	return NULL;
 }
 
+bool xattr_varve_is_of_history(const char *name)
+{
+	const struct attribute *attribute = find_attribute(name);
+
+	return attribute && (attribute->get == get_op || attribute->get == get_prev || attribute->get == get_next);
+}
+
 static int get_value(struct facts *facts, const struct attribute *attribute, struct buf *ret_value)
 {
 	AUTO_BUF value = BUF_INIT;

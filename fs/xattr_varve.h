@@ -33,6 +33,9 @@ struct versions_history;
 
 bool xattr_varve_is(const char *name);
 
+/* Does the value depend on the versions before and after? For the others nobody needs to ask the store for those. */
+bool xattr_varve_is_of_history(const char *name);
+
 /* Appends the value. seq 0: the live file, as its current version has it. -ENODATA. */
 int xattr_varve_get(struct catalog *catalog, uint64_t ino, uint64_t seq, const char *name, struct buf *ret_value);
 

@@ -42,8 +42,13 @@ void bring_catch_signals(void)
 	const struct sigaction action = {.sa_handler = note_signal};
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
 
-	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
-		(void)sigaction(signals[i], &action, NULL); /* these numbers are valid */
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		struct sigaction before;
+
+		/* What nohup and the like have us ignore stays ignored. */
+		if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+			(void)sigaction(signals[i], &action, NULL); /* these numbers are valid */
+	}
 }
 
 bool bring_was_interrupted(void)

@@ -250,6 +250,7 @@ static bool same_time(const struct bring *bring)
 static int same_file(struct tree *tree, const struct bring *bring)
 {
 	AUTO_CLOSE int live = -1;
+	int rc;
 
 	if (bring->live->st_size != bring->st.st_size || bring_is_unfinished(bring->live, bring->source))
 		return 0;
@@ -258,6 +259,9 @@ static int same_file(struct tree *tree, const struct bring *bring)
 	live = open_path(bring->dir, bring->name);
 	if (live < 0)
 		return live;
+	rc = compare_known(bring->source, live);
+	if (rc != -EAGAIN)
+		return rc;
 	if (same_time(bring) && compare_checksums(bring->source, live))
 		return 1;
 	return compare_files(bring->source, live);

@@ -220,12 +220,31 @@ ON_BOTH(restore_that_was_killed_is_completed_by_the_next)
 	ok(FACTS " >\"$ROOT/before\"");
 	note_time("then");
 	ok("for i in $(seq 120); do echo new $i >d/f$i; done; rm d/f11*");
-	ok("v restore -r d --at \"$(cat \"$ROOT/then\")\" >\"$ROOT/log\" & pid=$!; while ! grep -q old d/f100; do :; "
+	ok("\"$VARVE\" restore -r d --at \"$(cat \"$ROOT/then\")\" >\"$ROOT/log\" & pid=$!; while ! grep -q old "
+	   "d/f100; do :; "
 	   "done;"
-	   "kill -9 $pid; wait $pid; grep -l new d/* | wc -l");
+	   "{ kill -9 $pid; wait $pid; } 2>/dev/null; grep -l new d/* | wc -l");
 	cr_assert_neq(strtol(out, NULL, 10), 0, "it was done before it was killed: make the tree larger");
 	ok("v restore -r d --at \"$(cat \"$ROOT/then\")\" >/dev/null");
 	is_as_before();
+}
+
+ON_BOTH(restore_that_was_told_to_stop_leaves_nothing_half_done)
+{
+	ok("mkdir d; for i in $(seq 120); do echo old $i >d/f$i; done");
+	note_time("then");
+	ok("for i in $(seq 120); do echo new $i >d/f$i; done");
+	status(1, "\"$VARVE\" restore -r d --at \"$(cat \"$ROOT/then\")\" >/dev/null 2>\"$ROOT/err\" & pid=$!;"
+		  "while ! grep -q old d/f1; do :; done; kill -TERM $pid; wait $pid; s=$?; cat \"$ROOT/err\"; exit $s");
+	cr_assert_str_eq(out, "varve: interrupted; run it again to complete it\n");
+	ok("ls -A d | wc -l; cat d/* | grep -Ecv '^(old|new) [0-9]+$' || :");
+	cr_assert_str_eq(out, "120\n0\n");
+}
+
+ON_BOTH(undelete_completes_what_a_killed_one_left)
+{
+	ok("echo one >f; rm f; echo o >f; chmod 0 f; v undelete f; cat f; stat -c %a f");
+	cr_assert_str_eq(out, "write\tf\none\n644\n");
 }
 
 /* The store must never see the temporary name. */
