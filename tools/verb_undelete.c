@@ -262,7 +262,7 @@ static int undelete_found(void *arg, const struct binding *binding)
 	    (fstatat(beneath->dir, binding->name, &dest.live, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(dest.live.st_mode)))
 		return 0;
 	source = open_deleted(undelete->options, beneath->versions, binding);
-	if (source == -ENOENT)
+	if (source == -ENOENT && !binding->is_dir)
 		return 0; /* it never had content, or that was pruned */
 	buf_addf(&path, "%s/%s", beneath->path, binding->name);
 	dest.path = path.data;
