@@ -229,7 +229,8 @@ struct versions_key versions_key_of_entry(const struct versions_key *parent, con
 					  const struct versions_at_entry *entry)
 {
 	if (S_ISDIR(entry->type))
-		return (struct versions_key){.kind = parent->kind, .dir = entry->ino, .when_ns = parent->when_ns};
+		return (struct versions_key){
+			.kind = parent->kind, .dir = entry->ino, .seq = parent->seq, .when_ns = parent->when_ns};
 	return key_of_object(parent, name, entry->ino, entry->seq);
 }
 
@@ -258,7 +259,8 @@ int versions_key_of_time(const struct versions_key *parent, const char *name, st
 	/* One node a second for those who ask for an age again and again. */
 	if (!is_absolute(name))
 		when_ns -= when_ns % NS_PER_SEC;
-	*ret_key = (struct versions_key){.kind = VERSIONS_AT, .dir = parent->dir, .when_ns = when_ns};
+	*ret_key =
+		(struct versions_key){.kind = VERSIONS_AT, .dir = parent->dir, .seq = parent->seq, .when_ns = when_ns};
 	return 0;
 }
 
@@ -310,7 +312,7 @@ static int find_in_dir(struct versions *versions, const struct versions_key *par
 
 	ret_child->immutable = true;
 	if (special) {
-		ret_child->key = (struct versions_key){.kind = special, .dir = parent->dir};
+		ret_child->key = (struct versions_key){.kind = special, .dir = parent->dir, .seq = parent->seq};
 		return 0;
 	}
 	name = versions_unplus(name);
@@ -320,8 +322,10 @@ static int find_in_dir(struct versions *versions, const struct versions_key *par
 		if (!ret)
 			ret = has_ever_lived(versions->catalog, parent->dir, name);
 	}
-	if (!ret)
+	if (!ret) {
 		ret_child->key = versions_key_of_name(parent->dir, name);
+		ret_child->key.seq = parent->seq;
+	}
 	return ret;
 }
 
@@ -359,8 +363,16 @@ static int find_in_past(struct versions *versions, const struct versions_key *pa
 {
 	struct versions_at_entry entry;
 	struct cat_inode inode;
-	int ret = versions_prepare_directory(versions, parent->dir);
+	int ret;
 
+	/* Its st_ino is that of the live directory's, so it tells which one this was. */
+	if (versions_is_snapdir(versions, name)) {
+		ret_child->key =
+			(struct versions_key){.kind = VERSIONS_DIR, .dir = parent->dir, .seq = parent->seq + 1};
+		ret_child->immutable = true;
+		return 0;
+	}
+	ret = versions_prepare_directory(versions, parent->dir);
 	if (ret)
 		return ret;
 	if (parent->kind == VERSIONS_AT)
@@ -410,8 +422,10 @@ static int show_log(struct versions *versions, const struct versions_key *key, u
 {
 	AUTO_BUF text = BUF_INIT;
 	struct stat st;
-	int ret = versions_attr_directory(versions->catalog, key->dir, st_ino, &st);
+	int ret = versions_prepare_directory(versions, key->dir);
 
+	if (!ret)
+		ret = versions_attr_directory(versions->catalog, key->dir, st_ino, &st);
 	if (!ret)
 		ret = versions_log_text(versions->catalog, key->dir, &text);
 	if (ret)
@@ -607,7 +621,13 @@ static int history_for(struct versions *versions, const struct versions_key *key
 	return versions_history_get(versions, key->dir, key->name, VERSIONS_CURRENT, ret_history);
 }
 
-static int subject_of(struct versions *versions, uint64_t nodeid, struct versions_key *key,
+/* name NULL: all of them. */
+static bool needs_history(const char *name)
+{
+	return !name || xattr_varve_is_of_history(name);
+}
+
+static int subject_of(struct versions *versions, uint64_t nodeid, const char *name, struct versions_key *key,
 		      struct versions_history **ret_history, struct xattr_varve_subject *ret_subject)
 {
 	int ret = versions_node_get(&versions->nodes, nodeid, key);
@@ -616,12 +636,57 @@ static int subject_of(struct versions *versions, uint64_t nodeid, struct version
 		return ret;
 	if (key->kind != VERSIONS_VERSION)
 		return -ENODATA;
-	ret = history_for(versions, key, ret_history);
+	if (needs_history(name))
+		ret = history_for(versions, key, ret_history);
 	if (ret)
 		return ret;
 	*ret_subject = (struct xattr_varve_subject){
 		.ino = key->ino, .seq = key->seq, .dir = key->dir, .name = key->name, .history = *ret_history};
 	return 0;
+}
+
+/* The inode whose owner, mode and attributes a node shows; 0: none. */
+static uint64_t inode_of(const struct versions_key *key)
+{
+	switch (key->kind) {
+	case VERSIONS_VERSION:
+	case VERSIONS_INODE:
+		return key->ino;
+	case VERSIONS_AT:
+	case VERSIONS_DELETED:
+		return key->dir;
+	default:
+		return 0;
+	}
+}
+
+/* Attributes that users set are the inode's: a version shows them as they are, or were when the file was deleted. */
+static int get_inode_xattr(struct versions *versions, uint64_t nodeid, const char *name, struct buf *ret_value)
+{
+	struct versions_key key;
+	int ret = versions_node_get(&versions->nodes, nodeid, &key);
+
+	if (ret)
+		return ret;
+	if (!inode_of(&key))
+		return -ENODATA;
+	return catalog_xattr_get(versions->catalog, inode_of(&key), name, ret_value);
+}
+
+static int get_inode_mode(struct versions *versions, uint64_t nodeid, struct buf *ret_value)
+{
+	struct versions_key key;
+	struct cat_inode inode;
+	int ret = versions_node_get(&versions->nodes, nodeid, &key);
+
+	if (ret)
+		return ret;
+	if (!inode_of(&key))
+		return -ENODATA;
+	ret = catalog_getattr(versions->catalog, inode_of(&key), &inode);
+	if (!ret)
+		buf_addf(ret_value, "%04o", (unsigned)inode.mode & XATTR_VARVE_MODE_BITS);
+	return !ret && buf_failed(ret_value) ? -ENOMEM : ret;
 }
 
 int versions_getxattr(struct versions *versions, uint64_t nodeid, const char *name, struct buf *ret_value)
@@ -632,8 +697,11 @@ int versions_getxattr(struct versions *versions, uint64_t nodeid, const char *na
 	int ret;
 
 	if (!xattr_varve_is(name))
-		return -ENODATA;
-	ret = subject_of(versions, nodeid, &key, &history, &subject);
+		return get_inode_xattr(versions, nodeid, name, ret_value);
+	ret = versions_node_get(&versions->nodes, nodeid, &key);
+	if (!ret && key.kind != VERSIONS_VERSION && !strcmp(name, XATTR_VARVE_PREFIX "mode"))
+		return get_inode_mode(versions, nodeid, ret_value);
+	ret = subject_of(versions, nodeid, name, &key, &history, &subject);
 	if (!ret)
 		ret = xattr_varve_get_of(versions->catalog, &subject, name, ret_value);
 	versions_history_put(history);
@@ -644,12 +712,19 @@ int versions_listxattr(struct versions *versions, uint64_t nodeid, struct buf *r
 {
 	struct xattr_varve_subject subject;
 	struct versions_history *history = NULL;
+	AUTO_BUF set_by_users = BUF_INIT;
 	struct versions_key key;
-	int ret = subject_of(versions, nodeid, &key, &history, &subject);
+	int ret = subject_of(versions, nodeid, NULL, &key, &history, &subject);
 
 	if (!ret)
 		ret = xattr_varve_list(versions->catalog, &subject, ret_names);
 	versions_history_put(history);
+	if ((!ret || ret == -ENODATA) && inode_of(&key)) {
+		ret = catalog_xattr_list(versions->catalog, inode_of(&key), &set_by_users);
+		buf_add(ret_names, set_by_users.data, set_by_users.len);
+		if (!ret && (buf_failed(&set_by_users) || buf_failed(ret_names)))
+			ret = -ENOMEM;
+	}
 	return ret == -ENODATA ? 0 : ret;
 }
 

@@ -15,6 +15,8 @@
  * itself one of them is shown with one more '+' in front.
  * A directory has no history of content: `.versions/SUB/` is empty; its past is
  * at `SUB/.versions/`, and once it is gone at `+deleted/SUB/` and `+at/TIME/SUB/`.
+ * Those have a `.versions` by name too, whatever `snapdir` lists: the history of
+ * that very directory, whoever has its name today.
  *
  * Everything here is read-only: whoever asks to write gets EROFS from the caller.
  *

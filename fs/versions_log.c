@@ -29,6 +29,7 @@ struct event {
 	uint64_t size;
 	uint32_t uid;      /* NOBODY: not known */
 	uint32_t identity; /* of the version, when is_write */
+	uint32_t type;     /* S_IFMT */
 	bool is_write;
 	size_t name, host, other; /* offsets in texts; 0: none */
 };
@@ -127,7 +128,8 @@ static size_t add_far_end(struct history_log *log, const struct far_end *end)
 
 static int add_beginning(struct history_log *log, const struct cat_past *held, size_t name)
 {
-	struct event event = {.seq = held->since, .time_ns = held->since_ns, .uid = NOBODY, .name = name};
+	struct event event = {
+		.seq = held->since, .time_ns = held->since_ns, .uid = NOBODY, .type = held->type, .name = name};
 
 	switch (held->began) {
 	case CAT_HOW_CREATE:
@@ -154,7 +156,8 @@ static int add_beginning(struct history_log *log, const struct cat_past *held, s
 
 static int add_ending(struct history_log *log, const struct cat_past *past, size_t name)
 {
-	struct event event = {.seq = past->until, .time_ns = past->until_ns, .uid = past->actor, .name = name};
+	struct event event = {
+		.seq = past->until, .time_ns = past->until_ns, .uid = past->actor, .type = past->type, .name = name};
 
 	switch (past->ended) {
 	case CAT_HOW_UNLINK:
@@ -233,6 +236,7 @@ static int take_version(void *arg, const struct cat_version *version)
 		.size = version->size,
 		.uid = version->origin == CAT_ORIGIN_EXTERNAL ? NOBODY : version->author,
 		.identity = version->identity,
+		.type = S_IFREG,
 		.is_write = true,
 		.name = writes->tenure->name,
 	};
@@ -311,6 +315,20 @@ static int put_far_end(struct history_log *log, const char *end, struct buf *tex
 	return buf_failed(&path) ? -ENOMEM : 0;
 }
 
+static const char *word_of(uint32_t type)
+{
+	switch (type & S_IFMT) {
+	case S_IFREG:
+		return "file";
+	case S_IFDIR:
+		return "dir";
+	case S_IFLNK:
+		return "link";
+	default:
+		return "other";
+	}
+}
+
 static int put_event(struct history_log *log, const struct event *event, struct buf *text)
 {
 	char time[CLOCK_RFC3339_SIZE];
@@ -333,6 +351,7 @@ static int put_event(struct history_log *log, const struct event *event, struct 
 		put_field(text, "");
 	if (put_far_end(log, log->texts.data + event->other, text))
 		return -EIO;
+	put_field(text, word_of(event->type));
 	buf_addc(text, '\n');
 	return 0;
 }
@@ -364,7 +383,7 @@ int versions_log_text(struct catalog *catalog, uint64_t dir, struct buf *ret_tex
 		goto out;
 	if (log.count)
 		qsort(log.events, log.count, sizeof(*log.events), compare_events);
-	buf_adds(&text, "time\top\tname\tsize\tuid\thost\tversion\tother\n");
+	buf_adds(&text, "time\top\tname\tsize\tuid\thost\tversion\tother\ttype\n");
 	for (size_t i = 0; !ret && i < log.count; i++)
 		ret = put_event(&log, &log.events[i], &text);
 	buf_add(ret_text, text.data, text.len);

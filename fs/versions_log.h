@@ -11,6 +11,7 @@
  *	host	where a write was made
  *	version	the 8 hex digits of a write's entry in NAME/
  *	other	of a rename: "from:NAME" or "to:NAME", with its path when it is in another directory
+ *	type	file dir link other: what the name was
  *
  * Fields are escaped by escape_text; what is not known is "-".
  */

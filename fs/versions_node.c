@@ -74,7 +74,15 @@ uint64_t versions_node_number(const struct versions_key *key)
 
 uint64_t versions_node_ino(const struct versions_key *key, uint64_t number)
 {
-	return key->kind == VERSIONS_VERSION ? CACHE_VERSION | key->seq : number;
+	struct versions_key shallow;
+
+	if (key->kind == VERSIONS_VERSION)
+		return CACHE_VERSION | key->seq;
+	if (!key->seq)
+		return number;
+	shallow = *key;
+	shallow.seq = 0;
+	return versions_node_number(&shallow);
 }
 
 static bool match_number(const struct table_node *at, const void *arg)

@@ -31,7 +31,10 @@ enum versions_kind {
 struct versions_key {
 	enum versions_kind kind;
 	uint64_t dir;
-	uint64_t ino, seq;
+	uint64_t ino;
+	/* VERSION: the version. Of directories, how many .versions of the past are above: what is the same directory at
+	 * two depths must be two nodes, or one could lie within itself. st_ino is that of depth 0. */
+	uint64_t seq;
 	int64_t when_ns;
 	uint64_t parent; /* st_ino of "..": not part of what the node is */
 	char name[CAT_NAME_MAX + 1];

@@ -154,9 +154,32 @@ static int get_commit_time(struct facts *facts, struct buf *value)
 	return add_time(value, facts->version.commit_ns);
 }
 
+/* What was set after the close makes no version: it belongs to the one it was set on, which is the last. */
+static bool is_last(const struct facts *facts)
+{
+	return facts->inode.version == facts->version.seq && !(facts->inode.flags & CAT_DIRTY);
+}
+
 static int get_mtime(struct facts *facts, struct buf *value)
 {
-	return add_time(value, facts->version.mtime);
+	return add_time(value, is_last(facts) ? facts->inode.mtime : facts->version.mtime);
+}
+
+static int get_mode(struct facts *facts, struct buf *value)
+{
+	uint32_t mode = is_last(facts) ? facts->inode.mode : facts->version.mode;
+
+	buf_addf(value, "%04o", (unsigned)mode & XATTR_VARVE_MODE_BITS);
+	return 0;
+}
+
+static int get_owner(struct facts *facts, struct buf *value)
+{
+	uint32_t uid = is_last(facts) ? facts->inode.uid : facts->version.uid;
+	uint32_t gid = is_last(facts) ? facts->inode.gid : facts->version.gid;
+
+	buf_addf(value, "%" PRIu32 ":%" PRIu32, uid, gid);
+	return 0;
 }
 
 static int get_etag(struct facts *facts, struct buf *value)
@@ -406,6 +429,8 @@ static const struct attribute {
 	{"seq", get_seq, false},
 	{"commit_time", get_commit_time, false},
 	{"mtime", get_mtime, false},
+	{"mode", get_mode, false},
+	{"owner", get_owner, false},
 	{"etag", get_etag, false},
 	{"checksum", get_checksum, false},
 	{"backend", get_backend, false},
@@ -443,6 +468,13 @@ static const struct attribute *find_attribute(const char *name)
 			return &attributes[i];
 	}
 	return NULL;
+}
+
+bool xattr_varve_is_of_history(const char *name)
+{
+	const struct attribute *attribute = find_attribute(name);
+
+	return attribute && (attribute->get == get_op || attribute->get == get_prev || attribute->get == get_next);
 }
 
 static int get_value(struct facts *facts, const struct attribute *attribute, struct buf *ret_value)

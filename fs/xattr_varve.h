@@ -1,13 +1,15 @@
 /*
  * xattr_varve.h - the attributes user.varve.*: what is known of a file's content and of each of its versions.
  *
- *	version_id seq commit_time mtime etag checksum backend key storage_class state author host op prev next
- *	is_current origin renamed_to deleted_at
+ *	version_id seq commit_time mtime mode owner etag checksum backend key storage_class state author host op prev
+ *next is_current origin renamed_to deleted_at
  *
  * Versions list them; live files answer them by name and list none, so that cp -a
  * and rsync -X copy none. All are text. What is not known is -ENODATA: a version
  * not stored yet has no etag.
  *
+ * mtime, mode, owner	as they were when the version was made; of a file's last version as they are, or were when it
+ *was deleted. Permission bits in octal, of which stat shows fewer; "uid:gid"
  * prev, next	entry names in .versions/NAME, so that `cp` can use them
  * state	local, uploading, stored, failed or expired; of a live file that has changes without a version: local
  * op		create, write, link, rename or adopt: how the name came to show this
@@ -27,8 +29,12 @@ struct catalog;
 struct versions_history;
 
 #define XATTR_VARVE_PREFIX "user.varve."
+#define XATTR_VARVE_MODE_BITS 0777u
 
 bool xattr_varve_is(const char *name);
+
+/* Does the value depend on the versions before and after? For the others nobody needs to ask the store for those. */
+bool xattr_varve_is_of_history(const char *name);
 
 /* Appends the value. seq 0: the live file, as its current version has it. -ENODATA. */
 int xattr_varve_get(struct catalog *catalog, uint64_t ino, uint64_t seq, const char *name, struct buf *ret_value);

@@ -6,6 +6,7 @@
 #include "tools/cli.h"
 
 #include <assert.h>
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <poll.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -20,6 +22,7 @@
 #include "buf.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "escape.h"
 #include "fs/control.h"
 
 #define OPTIONS_MAX 12
@@ -58,19 +61,52 @@ int cli_usage(const char *verb, const char *format, ...)
 	return CLI_USAGE;
 }
 
+#define HIDDEN '\001'
+
+/* "-1" and so on count versions from the newest; getopt would take them for options. */
+static void hide_positions(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (argv[i][0] == '-' && argv[i][1] && !argv[i][1 + strspn(argv[i] + 1, "0123456789")])
+			argv[i][0] = HIDDEN;
+	}
+}
+
+static void show_positions(int argc, char **argv)
+{
+	for (int i = 1; i < argc; i++) {
+		if (argv[i][0] == HIDDEN)
+			argv[i][0] = '-';
+	}
+}
+
+static const struct cli_option *option_of(const struct cli_syntax *syntax, int letter)
+{
+	const struct cli_option *option = syntax->options;
+
+	while (option->letter != letter)
+		option++;
+	return option;
+}
+
 int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***ret_words, int *ret_count)
 {
 	struct option longs[OPTIONS_MAX + 2] = {{"help", no_argument, NULL, 0}};
-	int which, letter;
+	char letters[OPTIONS_MAX + 3] = ":h";
+	int letter;
 
 	for (int i = 0; syntax->options[i].name; i++) {
-		assert(i < OPTIONS_MAX);
+		assert(i < OPTIONS_MAX && !(syntax->options[i].letter && syntax->options[i].value));
 		longs[i + 1] = (struct option){.name = syntax->options[i].name,
 					       .has_arg = syntax->options[i].value ? required_argument : no_argument};
+		letters[strlen(letters)] = syntax->options[i].letter;
 	}
 	optind = 0; /* start over, as glibc wants it */
 	opterr = 0;
-	while ((letter = getopt_long(argc, argv, ":h", longs, &which)) != -1) {
+	hide_positions(argc, argv);
+	for (int which = -1; (letter = getopt_long(argc, argv, letters, longs, &which)) != -1; which = -1) {
+		const struct cli_option *option;
+
 		if (letter == ':')
 			return cli_usage(syntax->verb, "%s needs an argument", argv[optind - 1]);
 		if (letter == '?')
@@ -79,11 +115,13 @@ int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***re
 			(void)fputs(syntax->help, stdout);
 			return fflush(stdout) == 0 ? 0 : CLI_FAILED;
 		}
-		if (syntax->options[which - 1].value)
-			*syntax->options[which - 1].value = optarg;
+		option = which > 0 ? &syntax->options[which - 1] : option_of(syntax, letter);
+		if (option->value)
+			*option->value = optarg;
 		else
-			*syntax->options[which - 1].flag = true;
+			*option->flag = true;
 	}
+	show_positions(argc, argv);
 	if (argc - optind < syntax->min)
 		return cli_usage(syntax->verb, "something is missing");
 	if (argc - optind > syntax->max)
@@ -91,6 +129,53 @@ int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***re
 	*ret_words = argv + optind;
 	*ret_count = argc - optind;
 	return -1;
+}
+
+int cli_finish(int status, int trouble)
+{
+	if (fflush(stdout) == 0 && !ferror(stdout))
+		return status;
+	(void)cli_fail("cannot write: %s", strerror(errno)); /* `trouble` is what counts */
+	return trouble;
+}
+
+void cli_raise_files(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return;
+	limit.rlim_cur = limit.rlim_max;
+	(void)setrlimit(RLIMIT_NOFILE, &limit); /* only very deep trees would miss it */
+}
+
+int cli_parse_when(const char *verb, const char *option, const char *when, int64_t *ret_ns)
+{
+	if (clock_parse_when(when, clock_wall(), ret_ns) == 0)
+		return 0;
+	return cli_usage(verb, "%s%s %s is no time: write 2026-11-21T10:00:00Z, 2026-11-20, 2h or 3d",
+			 islower((unsigned char)*option) ? "--" : "", option, when);
+}
+
+void cli_json_string(struct buf *json, const char *text)
+{
+	size_t len = strlen(text);
+	bool valid = utf8_valid(text, len);
+
+	buf_addc(json, '"');
+	for (; *text; text++) {
+		unsigned char c = (unsigned char)*text;
+
+		if (c == '"' || c == '\\')
+			buf_addf(json, "\\%c", c);
+		else if (c < 0x20)
+			buf_addf(json, "\\u%04x", c);
+		else if (c >= 0x80 && !valid)
+			buf_addf(json, "\\\\x%02x", c);
+		else
+			buf_addc(json, (char)c);
+	}
+	buf_addc(json, '"');
 }
 
 void cli_format_size(uint64_t bytes, char ret_text[static CLI_SIZE_TEXT])

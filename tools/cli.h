@@ -20,7 +20,9 @@ int verb_mount_helper(int argc, char **argv); /* as mount.fuse.varve, started by
 int verb_umount(int argc, char **argv);
 int verb_status(int argc, char **argv);
 int verb_log(int argc, char **argv);
+int verb_diff(int argc, char **argv);
 int verb_restore(int argc, char **argv);
+int verb_undelete(int argc, char **argv);
 int verb_prune(int argc, char **argv);
 int verb_hold(int argc, char **argv);
 int verb_retain(int argc, char **argv);
@@ -31,14 +33,15 @@ int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* As cli_fail, and where help is. Returns CLI_USAGE. */
 int cli_usage(const char *verb, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Long options of a verb: a flag sets *flag, the others take an argument into *value. */
+/* Long options of a verb, some with a letter: a flag sets *flag, the others take an argument into *value. */
 struct cli_option {
 	const char *name;
+	char letter;
 	bool *flag;
 	const char **value;
 };
 /*
- * Takes the options off argv; what is left are *ret_words, ret_count of them, between min and max.
+ * Takes the options off argv; what is left are *ret_words, ret_count of them, between min and max. "-1" is a word.
  * -1 to go on, else the exit status: 0 when help was asked for and printed, CLI_USAGE after a complaint.
  */
 struct cli_syntax {
@@ -48,6 +51,17 @@ struct cli_syntax {
 	int min, max;
 };
 int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***ret_words, int *ret_count);
+
+/* Flushes stdout: `status`, or `trouble` with a complaint when not everything could be written. */
+int cli_finish(int status, int trouble);
+/* As many open files as the system lets us have: a walk keeps a few for each level. */
+void cli_raise_files(void);
+/* A time as people write it, for option --`option`. 0, or CLI_USAGE after a complaint. */
+int cli_parse_when(const char *verb, const char *option, const char *when, int64_t *ret_ns);
+
+struct buf;
+/* Appends the text as a JSON string with its quotes; bytes that are not UTF-8 as \xNN, escaped. */
+void cli_json_string(struct buf *json, const char *text);
 
 /* "1.5 GiB" */
 #define CLI_SIZE_TEXT 24

@@ -1,5 +1,5 @@
 /*
- * past.c - reads DIR/.versions/NAME/.
+ * past.c - reads DIR/.versions/NAME/, and finds a path as it was at an instant.
  *
  * Single-threaded.
  */
@@ -17,12 +17,14 @@
 #include <unistd.h>
 
 #include "cleanup.h"
+#include "clock.h"
+#include "fs/control.h"
 #include "tools/cli.h"
 
-#define VERSIONS ".versions"
+#define VERSIONS PAST_VERSIONS
 #define FACT_MAX 4096
 
-static int split(const char *path, struct past *ret_past)
+int past_split(const char *path, char **ret_dir, char **ret_name)
 {
 	size_t len = strlen(path), base, dir_len;
 
@@ -32,12 +34,16 @@ static int split(const char *path, struct past *ret_past)
 		;
 	if (base == len || (len - base == 1 && path[base] == '.') ||
 	    (len - base == 2 && path[base] == '.' && path[base + 1] == '.'))
-		return cli_fail("\"%s\" does not end in a name", path);
+		return -EINVAL;
 	for (dir_len = base; dir_len > 1 && path[dir_len - 1] == '/'; dir_len--)
 		;
-	ret_past->dir = dir_len ? strndup(path, dir_len) : strdup(".");
-	ret_past->name = strndup(path + base, len - base);
-	return ret_past->dir && ret_past->name ? 0 : cli_fail("out of memory");
+	*ret_dir = dir_len ? strndup(path, dir_len) : strdup(".");
+	*ret_name = strndup(path + base, len - base);
+	if (*ret_dir && *ret_name)
+		return 0;
+	free(*ret_dir);
+	free(*ret_name);
+	return -ENOMEM;
 }
 
 /* A file that is called like one of the special entries, +log and so on, has its history behind one more '+'. */
@@ -54,23 +60,66 @@ static bool is_shifted(const char *name)
 	return false;
 }
 
+static int shown_name(const char *name, struct buf *ret_shown)
+{
+	buf_addf(ret_shown, "%s%s", is_shifted(name) ? "+" : "", name);
+	return buf_failed(ret_shown) ? -ENOMEM : 0;
+}
+
+/* --- where the past of a directory is --------------------------------------------------------------- */
+
+/* Of a directory that is gone: what it was when it was deleted, which has its .versions as live ones have. */
+static int open_deleted_versions(const char *dir)
+{
+	AUTO_FREE char *above = NULL;
+	AUTO_FREE char *name = NULL;
+	AUTO_CLOSE int versions = -1, deleted = -1;
+	AUTO_BUF path = BUF_INIT;
+	int fd, rc = past_split(dir, &above, &name);
+
+	if (rc < 0)
+		return rc == -EINVAL ? -ENOENT : rc;
+	versions = past_versions_open(above);
+	if (versions < 0)
+		return versions;
+	buf_addf(&path, "+deleted/%s/" VERSIONS, name);
+	if (buf_failed(&path))
+		return -ENOMEM;
+	fd = openat(versions, path.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int past_versions_open(const char *dir)
+{
+	AUTO_CLOSE int live = open(dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	int fd;
+
+	if (live < 0)
+		return errno == ENOENT ? open_deleted_versions(dir) : -errno;
+	fd = openat(live, VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -EOPNOTSUPP : -errno;
+	return fd;
+}
+
+int past_complain(const char *path, int rc)
+{
+	if (rc == -EOPNOTSUPP)
+		return cli_fail("%s has no " VERSIONS ": not on a varve mount, or mounted with snapdir=off", path);
+	return cli_fail("%s: %s", path, strerror(-rc));
+}
+
 static int open_name(struct past *past)
 {
 	AUTO_BUF shown = BUF_INIT;
-	AUTO_CLOSE int dir = open(past->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	AUTO_CLOSE int versions = -1;
+	AUTO_CLOSE int versions = past_versions_open(past->dir);
 
-	if (dir < 0)
-		return cli_fail("%s: %s", past->dir, strerror(errno));
-	versions = openat(dir, VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (versions < 0 && errno == ENOENT)
-		return cli_fail("%s has no " VERSIONS ": not on a varve mount, or mounted with snapdir=off", past->dir);
-	buf_addf(&shown, "%s%s", is_shifted(past->name) ? "+" : "", past->name);
-	if (buf_failed(&shown))
+	if (versions < 0)
+		return past_complain(past->dir, versions);
+	if (shown_name(past->name, &shown) < 0)
 		return cli_fail("out of memory");
-	if (versions >= 0)
-		past->fd = openat(versions, shown.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (versions >= 0 && past->fd < 0 && errno == ENOENT)
+	past->fd = openat(versions, shown.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (past->fd < 0 && errno == ENOENT)
 		return cli_fail("%s: no such name ever lived in %s", past->name, past->dir);
 	if (past->fd < 0)
 		return cli_fail("history of %s: %s", past->name, strerror(errno));
@@ -80,10 +129,11 @@ static int open_name(struct past *past)
 int past_open(const char *path, struct past *ret_past)
 {
 	struct past past = {.fd = -1};
-	int rc = split(path, &past);
+	int rc = past_split(path, &past.dir, &past.name);
 
-	if (rc == 0)
-		rc = open_name(&past);
+	if (rc == -EINVAL)
+		return cli_fail("\"%s\" does not end in a name", path);
+	rc = rc < 0 ? cli_fail("out of memory") : open_name(&past);
 	if (rc == 0)
 		*ret_past = past;
 	else
@@ -107,24 +157,31 @@ void past_versions_free(struct past_version *versions, size_t count)
 	free(versions);
 }
 
-int past_fact(const struct past *past, const char *entry, const char *fact, struct buf *ret_value)
+/* --- facts and versions ----------------------------------------------------------------------------- */
+
+/* There is no getxattrat; the entries of .versions are files, so opening one would read it in. */
+int past_fact_at(int dir, const char *name, const char *fact, struct buf *ret_value)
 {
-	AUTO_FREE char *path = NULL;
-	char name[64], value[FACT_MAX];
+	AUTO_BUF path = BUF_INIT;
+	char full[64], value[FACT_MAX];
 	ssize_t n;
 
-	/* There is no getxattrat; the entries of .versions are files, so opening one would read it in. */
-	if (asprintf(&path, "/proc/self/fd/%d/%s", past->fd, entry) < 0)
+	(void)snprintf(full, sizeof(full), "user.varve.%s", fact); /* the facts are ours and short */
+	buf_addf(&path, "/proc/self/fd/%d%s%s", dir, *name ? "/" : "", name);
+	if (buf_failed(&path))
 		return -ENOMEM;
-	(void)snprintf(name, sizeof(name), "user.varve.%s", fact); /* the facts are ours and short */
-	n = lgetxattr(path, name, value, sizeof(value));
+	n = *name ? lgetxattr(path.data, full, value, sizeof(value)) : getxattr(path.data, full, value, sizeof(value));
 	if (n < 0)
 		return -errno;
 	buf_add(ret_value, value, (size_t)n);
 	return buf_failed(ret_value) ? -ENOMEM : 0;
 }
 
-/* The 8 hex digits behind the '~' of TIME~IDENTITY.EXT. */
+int past_fact(const struct past *past, const char *entry, const char *fact, struct buf *ret_value)
+{
+	return past_fact_at(past->fd, entry, fact, ret_value);
+}
+
 static void take_identity(const char *entry, char ret_identity[static PAST_IDENTITY_SIZE])
 {
 	const char *tilde = strchr(entry, '~');
@@ -209,4 +266,187 @@ out:
 	*ret_versions = versions;
 	*ret_count = count;
 	return 0;
+}
+
+/* --- one of them ------------------------------------------------------------------------------------- */
+
+void past_pick_close(struct past_pick *pick)
+{
+	free(pick->entry);
+	if (pick->fd >= 0)
+		(void)close(pick->fd); /* only a path */
+	*pick = (struct past_pick){.fd = -1};
+}
+
+/* The entry whose number that is; NULL where it is not listed. */
+static char *entry_of(const struct past *past, ino_t number)
+{
+	int fd = openat(past->fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *entry;
+	char *name = NULL;
+
+	if (!dir) {
+		if (fd >= 0)
+			(void)close(fd); /* only read */
+		return NULL;
+	}
+	while (!name && (entry = readdir(dir))) {
+		if (entry->d_ino == number)
+			name = strdup(entry->d_name);
+	}
+	(void)closedir(dir); /* only read */
+	return name;
+}
+
+int past_pick(const struct past *past, const char *verb, const char *wanted, struct past_pick *ret_pick)
+{
+	struct past_pick pick = {.fd = -1};
+
+	if (!*wanted || strchr(wanted, '/') || strcmp(wanted, ".") == 0 || strcmp(wanted, "..") == 0)
+		return cli_usage(verb, "\"%s\" names no version", wanted);
+	pick.fd = openat(past->fd, wanted, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	if (pick.fd < 0 && errno == ENOENT)
+		return cli_fail("%s has no version %s; `varve log` lists what there is", past->name, wanted);
+	if (pick.fd < 0 || fstat(pick.fd, &pick.st) < 0) {
+		int rc = cli_fail("version %s of %s: %s", wanted, past->name, strerror(errno));
+
+		past_pick_close(&pick);
+		return rc;
+	}
+	pick.entry = entry_of(past, pick.st.st_ino);
+	if (!pick.entry)
+		pick.entry = strdup(wanted);
+	if (!pick.entry) {
+		past_pick_close(&pick);
+		return cli_fail("out of memory");
+	}
+	take_identity(pick.entry, pick.identity);
+	*ret_pick = pick;
+	return 0;
+}
+
+int past_pick_at(const struct past *past, const char *verb, const char *when, struct past_pick *ret_pick)
+{
+	char text[CLOCK_RFC3339_SIZE + 1] = "@";
+	int64_t ns;
+	int rc = cli_parse_when(verb, "at", when, &ns);
+
+	if (rc != 0)
+		return rc;
+	clock_format_rfc3339(ns, text + 1);
+	return past_pick(past, verb, text, ret_pick);
+}
+
+/* --- a path at an instant ------------------------------------------------------------------------------ */
+
+static int open_at(int versions, int64_t when_ns, const char *below)
+{
+	char time[CLOCK_RFC3339_SIZE];
+	AUTO_BUF path = BUF_INIT;
+	int fd;
+
+	clock_format_rfc3339(when_ns, time);
+	buf_addf(&path, "+at/%s%s%s", time, *below ? "/" : "", below);
+	if (buf_failed(&path))
+		return -ENOMEM;
+	fd = openat(versions, path.data, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	return fd < 0 ? -errno : fd;
+}
+
+int past_at_open(int versions, int64_t when_ns, const char *name)
+{
+	return open_at(versions, when_ns, name);
+}
+
+/* The canonical path, though its end may not be there any more. */
+static char *real_path(const char *path)
+{
+	AUTO_FREE char *above = NULL;
+	AUTO_FREE char *name = NULL;
+	AUTO_FREE char *real_above = NULL;
+	char *real = realpath(path, NULL);
+
+	if (real || errno != ENOENT || past_split(path, &above, &name) < 0)
+		return real;
+	real_above = real_path(above);
+	if (!real_above || asprintf(&real, "%s/%s", strcmp(real_above, "/") == 0 ? "" : real_above, name) < 0)
+		return NULL;
+	return real;
+}
+
+/* By its name from the top of the mount: what lay at this path then, whatever lies there now. */
+static int open_by_name(const char *real, const char *top, int64_t when_ns)
+{
+	AUTO_CLOSE int versions = past_versions_open(top);
+	size_t len = strlen(top);
+
+	if (versions < 0)
+		return versions;
+	return open_at(versions, when_ns, real + len + (real[len] == '/'));
+}
+
+static bool is_empty(int path_fd)
+{
+	int fd = openat(path_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	struct dirent *entry = NULL;
+
+	if (!dir) {
+		if (fd >= 0)
+			(void)close(fd); /* only read */
+		return true;
+	}
+	while ((entry = readdir(dir)) && (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
+		;
+	(void)closedir(dir); /* only read */
+	return !entry;
+}
+
+/* A directory that had another name then. One that was not made yet looks empty: that is not what it was. */
+static int open_by_inode(const char *path, int64_t when_ns)
+{
+	AUTO_CLOSE int versions = past_versions_open(path);
+	int fd = versions < 0 ? versions : open_at(versions, when_ns, "");
+
+	if (fd >= 0 && is_empty(fd)) {
+		(void)close(fd); /* only a path */
+		return -ENOENT;
+	}
+	return fd;
+}
+
+/* What is gone belongs to no mount; what it lay in does. */
+static int mount_above(const char *real, struct mountinfo *ret_mount)
+{
+	AUTO_FREE char *above = strdup(real);
+	char *slash = above;
+	int rc = above ? -ENOENT : -ENOMEM;
+
+	while (rc == -ENOENT && slash) {
+		rc = mountinfo_of(*above ? above : "/", ret_mount);
+		slash = strrchr(above, '/');
+		if (slash)
+			*slash = '\0';
+	}
+	return rc == -ENOENT ? -EOPNOTSUPP : rc;
+}
+
+int past_tree_open(const char *path, int64_t when_ns)
+{
+	AUTO_FREE char *real = real_path(path);
+	struct mountinfo mount;
+	struct stat st;
+	int fd;
+
+	if (!real)
+		return -errno;
+	fd = mount_above(real, &mount);
+	if (fd < 0)
+		return fd;
+	fd = open_by_name(real, mount.mountpoint, when_ns);
+	mountinfo_clear(&mount);
+	if (fd == -ENOENT && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+		fd = open_by_inode(path, when_ns);
+	return fd;
 }

@@ -1,5 +1,5 @@
 /*
- * verb_log.c - `varve log`: the versions one name had, newest last.
+ * verb_log.c - `varve log`: the versions one name had, newest last. log_tree.c has -r.
  *
  * A table for people, tab-separated lines for programs, JSON when asked for.
  * All three come from the same rows of text: a fact a version does not have is
@@ -20,14 +20,28 @@
 #include "clock.h"
 #include "escape.h"
 #include "tools/cli.h"
+#include "tools/log_tree.h"
 #include "tools/past.h"
 
-static const char help[] = "varve log PATH [--json]\n"
-			   "\n"
-			   "Lists every version the name PATH had, newest last; PATH may be deleted by now.\n"
-			   "A table on a terminal, tab-separated lines without a heading otherwise.\n"
-			   "\n"
-			   "  --json  an array with one object for each version\n";
+static const char help[] =
+	"varve log PATH [--since TIME] [--until TIME] [--json]\n"
+	"varve log -r PATH [--since TIME] [--until TIME] [--json]\n"
+	"\n"
+	"Lists every version the name PATH had, newest last; PATH may be deleted by now. With -r PATH is a directory, "
+	"and\n"
+	"everything that happened beneath it is listed, whatever lives there now, each change under the path it had "
+	"then.\n"
+	"A table on a terminal; otherwise tab-separated lines without a heading, in which \"-\" is what is not known:\n"
+	"\n"
+	"  time version size author host op state current entry         a version\n"
+	"  time op path size author host version from/to type           a change, with -r\n"
+	"\n"
+	"  -r            the directory PATH and everything beneath it\n"
+	"  --since TIME  from then on: 2026-11-21T10:00:00Z, 2026-11-20, 2h, 3d\n"
+	"  --until TIME  until then\n"
+	"  --json        one object a line\n"
+	"\n"
+	"Exit status: 0 listed, 1 something could not be read, 2 wrong usage.\n";
 
 /* Columns of the table and of the lines; the rest goes to JSON only. */
 static const struct column {
@@ -123,8 +137,7 @@ static json_t *json_of(const struct buf *cell)
 
 static int print_json(const struct row *rows, size_t count)
 {
-	json_t *list = json_array();
-	int rc = list ? 0 : -ENOMEM;
+	int rc = 0;
 
 	for (size_t i = 0; rc == 0 && i < count; i++) {
 		json_t *object = json_object();
@@ -138,17 +151,17 @@ static int print_json(const struct row *rows, size_t count)
 				continue;
 			if (strcmp(fact, "is_current") == 0)
 				value = json_boolean(strcmp(cell->data, "1") == 0);
-			else if (columns[j].right)
+			else if (columns[j].right || strcmp(fact, "author") == 0)
 				value = json_integer(strtoll(cell->data, NULL, 10));
 			else
 				value = json_of(cell);
 			(void)json_object_set_new(object, fact, value); /* a missing one shows below */
 		}
-		rc = json_array_append_new(list, object) < 0 ? -ENOMEM : 0;
+		rc = object ? 0 : -ENOMEM;
+		if (object && json_dumpf(object, stdout, JSON_COMPACT) == 0)
+			(void)putchar('\n'); /* checked at the end */
+		json_decref(object);
 	}
-	if (rc == 0 && json_dumpf(list, stdout, JSON_INDENT(2)) == 0)
-		(void)putchar('\n');
-	json_decref(list);
 	return rc;
 }
 
@@ -254,41 +267,77 @@ static void print_table(struct row *rows, size_t count)
 	}
 }
 
-int verb_log(int argc, char **argv)
+/* Those that were made in the time that was asked for, in place. */
+static size_t within(struct past_version *versions, size_t count, const struct log_tree *request)
 {
-	bool as_json = false;
-	const struct cli_option options[] = {{.name = "json", .flag = &as_json}, {0}};
-	const struct cli_syntax syntax = {.verb = "log", .help = help, .options = options, .min = 1, .max = 1};
+	size_t kept = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		int64_t ns = clock_from_timespec(versions[i].st.st_ctim); /* of the commit */
+
+		if (ns >= request->since_ns && ns <= request->until_ns)
+			versions[kept++] = versions[i];
+		else
+			free(versions[i].entry);
+	}
+	return kept;
+}
+
+static int log_name(const struct log_tree *request)
+{
 	struct past_version *versions = NULL;
 	struct row *rows = NULL;
 	struct past past;
-	size_t versions_count = 0;
+	struct stat st;
+	size_t count = 0;
+	int rc = past_open(request->path, &past);
+
+	if (rc != 0)
+		return rc;
+	rc = past_list(&past, &versions, &count);
+	if (rc == 0 && count == 0 && lstat(request->path, &st) == 0 && S_ISDIR(st.st_mode))
+		rc = cli_usage("log", "%s is a directory: say -r", request->path);
+	if (rc == 0) {
+		count = within(versions, count, request);
+		rows = rows_of(&past, versions, count);
+		rc = rows ? 0 : -ENOMEM;
+	}
+	if (rc == 0 && request->form == LOG_JSON)
+		rc = print_json(rows, count);
+	else if (rc == 0 && request->form == LOG_TABLE)
+		print_table(rows, count);
+	else if (rc == 0)
+		print_lines(rows, count);
+	if (rc < 0)
+		rc = cli_fail("history of %s: %s", past.name, strerror(-rc));
+	rows_free(rows, rows ? count : 0);
+	past_versions_free(versions, count);
+	past_close(&past);
+	return rc;
+}
+
+int verb_log(int argc, char **argv)
+{
+	struct log_tree request = {.since_ns = INT64_MIN, .until_ns = INT64_MAX};
+	bool as_json = false, recursive = false;
+	const char *since = NULL, *until = NULL;
+	const struct cli_option options[] = {{.name = "json", .flag = &as_json},
+					     {.name = "recursive", .letter = 'r', .flag = &recursive},
+					     {.name = "since", .value = &since},
+					     {.name = "until", .value = &until},
+					     {0}};
+	const struct cli_syntax syntax = {.verb = "log", .help = help, .options = options, .min = 1, .max = 1};
 	char **words;
 	int count, rc;
 
 	rc = cli_parse(&syntax, argc, argv, &words, &count);
 	if (rc >= 0)
 		return rc;
-	rc = past_open(words[0], &past);
-	if (rc != 0)
+	if (since && (rc = cli_parse_when("log", "since", since, &request.since_ns)) != 0)
 		return rc;
-	rc = past_list(&past, &versions, &versions_count);
-	if (rc == 0) {
-		rows = rows_of(&past, versions, versions_count);
-		rc = rows ? 0 : -ENOMEM;
-	}
-	if (rc == 0 && as_json)
-		rc = print_json(rows, versions_count);
-	else if (rc == 0 && isatty(STDOUT_FILENO))
-		print_table(rows, versions_count);
-	else if (rc == 0)
-		print_lines(rows, versions_count);
-	if (rc < 0)
-		rc = cli_fail("history of %s: %s", past.name, strerror(-rc));
-	else if (fflush(stdout) != 0 || ferror(stdout))
-		rc = cli_fail("cannot write: %s", strerror(errno));
-	rows_free(rows, rows ? versions_count : 0);
-	past_versions_free(versions, versions_count);
-	past_close(&past);
-	return rc;
+	if (until && (rc = cli_parse_when("log", "until", until, &request.until_ns)) != 0)
+		return rc;
+	request.path = words[0];
+	request.form = as_json ? LOG_JSON : isatty(STDOUT_FILENO) ? LOG_TABLE : LOG_LINES;
+	return cli_finish(recursive ? log_tree(&request) : log_name(&request), CLI_FAILED);
 }

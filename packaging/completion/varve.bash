@@ -51,7 +51,7 @@ _varve() {
 	}
 	COMPREPLY=()
 	if ((cword == 1)); then
-		COMPREPLY=($(compgen -W 'mount umount status log restore fsck --help --version' -- "$cur"))
+		COMPREPLY=($(compgen -W 'mount umount status log diff restore undelete fsck --help --version' -- "$cur"))
 		return
 	fi
 	case ${words[1]} in
@@ -78,9 +78,12 @@ _varve() {
 			compopt -o filenames
 		fi
 		;;
-	log)
+	log | diff | undelete)
+		local flags='-r --since --until --json --help'
+		[[ ${words[1]} == diff ]] && flags='--json --help'
+		[[ ${words[1]} == undelete ]] && flags='-r --all --at --to --dry-run --json --help'
 		if [[ $cur == -* ]]; then
-			COMPREPLY=($(compgen -W '--json --help' -- "$cur"))
+			COMPREPLY=($(compgen -W "$flags" -- "$cur"))
 		else
 			compopt -o default
 		fi
@@ -89,7 +92,7 @@ _varve() {
 		if [[ $prev == --version ]]; then
 			_varve_versions
 		elif [[ $cur == -* ]]; then
-			COMPREPLY=($(compgen -W '--version --at --to --help' -- "$cur"))
+			COMPREPLY=($(compgen -W '-r --version --at --to --dry-run --json --help' -- "$cur"))
 		else
 			compopt -o default
 		fi

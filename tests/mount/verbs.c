@@ -98,12 +98,13 @@ Test(verbs, log_works_for_a_name_that_is_gone)
 
 Test(verbs, log_json_has_typed_facts)
 {
-	json_t *list, *last;
+	json_t *list = json_array(), *last;
+	char *rest = out, *line;
 
 	save_thrice("f.txt");
 	ok("\"$VARVE\" log --json \"$MNT/f.txt\"");
-	list = json_loads(out, 0, NULL);
-	cr_assert(json_is_array(list), "%s", out);
+	while ((line = strsep(&rest, "\n")) && *line)
+		cr_assert_eq(json_array_append_new(list, json_loads(line, 0, NULL)), 0, "%s", line);
 	cr_assert_eq(json_array_size(list), 3);
 	last = json_array_get(list, 2);
 	cr_assert_eq(json_integer_value(json_object_get(last, "size")), 6);
@@ -331,7 +332,7 @@ Test(verbs_unmounted, mount_returns_when_the_directory_is_ready)
 {
 	ok("\"$VARVE\" mount \"$URL\" \"$MNT\" -o create,state=\"$STATE\" && echo text >\"$MNT/f\" && \"$VARVE\" "
 	   "umount "
-	   "\"$MNT\" && cat \"${URL#file://}/f\"");
+	   "\"$MNT\" >/dev/null && cat \"${URL#file://}/f\"");
 	cr_assert_str_eq(out, "text\n");
 }
 
@@ -366,7 +367,8 @@ Test(verbs_unmounted, mount_helper_works_as_mount_8_calls_it)
 
 Test(verbs_unmounted, help_and_version_are_on_stdout)
 {
-	static const char *const verbs[] = {"", "mount", "umount", "status", "log", "restore", "fsck"};
+	static const char *const verbs[] = {"",     "mount",   "umount",   "status", "log",
+					    "diff", "restore", "undelete", "fsck"};
 	char command[128];
 
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(*verbs); i++) {

@@ -413,6 +413,48 @@ Test(versions, versions_list_their_attributes)
 	cr_assert_eq(names.len, 0);
 }
 
+Test(versions, what_users_set_is_seen_on_versions_and_after_deletion)
+{
+	AUTO_BUF names = BUF_INIT, value = BUF_INIT;
+	struct cat_version version = make_file(&world, ROOT, "f", 1);
+	struct versions_entry entry;
+
+	cr_assert_eq(catalog_xattr_set(world.catalog, version.ino, "user.colour", "blue", 4, CAT_XATTR_SET), 0);
+	drop(&world, ROOT, "f");
+	entry = walked(&world, ROOT, "+deleted/f");
+	cr_assert_eq(versions_getxattr(world.versions, entry.nodeid, "user.colour", &value), 0);
+	cr_assert_str_eq(value.data, "blue");
+	cr_assert_eq(versions_listxattr(world.versions, entry.nodeid, &names), 0);
+	cr_assert_not_null(memmem(names.data, names.len, "user.colour", 12));
+}
+
+Test(versions, a_directory_of_the_past_has_its_own_history)
+{
+	uint64_t dir = make_dir(&world, ROOT, "d");
+	char then[CLOCK_RFC3339_SIZE], path[128];
+	struct versions_entry live, past;
+
+	make_file(&world, dir, "f", 1);
+	cr_assert_eq(versions_lookup(world.versions, dir, ".versions", &live), 0);
+	clock_format_rfc3339(instant(&world), then);
+	drop(&world, dir, "f");
+	drop_dir(&world, ROOT, "d");
+	make_dir(&world, ROOT, "d");
+	(void)snprintf(path, sizeof(path), "+at/%s/d/.versions", then);
+	past = walked(&world, ROOT, path);
+	cr_assert_eq(past.stat.st_ino, live.stat.st_ino, "one directory, one number");
+	(void)snprintf(path, sizeof(path), "+at/%s/d/.versions/f/-1", then);
+	cr_assert_eq(walked(&world, ROOT, path).stat.st_size, 1);
+	(void)snprintf(path, sizeof(path), "+at/%s/d/.versions/+deleted", then);
+	expect_list(&world, ROOT, path, "f\n");
+	(void)snprintf(path, sizeof(path), "+at/%s/d", then);
+	live = walked(&world, ROOT, path);
+	(void)snprintf(path, sizeof(path), "+at/%s/d/.versions/+at/%s", then, then);
+	past = walked(&world, ROOT, path);
+	cr_assert_eq(past.stat.st_ino, live.stat.st_ino);
+	cr_assert_neq(past.nodeid, live.nodeid, "no directory lies within itself");
+}
+
 /* --- size ------------------------------------------------------------------------------------------------- */
 
 struct page {

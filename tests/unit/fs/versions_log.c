@@ -27,9 +27,9 @@ static void read_log(uint64_t dir, struct buf *ret_lines)
 	cr_assert_eq(versions_log_text(world.catalog, dir, &text), 0);
 	rest = text.data;
 	line = strsep(&rest, "\n");
-	cr_assert_str_eq(line, "time\top\tname\tsize\tuid\thost\tversion\tother");
+	cr_assert_str_eq(line, "time\top\tname\tsize\tuid\thost\tversion\tother\ttype");
 	while ((line = strsep(&rest, "\n")) && *line) {
-		char *fields[8];
+		char *fields[9];
 
 		for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
 			fields[i] = strsep(&line, "\t");
@@ -38,6 +38,8 @@ static void read_log(uint64_t dir, struct buf *ret_lines)
 		}
 		cr_assert_null(line);
 		cr_assert_eq(strlen(fields[0]), CLOCK_RFC3339_SIZE - 1, "%s", fields[0]);
+		cr_assert(!strcmp(fields[8], "file") || !strcmp(fields[8], "dir") || !strcmp(fields[8], "link"), "%s",
+			  fields[8]);
 		buf_addf(ret_lines, "%s %s %s %s %s\n", fields[1], fields[2], fields[3], fields[4], fields[7]);
 	}
 }
