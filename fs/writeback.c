@@ -82,7 +82,7 @@ struct writeback {
 	uint64_t tree;           /* generation */
 	unsigned waiting;        /* in writeback_wait */
 	char last_error[256];
-	bool outage; /* a job failed for want of the store; the first success tries all others at once */
+	bool outage;     /* a job failed for want of the store; the first success tries all others at once */
 	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
 	bool loading;
 	uint64_t claimed[CLAIM_SLOTS]; /* scratch of one scheduling round */

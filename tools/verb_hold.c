@@ -304,32 +304,18 @@ out:
 	return fflush(stdout) == 0 ? rc : CLI_FAILED;
 }
 
-/* -r is the one short option here. */
-static int take_r(int argc, char **argv, bool *ret_tree)
-{
-	int kept = 0;
-
-	for (int i = 0; i < argc; i++) {
-		if (strcmp(argv[i], "-r") == 0)
-			*ret_tree = true;
-		else
-			argv[kept++] = argv[i];
-	}
-	argv[kept] = NULL;
-	return kept;
-}
-
 int verb_hold(int argc, char **argv)
 {
 	struct selection selection = {0};
 	bool release = false;
-	const struct cli_option options[] = {{"version", NULL, &selection.version}, {"release", &release, NULL}, {0}};
+	const struct cli_option options[] = {{.name = "version", .value = &selection.version},
+					     {.name = "recursive", .letter = 'r', .flag = &selection.tree},
+					     {.name = "release", .flag = &release},
+					     {0}};
 	const struct cli_syntax syntax = {.verb = "hold", .help = hold_help, .options = options, .min = 1, .max = 1};
 	char **words;
-	int count, rc;
+	int count, rc = cli_parse(&syntax, argc, argv, &words, &count);
 
-	argc = take_r(argc, argv, &selection.tree);
-	rc = cli_parse(&syntax, argc, argv, &words, &count);
 	if (rc >= 0)
 		return rc;
 	selection.path = words[0];
@@ -355,10 +341,11 @@ int verb_retain(int argc, char **argv)
 	struct selection selection = {0};
 	const char *until = NULL, *span = NULL;
 	bool compliance = false;
-	const struct cli_option options[] = {{"version", NULL, &selection.version},
-					     {"until", NULL, &until},
-					     {"for", NULL, &span},
-					     {"compliance", &compliance, NULL},
+	const struct cli_option options[] = {{.name = "version", .value = &selection.version},
+					     {.name = "until", .value = &until},
+					     {.name = "for", .value = &span},
+					     {.name = "recursive", .letter = 'r', .flag = &selection.tree},
+					     {.name = "compliance", .flag = &compliance},
 					     {0}};
 	const struct cli_syntax syntax = {
 		.verb = "retain", .help = retain_help, .options = options, .min = 1, .max = 1};
@@ -367,7 +354,6 @@ int verb_retain(int argc, char **argv)
 	int64_t ns;
 	int count, rc;
 
-	argc = take_r(argc, argv, &selection.tree);
 	rc = cli_parse(&syntax, argc, argv, &words, &count);
 	if (rc >= 0)
 		return rc;

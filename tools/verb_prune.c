@@ -227,11 +227,16 @@ int verb_prune(int argc, char **argv)
 	struct keep keep = {0};
 	struct shown shown = {0};
 	const struct cli_option options[] = {
-		{"keep-last", NULL, &keep.last},       {"keep-hourly", NULL, &keep.hourly},
-		{"keep-daily", NULL, &keep.daily},     {"keep-weekly", NULL, &keep.weekly},
-		{"keep-monthly", NULL, &keep.monthly}, {"keep-yearly", NULL, &keep.yearly},
-		{"keep-within", NULL, &keep.within},   {"dry-run", &shown.dry_run, NULL},
-		{"json", &shown.json, NULL},           {0},
+		{.name = "keep-last", .value = &keep.last},
+		{.name = "keep-hourly", .value = &keep.hourly},
+		{.name = "keep-daily", .value = &keep.daily},
+		{.name = "keep-weekly", .value = &keep.weekly},
+		{.name = "keep-monthly", .value = &keep.monthly},
+		{.name = "keep-yearly", .value = &keep.yearly},
+		{.name = "keep-within", .value = &keep.within},
+		{.name = "dry-run", .flag = &shown.dry_run},
+		{.name = "json", .flag = &shown.json},
+		{0},
 	};
 	const struct cli_syntax syntax = {.verb = "prune", .help = help, .options = options, .min = 1, .max = 1};
 	json_t *policy;
