@@ -256,7 +256,7 @@ static void read_copied(fuse_req_t req, struct file *file, size_t len, off_t off
 	ssize_t n = pread(content_fd(file->content), bytes, len, offset);
 	int err = n < 0 ? -errno : 0;
 
-	content_read_done(file->content);
+	content_read_done(file->content, (uint64_t)offset, len);
 	if (err)
 		reply_err(req, err);
 	else
@@ -274,7 +274,7 @@ static void read_spliced(fuse_req_t req, struct file *file, size_t len, off_t of
 	/* Once the reply is out, the handle may be released by another worker before we go on. */
 	content_hold(content);
 	(void)fuse_reply_data(req, &vec, 0); /* see reply.h */
-	content_read_done(content);
+	content_read_done(content, (uint64_t)offset, len);
 	content_put(content);
 }
 
