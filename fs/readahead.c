@@ -21,7 +21,7 @@
 #define WINDOW_FIRST (UINT64_C(1) << 20) /* ahead of a reader that began */
 #define WINDOW_FACTOR 4
 #define PIECE_MIN (UINT64_C(1) << 20)
-#define PIECE_MAX (UINT64_C(8) << 20)
+#define PIECE_MAX (UINT64_C(16) << 20)
 #define SLACK_REQUESTS 4
 #define SLACK_MAX (UINT64_C(4) << 20)
 #define STRIDE_MAX (INT64_C(256) << 20)
@@ -125,7 +125,7 @@ static uint64_t piece_of(uint64_t window)
 {
 	uint64_t piece = PIECE_MIN;
 
-	while (piece < PIECE_MAX && piece * 8 <= window)
+	while (piece < PIECE_MAX && piece * 4 <= window)
 		piece *= 2;
 	return piece;
 }
