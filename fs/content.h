@@ -86,6 +86,11 @@ uint64_t content_size(struct content *content);
 int content_read_begin(struct content *content, uint64_t offset, size_t *len, const struct waiter *waiter);
 void content_read_done(struct content *content, uint64_t offset, size_t len); /* as begin left it */
 int content_fd(const struct content *content);
+/* Did any of its bytes come from the store since this was last asked, or it was opened? */
+bool content_take_fetched(struct content *content);
+/* Brings the whole of a small file that nobody waits for, on this thread. Nothing to do, or no room: nothing is done.
+ */
+void content_fetch_whole(struct contents *contents, uint64_t ino);
 /* pread through the above, for those who want a buffer. */
 ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
 		      const struct waiter *waiter);

@@ -72,6 +72,7 @@ struct content {
 	struct range failed;         /* what the last one was to bring */
 	int failure;                 /* -errno of the last one */
 	int64_t gave_up_ns;          /* monotonic: when a reader waited in vain for the last time; 0: never */
+	bool fetched;                /* some of it, see content_take_fetched */
 	uint64_t unsaved;            /* fetched since the extent record was written */
 	uint64_t evict_at;           /* eviction goes round the file from here */
 	struct readahead *readahead; /* of a file larger than FETCH_WHOLE_MAX, from its first read on */

@@ -38,8 +38,8 @@
 #include "log.h"
 
 /* Bytes are gathered to this before they go to the cache file: a system call for each of the transport's 16 KiB costs
- * more. Over 64 KiB ext4 takes page cache in large folios, which a virtual machine may have to ask its host for: measured
- * ten times slower than this size. */
+ * more. Over 64 KiB ext4 takes page cache in large folios, which a virtual machine may have to ask its host for:
+ * measured ten times slower than this size. */
 #define STEP (UINT64_C(64) << 10)
 #define NEED_MAX (UINT64_C(4) << 20)    /* what a reader waits for is cut to this */
 #define WINDOW_MAX (UINT64_C(64) << 20) /* ahead of one reader */
@@ -271,6 +271,7 @@ static int fill_absent(struct fetch *fetch, const char *bytes, uint64_t start, u
 		at = gap.end;
 	}
 	fetch->shown = end;
+	content->fetched = true;
 	content->unsaved += len;
 	if (!content->discarded)
 		cache_account(content->owner->cache, content->id, ranges_total(&content->present));
@@ -786,4 +787,41 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 	if (!err && content->readahead && wait.plan.pattern == READAHEAD_LONE)
 		speculate(content, clock_monotonic() - now);
 	return err;
+}
+
+bool content_take_fetched(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	bool fetched = content->fetched;
+
+	content->fetched = false;
+	return fetched;
+}
+
+/* NULL: there is nothing to fetch, or somebody does already. */
+static struct fetch *begin_whole(struct content *content)
+{
+	struct fetch *fetch;
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	if (!content->copy.key || content->discarded || content->fetching ||
+	    content->base_limit != content->base_size || content->base_size > FETCH_WHOLE_MAX ||
+	    !ranges_next_gap(&content->present, 0, content->base_size, &gap))
+		return NULL;
+	return fetch_new(content, 0, content->base_size, &fetch) ? NULL : fetch;
+}
+
+void content_fetch_whole(struct contents *contents, uint64_t ino)
+{
+	struct content *content;
+	struct fetch *fetch;
+
+	if (content_get(contents, ino, 0, &content))
+		return;
+	fetch = begin_whole(content);
+	if (fetch)
+		fetch_run(&fetch->task);
+	content_put(content);
+	content_forget_unnamed(contents, ino);
 }
