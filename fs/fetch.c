@@ -43,7 +43,8 @@
 #define STEP (UINT64_C(64) << 10)
 #define NEED_MAX (UINT64_C(4) << 20)    /* what a reader waits for is cut to this */
 #define WINDOW_MAX (UINT64_C(64) << 20) /* ahead of one reader */
-#define IN_FLIGHT_MAX 8                 /* of one content, beside what readers wait for */
+#define IN_FLIGHT_MAX 16                /* of one content, beside what readers wait for */
+#define SPECULATE_IN_FLIGHT 4
 #define SPECULATE_PIECE (UINT64_C(8) << 20)
 #define SPECULATE_CAP (UINT64_C(1) << 30)
 #define SAVE_EVERY (UINT64_C(64) << 20)
@@ -646,7 +647,7 @@ static void speculate(struct content *content, int64_t waited_ns)
 	readahead_paid(content->readahead, waited_ns);
 	allowed = readahead_allowance(content->readahead, content->base_limit, cap, bandwidth(owner));
 	while (allowed >= SPECULATE_PIECE / 4 && content->speculated_to < content->base_limit &&
-	       content->fetching < IN_FLIGHT_MAX) {
+	       content->fetching < SPECULATE_IN_FLIGHT) {
 		uint64_t step = allowed < SPECULATE_PIECE ? SPECULATE_PIECE / 4 : SPECULATE_PIECE;
 		uint64_t to = (content->speculated_to + step) / step * step;
 

@@ -10,7 +10,9 @@
  * back.
  *  2. The window of a stream is at most WINDOW_FACTOR times what it has read, so a reader that stops has cost at most
  *     that factor in bytes, and one that goes on reaches the full window after a few round trips.
- *  3. Streams do not touch each other but for the slots: a new one takes the slot unused for longest.
+ *  3. Streams do not touch each other but for the slots: a new one takes that of the lone read longest ago, if there is
+ *     any, else that of the sequence unused for longest. Each step of a strided reader is a stream of its own, for it
+ * may as well be the first read of one of several sequences that begin at equal distances.
  */
 #include "fs/readahead.h"
 
@@ -45,11 +47,6 @@ static uint64_t slack(const struct readahead_stream *stream, uint64_t len)
 	return smaller(SLACK_REQUESTS * (stream->len > len ? stream->len : len), SLACK_MAX);
 }
 
-static bool is_sure(const struct readahead_stream *stream)
-{
-	return stream->strides >= STRIDES_SURE;
-}
-
 /* The stream that the read goes on in sequence, the nearest; NULL: none. */
 static struct readahead_stream *find_sequence(struct readahead *readahead, uint64_t start, uint64_t len)
 {
@@ -77,32 +74,57 @@ static struct readahead_stream *find_stride(struct readahead *readahead, uint64_
 	return NULL;
 }
 
-static struct readahead_stream *take_slot(struct readahead *readahead, const struct readahead_stream **ret_newest)
+static bool is_better_victim(const struct readahead_stream *one, const struct readahead_stream *other)
 {
-	struct readahead_stream *oldest = &readahead->streams[0];
-
-	*ret_newest = NULL;
-	for (unsigned i = 0; i < readahead->count; i++) {
-		struct readahead_stream *stream = &readahead->streams[i];
-
-		if (stream->used < oldest->used)
-			oldest = stream;
-		if (!*ret_newest || stream->used > (*ret_newest)->used)
-			*ret_newest = stream;
-	}
-	return readahead->count < READAHEAD_STREAMS ? &readahead->streams[readahead->count++] : oldest;
+	if (!one->consumed != !other->consumed)
+		return !one->consumed;
+	return one->used < other->used;
 }
 
-/* A read that goes on nothing known: perhaps the first of a sequence, perhaps one step from the read before. */
+static struct readahead_stream *take_slot(struct readahead *readahead)
+{
+	struct readahead_stream *victim = &readahead->streams[0];
+
+	if (readahead->count < READAHEAD_STREAMS)
+		return &readahead->streams[readahead->count++];
+	for (unsigned i = 1; i < readahead->count; i++)
+		if (is_better_victim(&readahead->streams[i], victim))
+			victim = &readahead->streams[i];
+	return victim;
+}
+
+/* The step from the newest lone read. */
+static int64_t find_step(const struct readahead *readahead, uint64_t start)
+{
+	const struct readahead_stream *newest = NULL;
+	int64_t step;
+
+	for (unsigned i = 0; i < readahead->count; i++) {
+		const struct readahead_stream *stream = &readahead->streams[i];
+
+		if (!stream->consumed && (!newest || stream->used > newest->used))
+			newest = stream;
+	}
+	step = newest ? (int64_t)(start - newest->last) : 0;
+	return step > STRIDE_MAX || step < -STRIDE_MAX ? 0 : step;
+}
+
+/* A read that goes on no sequence: perhaps the first of one, perhaps one step from a read before. */
 static struct readahead_stream *begin_stream(struct readahead *readahead, uint64_t start)
 {
-	const struct readahead_stream *newest;
-	struct readahead_stream *stream = take_slot(readahead, &newest);
-	int64_t stride = newest && !newest->consumed ? (int64_t)(start - newest->last) : 0;
+	struct readahead_stream *before = find_stride(readahead, start), *stream;
+	struct readahead_stream fresh = {.next = start, .ahead = start};
 
-	if (stride > STRIDE_MAX || stride < -STRIDE_MAX)
-		stride = 0;
-	*stream = (struct readahead_stream){.stride = stride, .strides = stride != 0, .next = start, .ahead = start};
+	if (before) {
+		fresh.stride = before->stride;
+		fresh.strides = before->strides + 1;
+		before->stride = 0;
+	} else {
+		fresh.stride = find_step(readahead, start);
+		fresh.strides = fresh.stride != 0;
+	}
+	stream = take_slot(readahead);
+	*stream = fresh;
 	return stream;
 }
 
@@ -156,7 +178,7 @@ static void plan_sequence(struct readahead_stream *stream, uint64_t start, const
 static void plan_strides(const struct readahead_stream *stream, const struct readahead_limits *limits,
 			 struct readahead_plan *plan)
 {
-	uint64_t depth = UINT64_C(1) << smaller(stream->strides - STRIDES_SURE + 1, 5);
+	uint64_t depth = UINT64_C(1) << smaller(stream->strides - STRIDES_SURE, 5);
 	uint64_t at = stream->last;
 
 	plan->pattern = READAHEAD_STRIDED;
@@ -174,14 +196,11 @@ void readahead_note(struct readahead *readahead, uint64_t start, uint64_t end, c
 		    struct readahead_plan *ret_plan)
 {
 	uint64_t len = end - start;
-	struct readahead_stream *stream = find_stride(readahead, start);
-	bool strided = stream && is_sure(stream), sequential = false;
+	struct readahead_stream *stream = find_sequence(readahead, start, len);
+	bool sequential = stream != NULL;
 
 	memset(ret_plan, 0, sizeof(*ret_plan));
 	if (stream) {
-		stream->strides++;
-	} else if ((stream = find_sequence(readahead, start, len))) {
-		sequential = true;
 		stream->strides = 0;
 		stream->stride = 0;
 		if (!stream->consumed && stream->next > stream->last)
@@ -201,7 +220,7 @@ void readahead_note(struct readahead *readahead, uint64_t start, uint64_t end, c
 	plan_lone(start, end, limits->size, ret_plan);
 	if (sequential)
 		plan_sequence(stream, start, limits, ret_plan);
-	else if (strided)
+	else if (stream->strides > STRIDES_SURE)
 		plan_strides(stream, limits, ret_plan);
 }
 
