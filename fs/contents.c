@@ -224,6 +224,11 @@ static bool is_only_copy(const struct content *content, const struct load *load)
 	       ((load->inode.flags & CAT_DIRTY) || (!stored && load->version.size));
 }
 
+static int drop_record(struct cat_txn *txn, void *arg)
+{
+	return cat_extent_delete(txn, *(const uint64_t *)arg);
+}
+
 /* The descriptor, and what the file holds. */
 static int load_file(struct content *content, struct load *load)
 {
@@ -244,8 +249,11 @@ static int load_file(struct content *content, struct load *load)
 		return -ENOENT;
 	content->base = content->seq ? content->seq : load->inode.version;
 	content->base_limit = content->size;
-	content->stale = load->has_extent;
-	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
+	/* Before the file is as long as the record says, and empty: killed then, we would believe it. */
+	if (load->has_extent)
+		err = catalog_update(content->owner->catalog, drop_record, &content->id);
+	return err ? err
+		   : cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
 }
 
 static void unload(struct content *content)
@@ -475,11 +483,6 @@ void content_put(struct content *content)
 }
 
 /* --- eviction ------------------------------------------------------------------------------------------------ */
-
-static int drop_record(struct cat_txn *txn, void *arg)
-{
-	return cat_extent_delete(txn, *(const uint64_t *)arg);
-}
 
 /* What is asked of one content. */
 struct giving {

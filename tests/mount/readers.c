@@ -284,8 +284,12 @@ static void read_randomly(const char *name, uint64_t size, unsigned count)
 	char bytes[4096];
 
 	srandom(3);
-	for (unsigned i = 0; i < count; i++)
-		cr_assert(read_right(fd, bytes, sizeof(bytes), (uint64_t)random() % (size / 4096) * 4096));
+	for (unsigned i = 0; i < count; i++) {
+		uint64_t offset = (uint64_t)random() % (size / 4096) * 4096;
+
+		cr_assert(read_right(fd, bytes, sizeof(bytes), offset), "read %u, at %llu: %s", i,
+			  (unsigned long long)offset, strerror(errno));
+	}
 	close(fd);
 }
 
