@@ -44,7 +44,7 @@
 #define NEED_MAX (UINT64_C(4) << 20)    /* what a reader waits for is cut to this */
 #define WINDOW_MAX (UINT64_C(64) << 20) /* ahead of one reader */
 #define IN_FLIGHT_MAX 16                /* of one content, beside what readers wait for */
-#define SPECULATE_IN_FLIGHT 4
+#define SPECULATE_IN_FLIGHT 8
 #define SPECULATE_PIECE (UINT64_C(8) << 20)
 #define SPECULATE_CAP (UINT64_C(1) << 30)
 #define SAVE_EVERY (UINT64_C(64) << 20)
@@ -56,8 +56,8 @@
 #define SMALL_RANGE (UINT64_C(256) << 10) /* takes a round trip, hardly more */
 #define FAST_STORE_NS (5 * NS_PER_MS)
 #define INLINE_PATIENCE_NS (250 * NS_PER_MS)
-#define BANDWIDTH_GUESS (UINT64_C(64) << 20) /* bytes a second, until measured; a low one only begins later */
-#define BANDWIDTH_RANGE (UINT64_C(1) << 20)  /* what tells of it */
+#define BANDWIDTH_GUESS (UINT64_C(100) << 20) /* bytes a second, until measured; a low one only begins later */
+#define BANDWIDTH_RANGE (UINT64_C(1) << 20)   /* what tells of it */
 #define METER_NS (2 * NS_PER_SEC)
 
 struct fetch {
@@ -636,20 +636,28 @@ static void fetch_ahead(struct content *content, const struct readahead_plan *pl
 	}
 }
 
+/* What speculation must be worth to begin. While a far store's answers are on their way nothing else is to do, so every
+ * piece is a gain; a near one is kept busy by the misses themselves, and what is fetched beside them makes them slower:
+ * it is all or nothing. */
+static uint64_t least_allowance(const struct content *content)
+{
+	return content->owner->rtt_ns < FAST_STORE_NS ? content->base_limit - content->speculated_to
+						      : SPECULATE_PIECE / 2;
+}
+
 /* A lone read waited: is it time to buy? From the beginning of the file on, each byte at most once. */
 static void speculate(struct content *content, int64_t waited_ns)
 {
 	struct contents *owner = content->owner;
 	uint64_t share = cache_limit(owner->cache) / 4, cap = share < SPECULATE_CAP ? share : SPECULATE_CAP;
 	struct start ahead = {.piece = SPECULATE_PIECE, .urgency = FETCH_AHEAD};
-	uint64_t allowed;
+	uint64_t allowed, least = least_allowance(content);
 
 	readahead_paid(content->readahead, waited_ns);
 	allowed = readahead_allowance(content->readahead, content->base_limit, cap, bandwidth(owner));
-	while (allowed >= SPECULATE_PIECE / 4 && content->speculated_to < content->base_limit &&
+	while (allowed >= least && content->speculated_to < content->base_limit &&
 	       content->fetching < SPECULATE_IN_FLIGHT) {
-		uint64_t step = allowed < SPECULATE_PIECE ? SPECULATE_PIECE / 4 : SPECULATE_PIECE;
-		uint64_t to = (content->speculated_to + step) / step * step;
+		uint64_t to = (content->speculated_to + SPECULATE_PIECE) / SPECULATE_PIECE * SPECULATE_PIECE;
 
 		if (to > content->base_limit)
 			to = content->base_limit;
@@ -658,6 +666,7 @@ static void speculate(struct content *content, int64_t waited_ns)
 		content->speculated_to = ahead.stopped;
 		readahead_speculated(content->readahead, ahead.bytes);
 		allowed -= ahead.bytes < allowed ? ahead.bytes : allowed;
+		least = SPECULATE_PIECE / 2;
 	}
 }
 
