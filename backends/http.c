@@ -37,7 +37,8 @@
 #define HTTP_BODY_MAX (1024 * 1024)
 #define HTTP_EXPECT_FROM (1024 * 1024)
 #define HTTP_DOWNLOAD_BUFFER (256 * 1024L)
-#define HTTP_DOWNLOAD_BUFFER_SMALL (32 * 1024L)
+#define HTTP_DOWNLOAD_BUFFER_SMALL (96 * 1024L)
+#define HTTP_DOWNLOAD_SMALL (64 * 1024) /* a reply up to this, with its headers, fits the small one */
 #define HTTP_UPLOAD_BUFFER (2 * 1024 * 1024L)
 #define HTTP_UPLOAD_BUFFER_SMALL (64 * 1024L)
 #define HTTP_RETRY_AFTER_MAX_MS (60 * 60 * 1000)
@@ -493,7 +494,7 @@ static CURLcode set_exchange(struct http_slot *slot, struct exchange *ex, struct
 	if (code == CURLE_OK)
 		code = set_method(easy, ex->request);
 	/* libcurl allocates it anew for each request. */
-	SET(CURLOPT_BUFFERSIZE, ex->request->expected && ex->request->expected < HTTP_DOWNLOAD_BUFFER_SMALL
+	SET(CURLOPT_BUFFERSIZE, ex->request->expected && ex->request->expected <= HTTP_DOWNLOAD_SMALL
 					? HTTP_DOWNLOAD_BUFFER_SMALL
 					: HTTP_DOWNLOAD_BUFFER);
 	SET(CURLOPT_URL, ex->request->url);

@@ -21,7 +21,7 @@
 
 #define KIB 1024
 #define MIB (1024 * 1024)
-#define LATENCY 50
+#define LATENCY 100
 #define LONE_BLOCK (64 * KIB)
 
 static struct mounted m;
@@ -64,11 +64,11 @@ static void start_cold(const char *more)
 	start(more);
 }
 
-static void slow(void)
+static void slow(int latency)
 {
 	char attributes[64];
 
-	snprintf(attributes, sizeof(attributes), "\"latency\":%d", LATENCY);
+	snprintf(attributes, sizeof(attributes), "\"latency\":%d", latency);
 	proxy_toxic(&proxy, "latency", attributes);
 }
 
@@ -150,13 +150,13 @@ Test(readers, a_sequential_reader_does_not_wait_for_each_request)
 	start(NULL);
 	make_file(at("big"), size);
 	start_cold(NULL);
-	slow();
+	slow(2 * LATENCY);
 	before = requests();
 	fd = open_cold("big");
 	began = now_ms();
 	for (uint64_t offset = 0; offset < size; offset += MIB)
 		cr_assert(read_right(fd, bytes, MIB, offset), "at %zu", (size_t)offset);
-	cr_assert_lt(now_ms() - began, 64 * LATENCY / 3, "a round trip for each MiB");
+	cr_assert_lt(now_ms() - began, 64 * 2 * LATENCY / 3, "a round trip for each MiB");
 	cr_assert_leq(requests() - before, 24, "small pieces");
 	close(fd);
 	free(bytes);
@@ -173,7 +173,7 @@ Test(readers, a_strided_reader_does_not_wait_for_each_block)
 	start(NULL);
 	make_file(at("big"), 64 * MIB);
 	start_cold("cache_size=64M"); /* a quarter of it is less than the file: it is not bought whole */
-	slow();
+	slow(LATENCY);
 	fd = open_cold("big");
 	OK(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM));
 	began = now_ms();
@@ -236,7 +236,7 @@ static void expect_fetched_ahead(const unsigned *order)
 	long began;
 
 	start_cold(NULL);
-	slow();
+	slow(LATENCY);
 	before = requests();
 	began = now_ms();
 	for (unsigned i = 0; i < FILES; i++)
@@ -300,7 +300,7 @@ Test(readers, random_reads_of_a_file_too_large_to_be_bought_fetch_little)
 	start(NULL);
 	make_file(at("big"), 64 * MIB);
 	start_cold("cache_size=64M");
-	slow();
+	slow(LATENCY);
 	before = received();
 	read_randomly("big", 64 * MIB, 60);
 	cr_assert_leq(received() - before, 60 * LONE_BLOCK + MIB);
@@ -316,7 +316,7 @@ Test(readers, random_reads_buy_the_rest_of_a_file_once_they_have_cost_as_much)
 	start(NULL);
 	make_file(at("big"), 64 * MIB);
 	start_cold(NULL);
-	slow();
+	slow(LATENCY);
 	before = requests();
 	bytes = received();
 	began = now_ms();
@@ -335,7 +335,7 @@ Test(readers, a_few_random_reads_bring_no_more_than_themselves)
 	start(NULL);
 	make_file(at("big"), 64 * MIB);
 	start_cold(NULL);
-	slow();
+	slow(LATENCY);
 	before = received();
 	read_randomly("big", 64 * MIB, 6);
 	proxy_clear(&proxy);
@@ -548,7 +548,7 @@ Test(readers, kill_in_the_middle_of_reads_leaves_nobody_hanging)
 	start(NULL);
 	make_file(at("large"), LARGE);
 	start_cold("cache_size=16M");
-	slow();
+	slow(LATENCY);
 	for (unsigned i = 0; i < 8; i++)
 		pids[i] = fork_reader(i);
 	sleep(1);
