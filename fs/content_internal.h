@@ -19,7 +19,7 @@ struct contents {
 	uint8_t boot_id[16];
 	atomic_bool cancelled;
 	atomic_uint streams;    /* readers in sequence, of all contents: they share what may be fetched ahead */
-	_Atomic int64_t rtt_ns; /* how long the store takes for a small range, smoothed; 0: not known */
+	_Atomic int64_t rtt_ns; /* how long the store takes for a small range, at best; 0: not known */
 	struct lock lock;
 	struct table table; /* guarded by lock */
 

@@ -47,6 +47,7 @@
 #define SPECULATE_IN_FLIGHT 8
 #define SPECULATE_PIECE (UINT64_C(8) << 20)
 #define SPECULATE_CAP (UINT64_C(1) << 30)
+#define BRIDGED (UINT64_C(128) << 10)
 #define SAVE_EVERY (UINT64_C(64) << 20)
 #define POLL_NS (100 * NS_PER_MS)
 #define ROOM_PATIENCE_NS (5 * NS_PER_SEC)
@@ -164,8 +165,9 @@ static void note_round_trip(struct contents *contents, int64_t took_ns)
 {
 	int64_t before = contents->rtt_ns;
 
-	/* A lost update costs nothing. */
-	contents->rtt_ns = before ? before + (took_ns - before) / 8 : took_ns;
+	/* Near the least of late: what a busy machine adds to it says nothing of the way to the store. A lost update
+	 * costs nothing. */
+	contents->rtt_ns = before && took_ns > before ? before + (took_ns - before) / 64 : took_ns;
 }
 
 /* --- into the cache file ------------------------------------------------------------------------------------ */
@@ -537,6 +539,16 @@ static int start_piece(struct content *content, uint64_t from, uint64_t to, stru
 	return 0;
 }
 
+/* Small stretches that are here already are fetched again rather than asked around: a request costs more. */
+static void bridge(const struct content *content, uint64_t end, struct range *gap)
+{
+	struct range next;
+
+	while (gap->end < end && ranges_next_gap(&content->present, gap->end, end, &next) &&
+	       next.start - gap->end <= BRIDGED)
+		gap->end = next.end;
+}
+
 /* Starts what is absent and not under way in [from, end). */
 static int start_range(struct content *content, uint64_t from, uint64_t end, struct start *start)
 {
@@ -545,6 +557,8 @@ static int start_range(struct content *content, uint64_t from, uint64_t end, str
 	start->stopped = end;
 	while (from < end && ranges_next_gap(&content->present, from, end, &gap)) {
 		from = gap.start;
+		if (start->urgency == FETCH_AHEAD)
+			bridge(content, end, &gap);
 		while (from < gap.end) {
 			uint64_t to = gap.end;
 			int err;

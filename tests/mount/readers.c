@@ -322,8 +322,9 @@ Test(readers, random_reads_buy_the_rest_of_a_file_once_they_have_cost_as_much)
 	began = now_ms();
 	read_randomly("big", 64 * MIB, 400);
 	cr_assert_lt(now_ms() - began, 400 * LATENCY / 3, "a round trip for each read");
-	cr_assert_lt(requests() - before, 200);
-	cr_assert_leq(received() - bytes, 64 * MIB + 200 * LONE_BLOCK, "bytes were fetched twice");
+	cr_assert_lt(requests() - before, 150);
+	/* What misses brought may come once more, in the midst of a large piece. */
+	cr_assert_leq(received() - bytes, 64 * MIB + 2 * 200 * LONE_BLOCK, "bytes were fetched twice");
 	proxy_clear(&proxy);
 	OK(mounted_stop(&m));
 }
