@@ -36,7 +36,9 @@
 #define HTTP_HEADERS_MAX (64 * 1024)
 #define HTTP_BODY_MAX (1024 * 1024)
 #define HTTP_EXPECT_FROM (1024 * 1024)
-#define HTTP_DOWNLOAD_BUFFER (512 * 1024L)
+#define HTTP_DOWNLOAD_BUFFER (256 * 1024L)
+#define HTTP_DOWNLOAD_BUFFER_SMALL (96 * 1024L)
+#define HTTP_DOWNLOAD_SMALL (64 * 1024) /* a reply up to this, with its headers, fits the small one */
 #define HTTP_UPLOAD_BUFFER (2 * 1024 * 1024L)
 #define HTTP_UPLOAD_BUFFER_SMALL (64 * 1024L)
 #define HTTP_RETRY_AFTER_MAX_MS (60 * 60 * 1000)
@@ -462,7 +464,6 @@ static CURLcode set_connection(CURL *easy, const struct http *http)
 	SET(CURLOPT_TCP_NODELAY, 1L);
 	SET(CURLOPT_TCP_KEEPALIVE, 1L);
 	SET(CURLOPT_CONNECTTIMEOUT_MS, (long)(http->options.connect_timeout_ns / NS_PER_MS));
-	SET(CURLOPT_BUFFERSIZE, HTTP_DOWNLOAD_BUFFER);
 	SET(CURLOPT_USERAGENT, "varve");
 	return code;
 }
@@ -492,6 +493,10 @@ static CURLcode set_exchange(struct http_slot *slot, struct exchange *ex, struct
 	CURLcode code = set_connection(easy, ex->http);
 	if (code == CURLE_OK)
 		code = set_method(easy, ex->request);
+	/* libcurl allocates it anew for each request. */
+	SET(CURLOPT_BUFFERSIZE, ex->request->expected && ex->request->expected <= HTTP_DOWNLOAD_SMALL
+					? HTTP_DOWNLOAD_BUFFER_SMALL
+					: HTTP_DOWNLOAD_BUFFER);
 	SET(CURLOPT_URL, ex->request->url);
 	SET(CURLOPT_HTTPHEADER, headers);
 	SET(CURLOPT_ERRORBUFFER, slot->error_text);

@@ -75,7 +75,8 @@ struct http_request {
 	void *accept_arg;
 	backend_sink_fn sink; /* of a 2xx body; NULL: it goes to reply->body */
 	void *sink_arg;
-	size_t max_body; /* cap of reply->body; 0: 1 MiB. A 2xx body over it is ERR_CORRUPT */
+	uint64_t expected; /* bytes of the reply, if known, else 0: how large a buffer pays */
+	size_t max_body;   /* cap of reply->body; 0: 1 MiB. A 2xx body over it is ERR_CORRUPT */
 
 	bool idempotent;          /* a POST or PUT that changes nothing, or may be repeated without harm */
 	int64_t stall_timeout_ns; /* 0: the client's. Copies and completions think long before they answer */

@@ -318,6 +318,7 @@ static int s3_get(struct backend *backend, const struct call *call, const struct
 		.method = HTTP_GET,
 		.http = {.accept = get_accept, .accept_arg = &state, .sink = get_sink, .sink_arg = &state}};
 	name_object(&http, &request->object);
+	http.http.expected = request->length == UINT64_MAX ? 0 : request->length;
 	bool whole =
 		request->offset == 0 && (request->length == UINT64_MAX || request->length == request->expected_size);
 	state.ranged = !whole;

@@ -207,6 +207,7 @@ struct get_state {
 	const struct call *call;
 	const struct get_request *request;
 	uint64_t delivered; /* over all attempts */
+	bool whole;         /* the object from its first byte on: the checksum may be needed */
 	uint32_t crc32c;    /* of what was delivered */
 };
 
@@ -219,7 +220,8 @@ static int get_sink(void *arg, const void *bytes, size_t len)
 	r = state->request->sink(state->request->sink_arg, bytes, len);
 	if (r != 0)
 		return r;
-	state->crc32c = crc32c_update(state->crc32c, bytes, len);
+	if (state->whole)
+		state->crc32c = crc32c_update(state->crc32c, bytes, len);
 	state->delivered += len;
 	return 0;
 }
@@ -239,7 +241,7 @@ static bool get_can_resume(uint64_t delivered_before, const struct get_state *st
 /* No single attempt saw the whole content, so no attempt compared its checksum. */
 static int check_whole(const struct get_state *state, const struct object_info *info, struct err *err)
 {
-	bool whole = state->request->offset == 0 && state->delivered == info->size;
+	bool whole = state->whole && state->delivered == info->size;
 	if (whole && (info->flags & OBJECT_CRC32C) && info->crc32c != state->crc32c)
 		return err_set(err, ERR_CORRUPT, "content does not have its checksum");
 	return 0;
@@ -293,6 +295,8 @@ int transfer_get(struct transfer *transfer, const struct call *call, const struc
 	int r = 0;
 	retry_begin(&retry, transfer, call, get_bytes(request));
 	state.call = &retry.call;
+	state.whole = request->offset == 0 && (request->length == UINT64_MAX || request->expected_size == UINT64_MAX ||
+					       request->length >= request->expected_size);
 	if (!is_pinned(&object)) {
 		r = transfer_head(transfer, &retry.call, &object, &pinned, err);
 		if (r == 0)

@@ -280,13 +280,48 @@ struct readdir {
 	void *arg;
 };
 
+/* A NAME key ends in the name. */
+static int name_of_key(uint64_t parent, struct kv_bytes key, char ret_text[static CAT_NAME_MAX + 1])
+{
+	struct schema_key prefix;
+	size_t len;
+
+	schema_key_number(&prefix, SCHEMA_NAME, parent);
+	len = key.len > prefix.len ? key.len - prefix.len : 0;
+	if (len == 0 || len > CAT_NAME_MAX)
+		return -EBADMSG;
+	memcpy(ret_text, (const char *)key.data + prefix.len, len);
+	ret_text[len] = '\0';
+	return 0;
+}
+
+/* The rows of the names, in the order asked for. */
+static void readdir_rows(const struct cat_readdir *request, struct rows *rows)
+{
+	struct schema_key prefix;
+
+	schema_key_number(&prefix, request->after_name ? SCHEMA_NAME : SCHEMA_COOKIE, request->parent);
+	rows_open(rows, &prefix, KV_FORWARD);
+	if (request->after_name) {
+		schema_key_named(&rows->from, SCHEMA_NAME, request->parent, request->after_name);
+		schema_key_u8(&rows->from, 0);
+	} else {
+		schema_key_pair(&rows->from, SCHEMA_COOKIE, request->parent, request->after + 1);
+	}
+	rows->batch = request->max < 256 ? request->max : 256;
+}
+
 static int readdir_entry(struct cat_txn *txn, const struct readdir *readdir, struct kv_bytes key, struct kv_bytes value)
 {
-	char text[CAT_NAME_MAX + 1];
+	char text[CAT_NAME_MAX + 1] = {0};
 	struct cat_inode inode;
 	struct cat_name name;
-	int rc = schema_decode_filename(value, text);
+	int rc = 0;
 
+	if (readdir->request->after_name)
+		rc = name_of_key(readdir->request->parent, key, text);
+	else
+		rc = schema_decode_filename(value, text);
 	if (rc == 0)
 		rc = cat_name_get(txn, readdir->request->parent, text, &name);
 	if (rc == 0 && readdir->request->with_inodes)
@@ -301,7 +336,6 @@ static int readdir_closure(struct cat_txn *txn, void *arg)
 	const struct readdir *readdir = arg;
 	const struct cat_readdir *request = readdir->request;
 	struct kv_bytes key, value;
-	struct schema_key prefix;
 	struct cat_inode dir;
 	struct rows rows;
 	int rc = cat_inode_get(txn, request->parent, &dir);
@@ -312,10 +346,7 @@ static int readdir_closure(struct cat_txn *txn, void *arg)
 		return -ENOTDIR;
 	if (request->after == UINT64_MAX)
 		return 0;
-	schema_key_number(&prefix, SCHEMA_COOKIE, request->parent);
-	rows_open(&rows, &prefix, KV_FORWARD);
-	schema_key_pair(&rows.from, SCHEMA_COOKIE, request->parent, request->after + 1);
-	rows.batch = request->max < 256 ? request->max : 256;
+	readdir_rows(request, &rows);
 	for (size_t left = request->max; left > 0 && rc == 0; left--) {
 		rc = rows_next(&rows, txn, &key, &value);
 		if (rc == 0)

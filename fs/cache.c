@@ -100,6 +100,28 @@ void cache_account(struct cache *cache, uint64_t id, uint64_t bytes)
 	list_add_tail(&cache->lru, &entry->lru);
 }
 
+void cache_shrunk(struct cache *cache, uint64_t id, uint64_t bytes)
+{
+	LOCK_GUARD(&cache->lock);
+	struct entry *entry = entry_find(cache, id);
+
+	if (entry) {
+		cache->used += bytes - entry->bytes;
+		entry->bytes = bytes;
+	}
+}
+
+void cache_touch(struct cache *cache, uint64_t id)
+{
+	LOCK_GUARD(&cache->lock);
+	struct entry *entry = entry_find(cache, id);
+
+	if (entry) {
+		list_remove(&entry->lru);
+		list_add_tail(&cache->lru, &entry->lru);
+	}
+}
+
 /* What an earlier mount left behind, counted by what it takes on disk. */
 static int scan_folder(struct cache *cache, unsigned folder)
 {
@@ -377,26 +399,52 @@ static bool next_victim(struct cache *cache, uint64_t *ret_id)
 	return true;
 }
 
-int cache_reserve(struct cache *cache, uint64_t len)
+bool cache_disk_has_room(const struct cache *cache, uint64_t len)
 {
-	uint64_t needed = bytes_needed(cache, len);
+	return bytes_over_reserve(cache, len) == 0;
+}
+
+/* It gave enough, and may have more: the next time it is the first again. */
+static void stay_stalest(struct cache *cache, uint64_t id)
+{
+	LOCK_GUARD(&cache->lock);
+	struct entry *entry = entry_find(cache, id);
+
+	if (entry) {
+		list_remove(&entry->lru);
+		list_add_tail(cache->lru.next, &entry->lru);
+	}
+}
+
+/* One round over all that were there when it began. */
+static uint64_t evict_round(struct cache *cache, uint64_t wanted, enum cache_effort effort)
+{
 	uint64_t freed = 0, tries, id;
 
-	if (!needed)
-		return 0;
 	{
 		LOCK_GUARD(&cache->lock);
 		tries = cache->entries.count;
-		/* Evicting a little ahead spares a round for every write that follows. */
-		needed += cache->limit / 64;
 	}
-	while (freed < needed && tries-- > 0 && next_victim(cache, &id))
-		freed += cache->evict(cache->evict_arg, id);
-	{
-		LOCK_GUARD(&cache->lock);
-		cache->evicted += freed;
-		cache->since_statvfs = 0;
-	}
+	while (freed < wanted && tries-- > 0 && next_victim(cache, &id))
+		freed += cache->evict(cache->evict_arg, id, wanted - freed, effort);
+	if (freed >= wanted && wanted)
+		stay_stalest(cache, id);
+	LOCK_GUARD(&cache->lock);
+	cache->evicted += freed;
+	cache->since_statvfs = 0;
+	return freed;
+}
+
+int cache_reserve(struct cache *cache, uint64_t len)
+{
+	uint64_t needed = bytes_needed(cache, len), freed;
+
+	if (!needed)
+		return 0;
+	/* Evicting a little ahead spares a round for every write that follows. */
+	freed = evict_round(cache, needed + cache->limit / 64, CACHE_EASY);
+	if (freed < needed)
+		(void)evict_round(cache, needed - freed, CACHE_HARD);
 	return bytes_needed(cache, len) ? -ENOSPC : 0;
 }
 

@@ -28,8 +28,11 @@ struct cache_options {
 	uint64_t reserve; /* bytes to leave free on the cache's filesystem */
 };
 
-/* Asks the owner of a content to give up what it can of its cache file; see content.c. Returns bytes freed. */
-typedef uint64_t (*cache_evict_fn)(void *arg, uint64_t id);
+/* Asks the owner of a content to give up `wanted` bytes of its cache file, or what it can; see contents.c. CACHE_HARD
+ * is asked for when all have been asked easily and it was not enough: also what readers will come to next. Returns
+ * bytes freed. */
+enum cache_effort { CACHE_EASY, CACHE_HARD };
+typedef uint64_t (*cache_evict_fn)(void *arg, uint64_t id, uint64_t wanted, enum cache_effort effort);
 
 int cache_open(const struct cache_options *options, cache_evict_fn evict, void *evict_arg, struct cache **ret_cache);
 void cache_close(struct cache *cache);
@@ -45,8 +48,13 @@ int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, bo
 
 /* Before `len` bytes are written: evicts what it must. -ENOSPC when neither the limit nor the disk has room. */
 int cache_reserve(struct cache *cache, uint64_t len);
+/* After that failed: is it only the limit that is in the way? */
+bool cache_disk_has_room(const struct cache *cache, uint64_t len);
 /* Tells how many bytes the file of `id` holds now and that it was used. */
 void cache_account(struct cache *cache, uint64_t id, uint64_t bytes);
+/* The first without the second, and the second without the first; nothing for a file that has no entry. */
+void cache_shrunk(struct cache *cache, uint64_t id, uint64_t bytes);
+void cache_touch(struct cache *cache, uint64_t id);
 
 uint64_t cache_limit(const struct cache *cache);
 

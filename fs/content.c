@@ -101,8 +101,10 @@ int content_save(struct content *content)
 static void swap_begin(struct content *frozen)
 {
 	frozen->swapping = true;
-	while (frozen->io > 0)
-		(void)lock_wait(&frozen->lock, &frozen->cond, 0); /* local reads: soon */
+	frozen->settling++;
+	while (frozen->io > 0 || fetch_is_writing(frozen, 0, UINT64_MAX))
+		(void)lock_wait(&frozen->lock, &frozen->cond, 0); /* local reads and writes: soon */
+	frozen->settling--;
 }
 
 static void swap_end(struct content *frozen)
@@ -214,8 +216,7 @@ static int freeze(struct content *content, const struct waiter *waiter)
 	return 0;
 }
 
-/* Everything that must be true before the first byte of a change. */
-static int modify_begin(struct content *content, const struct waiter *waiter)
+static int modify_begin_settled(struct content *content, const struct waiter *waiter)
 {
 	struct cat_extent extent;
 	int err;
@@ -238,6 +239,20 @@ static int modify_begin(struct content *content, const struct waiter *waiter)
 	}
 	content->flushed = false;
 	return 0;
+}
+
+/* Everything that must be true before the first byte of a change in [start, end): also that no fetch is in the midst of
+ * writing there, or its bytes would come to lie over ours. Whoever waited begins anew. */
+static int modify_begin(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
+{
+	int err;
+
+	while (!(err = modify_begin_settled(content, waiter)) && fetch_is_writing(content, start, end)) {
+		content->settling++;
+		(void)lock_wait(&content->lock, &content->cond, 0); /* for one write to the cache file */
+		content->settling--;
+	}
+	return err;
 }
 
 static void touch(struct content *content)
@@ -294,7 +309,10 @@ ssize_t content_write(struct content *content, const struct content_write *reque
 	if (err)
 		return err;
 	LOCK_GUARD(&content->lock);
-	err = modify_begin(content, request->waiter);
+	/* Where an append goes is known only then. */
+	err = request->offset == CONTENT_APPEND
+		      ? modify_begin(content, 0, UINT64_MAX, request->waiter)
+		      : modify_begin(content, request->offset, request->offset + request->len, request->waiter);
 	if (err)
 		return err;
 	offset = request->offset == CONTENT_APPEND ? content->size : request->offset;
@@ -338,7 +356,7 @@ int content_truncate(struct content *content, uint64_t size, const struct waiter
 			 (unsigned long long)content->ino);
 		content->lost = false;
 	}
-	err = modify_begin(content, waiter);
+	err = modify_begin(content, size, UINT64_MAX, waiter);
 	if (err)
 		return err;
 	if (size < content->size)
@@ -381,7 +399,8 @@ int content_allocate(struct content *content, int mode, uint64_t offset, uint64_
 	inside = end < content->size ? end : content->size;
 	if (!(zeroes && offset < inside) && (keep || end <= content->size))
 		return 0; /* space is reserved, no byte changes */
-	err = modify_begin(content, waiter);
+	err = modify_begin(content, offset, end, waiter);
+	inside = end < content->size ? end : content->size; /* it may have been cut while we waited */
 	if (!err && zeroes && offset < inside)
 		err = zero(content, offset, inside);
 	if (err)
@@ -403,7 +422,7 @@ void content_set_mtime(struct content *content, int64_t mtime)
 int content_mark_new(struct content *content)
 {
 	LOCK_GUARD(&content->lock);
-	int err = modify_begin(content, NULL);
+	int err = modify_begin(content, 0, 0, NULL);
 
 	if (!err)
 		touch(content);
@@ -412,33 +431,53 @@ int content_mark_new(struct content *content)
 
 /* --- reading ------------------------------------------------------------------------------------------- */
 
+/* Eviction leaves what is being read. */
+static int pin(struct content *content, uint64_t start, uint64_t end)
+{
+	if (content->io == content->io_room) {
+		unsigned room = content->io_room ? content->io_room * 2 : 4;
+		struct range *grown = reallocarray(content->io_at, room, sizeof(*grown));
+
+		if (!grown)
+			return -ENOMEM;
+		content->io_at = grown;
+		content->io_room = room;
+	}
+	content->io_at[content->io++] = (struct range){start, end};
+	return 0;
+}
+
 int content_read_begin(struct content *content, uint64_t offset, size_t *len, const struct waiter *waiter)
 {
+	size_t wanted = *len;
 	int err = 0;
 
 	LOCK_GUARD(&content->lock);
-	while (content->swapping)
-		(void)lock_wait(&content->lock, &content->cond, 0);
-	if (offset >= content->size)
-		*len = 0;
-	else if (*len > content->size - offset)
-		*len = (size_t)(content->size - offset);
-	if (*len)
-		err = content_wait_present(content, offset, offset + *len, waiter);
-	while (content->swapping)
-		(void)lock_wait(&content->lock, &content->cond, 0);
+	do {
+		while (content->swapping)
+			(void)lock_wait(&content->lock, &content->cond, 0);
+		*len = offset >= content->size           ? 0
+		       : wanted < content->size - offset ? wanted
+							 : (size_t)(content->size - offset);
+		if (*len)
+			err = content_wait_present(content, offset, offset + *len, waiter);
+	} while (!err && content->swapping);
 	/* The file may have been cut while we waited. */
 	if (!err && offset + *len > content->size)
 		*len = offset < content->size ? (size_t)(content->size - offset) : 0;
-	if (!err)
-		content->io++;
-	return err;
+	return err ? err : pin(content, offset, offset + *len);
 }
 
-void content_read_done(struct content *content)
+void content_read_done(struct content *content, uint64_t offset, size_t len)
 {
 	LOCK_GUARD(&content->lock);
-	if (--content->io == 0)
+	for (unsigned i = 0; i < content->io; i++) {
+		if (content->io_at[i].start == offset && content->io_at[i].end == offset + len) {
+			content->io_at[i] = content->io_at[--content->io];
+			break;
+		}
+	}
+	if (content->io == 0 && content->swapping)
 		(void)pthread_cond_broadcast(&content->cond);
 }
 
@@ -476,7 +515,7 @@ ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint
 	if (err)
 		return err;
 	n = pread_padded(content->fd, ret_bytes, len, offset);
-	content_read_done(content);
+	content_read_done(content, offset, len);
 	return n;
 }
 

@@ -24,7 +24,8 @@
  *     its own (clone), before the first byte is written.
  *  2. The extent record in the catalog never claims more than the cache file holds: it shrinks before a punch and
  *     grows after a write. CAT_DIRTY with the extent is recorded before the first byte of a change.
- *  3. Fetched bytes only ever fill what is absent, under the lock: a write is never overwritten by a fetch.
+ *  3. Fetched bytes only ever fill what is absent: a write is never overwritten by a fetch. A fetch writes without the
+ *     lock, but says where; whoever changes bytes there first waits until that one write is over (fetch.c).
  *  4. All fetches of one content come from one pinned copy (key, native id, etag) of `base`.
  *
  * Thread-safe. Lock: content's own (LOCK_CONTENT). Held over local disk I/O, never over the network or a reply.
@@ -84,8 +85,13 @@ uint64_t content_size(struct content *content);
  * content_read_done. -EIO, -EINTR, -ETIMEDOUT.
  */
 int content_read_begin(struct content *content, uint64_t offset, size_t *len, const struct waiter *waiter);
-void content_read_done(struct content *content);
+void content_read_done(struct content *content, uint64_t offset, size_t len); /* as begin left it */
 int content_fd(const struct content *content);
+/* Did any of its bytes come from the store since this was last asked, or it was opened? */
+bool content_take_fetched(struct content *content);
+/* Brings the whole of a small file that nobody waits for, on this thread. Nothing to do, or no room: nothing is done.
+ */
+void content_fetch_whole(struct contents *contents, uint64_t ino);
 /* pread through the above, for those who want a buffer. */
 ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
 		      const struct waiter *waiter);

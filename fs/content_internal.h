@@ -8,6 +8,7 @@
 
 #include "fs/cache.h"
 #include "fs/content.h"
+#include "fs/readahead.h"
 #include "table.h"
 
 struct contents {
@@ -17,8 +18,15 @@ struct contents {
 	int64_t read_timeout_ns;
 	uint8_t boot_id[16];
 	atomic_bool cancelled;
+	atomic_uint streams;    /* readers in sequence, of all contents: they share what may be fetched ahead */
+	_Atomic int64_t rtt_ns; /* how long the store takes for a small range, at best; 0: not known */
 	struct lock lock;
 	struct table table; /* guarded by lock */
+
+	struct lock meter_lock; /* guards what follows: how fast the store sends, of large ranges */
+	unsigned meter_running;
+	int64_t meter_began_ns, meter_busy_ns;
+	uint64_t meter_bytes;
 };
 
 struct content {
@@ -48,21 +56,29 @@ struct content {
 	bool discarded;  /* no name, no future: nothing is written down any more */
 	bool lost;       /* the cache file is gone with changes in it: no byte is known until O_TRUNC */
 	unsigned writers;
-	uint32_t author;      /* who closed it last */
-	unsigned io;          /* readers of fd between begin and done */
+	uint32_t author;     /* who closed it last */
+	unsigned io;         /* readers of fd between begin and done, … */
+	struct range *io_at; /* … and what each of them reads; io of io_room */
+	unsigned io_room;
 	bool swapping;        /* fd is about to change: new readers wait */
 	bool promised;        /* fsync=disk acknowledged some of `changed`: no record may say less until the commit */
 	uint64_t unjournaled; /* bytes written since the extent record was */
 	int64_t journaled;    /* when that was, while `changed` */
 
-	struct list fetches; /* in flight */
-	unsigned fetching;   /* how many */
-	unsigned failures;   /* fetches that failed, ever */
-	uint64_t failed_at;  /* where the last one began */
-	int failure;         /* -errno of the last one */
-	int64_t gave_up_ns;  /* monotonic: when a reader waited in vain for the last time; 0: never */
-	uint64_t read_next;  /* where a sequential reader would go on */
-	uint64_t window;     /* bytes to fetch ahead of it */
+	struct list fetches;         /* in flight */
+	struct list readers;         /* who waits for bytes; fetch.c's */
+	unsigned fetching;           /* how many fetches */
+	unsigned settling;           /* who waits on cond until a fetch is not writing where they will change bytes */
+	unsigned failures;           /* fetches that failed, ever */
+	struct range failed;         /* what the last one was to bring */
+	int failure;                 /* -errno of the last one */
+	int64_t gave_up_ns;          /* monotonic: when a reader waited in vain for the last time; 0: never */
+	bool fetched;                /* some of it, see content_take_fetched */
+	uint64_t unsaved;            /* fetched since the extent record was written */
+	uint64_t evict_at;           /* eviction goes round the file from here */
+	struct readahead *readahead; /* of a file larger than FETCH_WHOLE_MAX, from its first read on */
+	unsigned streams;            /* our share of owner->streams */
+	uint64_t speculated_to;      /* see fetch.c */
 };
 
 /* All with content->lock held. */
@@ -73,8 +89,15 @@ int content_keep_named(struct content *content);
 int content_load_copy(struct content *content);
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 void content_discard_locked(struct content *content);
-/* Adds the ranges being fetched. */
-int content_spare_in_flight(const struct content *content, struct ranges *kept);
+/* Objects up to this size are fetched in one piece, and their checksum is compared. */
+#define FETCH_WHOLE_MAX (UINT64_C(4) << 20)
+
+/* What eviction leaves: adds the ranges being fetched, waited for and read; with readahead what readers come to next.
+ */
+enum fetch_keep { FETCH_KEEP_AHEAD, FETCH_KEEP_NEEDED };
+int fetch_keep(const struct content *content, enum fetch_keep what, struct ranges *kept);
+/* Is a fetch writing into [start, end) of the cache file now? It does so without the lock, see fetch.c. */
+bool fetch_is_writing(const struct content *content, uint64_t start, uint64_t end);
 
 /* The extent record becomes what is known now; or that of another cache file with the same bytes. */
 int content_save(struct content *content);

@@ -26,7 +26,6 @@
 
 #define READ_TIMEOUT_NS (30 * NS_PER_SEC)
 #define PAGE UINT64_C(4096)
-#define EVICT_BEHIND (UINT64_C(1) << 20) /* what a reader has just passed may be read again */
 
 void contents_boot_id(uint8_t ret_id[static 16])
 {
@@ -225,6 +224,20 @@ static int cut_record(struct content *content, struct load *load, uint64_t size)
 	return err;
 }
 
+static int drop_record(struct cat_txn *txn, void *arg)
+{
+	return cat_extent_delete(txn, *(const uint64_t *)arg);
+}
+
+/* Anew and empty. The record goes before the file is as long as it says: killed then, we would believe it. */
+static int make_file(struct content *content, const struct load *load)
+{
+	int err = load->has_extent ? catalog_update(content->owner->catalog, drop_record, &content->id) : 0;
+
+	return err ? err
+		   : cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
+}
+
 /* The cache file must hold what its record says: somebody may have removed or cut it. */
 static int open_kept(struct content *content, struct load *load)
 {
@@ -255,8 +268,7 @@ static int open_kept(struct content *content, struct load *load)
 		load->extent.base = load->version.seq;
 		load->extent.base_limit = content->size;
 	}
-	content->stale = true;
-	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
+	return make_file(content, load);
 }
 
 /* Not believed, and yet the only copy: only recovery may decide about it. */
@@ -285,8 +297,7 @@ static int load_file(struct content *content, struct load *load)
 		return -ENOENT;
 	content->base = content->seq ? content->seq : load->inode.version;
 	content->base_limit = content->size;
-	content->stale = load->has_extent;
-	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
+	return make_file(content, load);
 }
 
 static void unload(struct content *content)
@@ -357,6 +368,9 @@ static void content_destroy(struct content *content)
 	ranges_free(&content->present);
 	ranges_free(&content->dirty);
 	cat_copy_clear(&content->copy);
+	content->owner->streams -= content->streams;
+	free(content->readahead);
+	free(content->io_at);
 	(void)pthread_cond_destroy(&content->cond);
 	lock_destroy(&content->lock);
 	free(content);
@@ -382,6 +396,7 @@ static struct content *find_or_add(struct contents *contents, const struct conte
 	lock_init(&content->lock, named->seq ? LOCK_FROZEN : LOCK_CONTENT);
 	lock_cond_init(&content->cond);
 	list_init(&content->fetches);
+	list_init(&content->readers);
 	table_insert(&contents->table, &content->node, hash_u64(named->id));
 	return content;
 }
@@ -481,66 +496,73 @@ void content_hold(struct content *content)
 	content->refs++;
 }
 
+/* Drops a reference, but not the last one of a content that was not written down: false. */
+static bool drop_ref(struct content *content, bool *ret_last)
+{
+	bool unsaved = content->loaded && content->stale && !content->discarded && !content->changed;
+
+	LOCK_GUARD(&content->owner->lock);
+	if (content->refs == 1 && unsaved)
+		return false;
+	*ret_last = --content->refs == 0;
+	if (*ret_last)
+		table_remove(&content->owner->table, &content->node);
+	return true;
+}
+
 void content_put(struct content *content)
 {
-	struct contents *owner = content->owner;
 	bool last;
 
 	/* What we know of the cache file is written down before anybody else can load it. */
-	{
-		LOCK_GUARD(&content->lock);
-		if (content->loaded && content->stale && !content->discarded && !content->changed &&
-		    content_save(content))
+	lock_acquire(&content->lock);
+	while (!drop_ref(content, &last)) {
+		if (content_save(content)) {
 			log_warn("content", "the cache of file %llu must be fetched again",
 				 (unsigned long long)content->ino);
+			content->stale = false;
+		}
 	}
-	{
-		LOCK_GUARD(&owner->lock);
-		last = --content->refs == 0;
-		if (last)
-			table_remove(&owner->table, &content->node);
-	}
-	if (last)
+	lock_release(&content->lock);
+	if (last) {
+		cache_touch(content->owner->cache, content->id);
 		content_destroy(content);
+	}
 }
 
 /* --- eviction ------------------------------------------------------------------------------------------------ */
 
-static int drop_record(struct cat_txn *txn, void *arg)
-{
-	return cat_extent_delete(txn, *(const uint64_t *)arg);
-}
+/* What is asked of one content. */
+struct giving {
+	struct content *content;
+	struct ranges before, kept;
+	uint64_t wanted, freed;
+};
 
-/* Ranges that a reader is about to need, or that are just arriving, are no gain. */
-static int spare(const struct content *content, struct ranges *kept)
+/* Takes out of `present` what is clean and not kept of [from, to), page by page, until there is enough. */
+static void give_up(struct giving *giving, uint64_t from, uint64_t to)
 {
-	uint64_t behind = content->read_next > EVICT_BEHIND ? content->read_next - EVICT_BEHIND : 0;
-	int err = content->fetching || content->window
-			  ? ranges_add(kept, behind, content->read_next + content->window + EVICT_BEHIND)
-			  : 0;
-
-	return err ? err : content_spare_in_flight(content, kept);
-}
-
-/* Takes out of `present` what is clean and not spared, page by page, and says how much that was. */
-static uint64_t give_up_clean(struct content *content, const struct ranges *before, const struct ranges *kept)
-{
-	uint64_t at = 0, freed = 0;
+	struct content *content = giving->content;
 	struct range piece, clean;
 
-	for (; ranges_next_piece(before, at, content->base_limit, &piece); at = piece.end) {
-		uint64_t from = piece.start;
+	while (giving->freed < giving->wanted && ranges_next_piece(&giving->before, from, to, &piece)) {
+		uint64_t at = piece.start;
 
-		while (from < piece.end && ranges_next_gap(kept, from, piece.end, &clean)) {
+		from = piece.end;
+		while (giving->freed < giving->wanted && ranges_next_gap(&giving->kept, at, piece.end, &clean)) {
 			uint64_t start = (clean.start + PAGE - 1) & ~(PAGE - 1);
+			uint64_t most = start + ((giving->wanted - giving->freed + PAGE - 1) & ~(PAGE - 1));
 			uint64_t end = clean.end >= content->base_limit ? clean.end : clean.end & ~(PAGE - 1);
 
-			if (start < end && ranges_remove(&content->present, start, end) == 0)
-				freed += end - start;
-			from = clean.end;
+			if (end > most)
+				end = most;
+			if (start < end && ranges_remove(&content->present, start, end) == 0) {
+				giving->freed += end - start;
+				content->evict_at = end;
+			}
+			at = clean.end;
 		}
 	}
-	return freed;
 }
 
 static void punch_absent(const struct content *content, const struct ranges *before)
@@ -558,23 +580,28 @@ static void punch_absent(const struct content *content, const struct ranges *bef
 	}
 }
 
-/* Punches the clean ranges of a content in use: the record shrinks first. Fetches in flight only fill what is absent.
+/*
+ * Punches clean ranges of a content in use: the record shrinks first. The hand goes round the file, so that what was
+ * brought last goes last, and no more goes than is wanted: of a file larger than the cache the rest may be of use.
+ * Fetches in flight only fill what is absent.
  */
-static uint64_t evict_clean(struct content *content)
+static uint64_t evict_clean(struct content *content, uint64_t wanted, enum fetch_keep keep)
 {
-	struct ranges before = RANGES_INIT, kept = RANGES_INIT;
-	uint64_t freed = 0;
+	struct giving giving = {.content = content, .wanted = wanted};
+	uint64_t hand = content->evict_at < content->base_limit ? content->evict_at : 0;
 
-	if (content->io || content->shared || content->discarded || !content->copy.key)
+	if (content->shared || content->discarded || !content->copy.key)
 		return 0;
-	if (ranges_copy(&before, &content->present) == 0 && ranges_copy(&kept, &content->dirty) == 0 &&
-	    spare(content, &kept) == 0)
-		freed = give_up_clean(content, &before, &kept);
-	if (freed && content_save(content) == 0)
-		punch_absent(content, &before);
-	ranges_free(&before);
-	ranges_free(&kept);
-	return freed;
+	if (ranges_copy(&giving.before, &content->present) == 0 && ranges_copy(&giving.kept, &content->dirty) == 0 &&
+	    fetch_keep(content, keep, &giving.kept) == 0) {
+		give_up(&giving, hand, content->base_limit);
+		give_up(&giving, 0, hand);
+	}
+	if (giving.freed && content_save(content) == 0)
+		punch_absent(content, &giving.before);
+	ranges_free(&giving.before);
+	ranges_free(&giving.kept);
+	return giving.freed;
 }
 
 /* Nobody uses it: is all of it in the store? */
@@ -627,8 +654,9 @@ static uint64_t evict_idle(struct contents *contents, uint64_t id)
 	return (uint64_t)st.st_blocks * 512 + 1; /* an empty file's entry is a gain too */
 }
 
-static uint64_t evict(void *arg, uint64_t id)
+static uint64_t evict(void *arg, uint64_t id, uint64_t wanted, enum cache_effort effort)
 {
+	enum fetch_keep keep = effort == CACHE_EASY ? FETCH_KEEP_AHEAD : FETCH_KEEP_NEEDED;
 	struct contents *contents = arg;
 	struct content *content;
 	uint64_t freed;
@@ -641,8 +669,8 @@ static uint64_t evict(void *arg, uint64_t id)
 			return evict_idle(contents, id);
 	}
 	lock_acquire(&content->lock);
-	freed = content->loaded && !(id & CACHE_VERSION) ? evict_clean(content) : 0;
-	cache_account(contents->cache, id, ranges_total(&content->present));
+	freed = content->loaded && !(id & CACHE_VERSION) ? evict_clean(content, wanted, keep) : 0;
+	cache_shrunk(contents->cache, id, ranges_total(&content->present));
 	lock_release(&content->lock);
 	content_put(content);
 	return freed;
@@ -662,6 +690,7 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 	contents->read_timeout_ns = options->read_timeout_ns ? options->read_timeout_ns : READ_TIMEOUT_NS;
 	contents_boot_id(contents->boot_id);
 	lock_init(&contents->lock, LOCK_CONTENTS);
+	lock_init(&contents->meter_lock, LOCK_LEAF);
 	err = table_init(&contents->table, 1024);
 	if (!err)
 		err = cache_open(&cache, evict, contents, &contents->cache);
@@ -684,6 +713,7 @@ void contents_free(struct contents *contents)
 	cache_close(contents->cache);
 	table_destroy(&contents->table);
 	lock_destroy(&contents->lock);
+	lock_destroy(&contents->meter_lock);
 	free(contents);
 }
 

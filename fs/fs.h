@@ -33,6 +33,7 @@ struct fs {
 	struct writeback *writeback;
 	struct reconcile *reconcile;
 	struct versions *versions;
+	struct prefetch *prefetch;
 	struct ship *ship;   /* NULL: mounted read-only */
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;

@@ -15,6 +15,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "fs/fs.h"
+#include "fs/prefetch.h"
 #include "fs/reply.h"
 #include "fs/writeback.h"
 #include "log.h"
@@ -174,6 +175,8 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		reply_err(req, err);
 	else if (fuse_reply_open(req, fi)) /* interrupted: no release will come */
 		file_free(fs, file_of(fi), 0);
+	else if (!writes)
+		prefetch_opened(fs->prefetch, ino);
 }
 
 static int flush_to_store(fuse_req_t req, struct file *file)
@@ -255,7 +258,7 @@ static void read_copied(fuse_req_t req, struct file *file, size_t len, off_t off
 	ssize_t n = pread(content_fd(file->content), bytes, len, offset);
 	int err = n < 0 ? -errno : 0;
 
-	content_read_done(file->content);
+	content_read_done(file->content, (uint64_t)offset, len);
 	if (err)
 		reply_err(req, err);
 	else
@@ -273,29 +276,34 @@ static void read_spliced(fuse_req_t req, struct file *file, size_t len, off_t of
 	/* Once the reply is out, the handle may be released by another worker before we go on. */
 	content_hold(content);
 	(void)fuse_reply_data(req, &vec, 0); /* see reply.h */
-	content_read_done(content);
+	content_read_done(content, (uint64_t)offset, len);
 	content_put(content);
 }
 
 static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, struct fuse_file_info *fi)
 {
+	struct fs *fs = fs_of(req);
 	struct file *file = file_of(fi);
 	struct waiter waiter = fs_waiter(req);
+	bool missed = false;
 	size_t len = size;
 	int err;
 
-	(void)ino;
 	if (!file->content) {
 		read_text(req, &file->text, size, offset);
 		return;
 	}
 	err = content_read_begin(file->content, (uint64_t)offset, &len, &waiter);
+	if (!err && offset == 0 && file->ino)
+		missed = content_take_fetched(file->content);
 	if (err)
 		reply_err(req, err);
 	else if (len <= COPY_MAX)
 		read_copied(req, file, len, offset);
 	else
 		read_spliced(req, file, len, offset);
+	if (missed) /* the reader has its bytes already */
+		prefetch_missed(fs->prefetch, ino);
 }
 
 /* --- writing --------------------------------------------------------------------------------------------------- */

@@ -39,6 +39,7 @@
 #include "fs/invalidate.h"
 #include "fs/killpoint.h"
 #include "fs/lease.h"
+#include "fs/prefetch.h"
 #include "fs/prune.h"
 #include "fs/reconcile.h"
 #include "fs/ship.h"
@@ -325,6 +326,11 @@ static int open_upper(struct session *session, struct err *err)
 	}
 	if (!result && !config->read_only)
 		result = ship_new(&ship, &fs->ship, err);
+	if (!result)
+		result = prefetch_new(&(struct prefetch_options){.catalog = fs->catalog,
+								 .contents = fs->contents,
+								 .transfer = fs->transfer},
+				      &fs->prefetch);
 	versions.contents = fs->contents;
 	versions.reconcile = fs->reconcile;
 	if (!result)
@@ -611,6 +617,7 @@ void session_close(struct session *session)
 		lease_free(fs->lease);
 	}
 	transfer_free(fs->transfer);
+	prefetch_free(fs->prefetch);
 	contents_free(fs->contents);
 	catalog_close(fs->catalog);
 	if (session->backend)

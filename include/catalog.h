@@ -336,6 +336,7 @@ struct cat_readdir {
 	uint64_t parent, after;
 	size_t max;
 	bool with_inodes;
+	const char *after_name; /* not NULL: in byte order of the names instead, those after this one */
 };
 int catalog_readdir(struct catalog *catalog, const struct cat_readdir *request, cat_readdir_visit visit, void *arg);
 

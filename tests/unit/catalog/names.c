@@ -371,6 +371,35 @@ Test(names, readdir_goes_on_after_a_cookie_in_order_of_creation)
 	buf_free(&listing.names);
 }
 
+static int list_name(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	(void)inode;
+	buf_addf(arg, "%s ", name->name);
+	return 0;
+}
+
+Test(names, readdir_by_name_goes_on_after_a_name)
+{
+	AUTO_BUF names = BUF_INIT;
+	uint64_t dir = make_dir(ROOT, "d");
+	struct cat_readdir request = {.parent = dir, .after = 7, .max = 3, .after_name = "a"};
+
+	make_file(dir, "z");
+	make_file(dir, "ab");
+	make_file(dir, "a");
+	make_file(dir, "b");
+	make_file(dir, "a\x01");
+	make_file(ROOT, "aa");
+	cr_assert_eq(catalog_readdir(catalog, &request, list_name, &names), 0);
+	cr_assert_str_eq(names.data, "a\x01 ab b ");
+	request.after_name = "aa"; /* need not be there */
+	cr_assert_eq(catalog_readdir(catalog, &request, list_name, &names), 0);
+	cr_assert_str_eq(names.data, "a\x01 ab b ab b z ");
+	request.after_name = "z";
+	cr_assert_eq(catalog_readdir(catalog, &request, list_name, &names), 0);
+	cr_assert_str_eq(names.data, "a\x01 ab b ab b z ");
+}
+
 Test(names, readdir_stops_when_told)
 {
 	struct listing listing = {.names = BUF_INIT, .stop = 1};
