@@ -89,17 +89,19 @@ int content_spare_in_flight(const struct content *content, struct ranges *kept)
 }
 
 /* Readers make room as they go on; one that stopped holds what it has. What an upload asks for comes in any case: a
- * cache full of versions that are not stored gets room only by their uploads. */
-static int reserve(struct content *content, uint64_t len)
+ * cache full of versions that are not stored gets room only by their uploads. And while those take their time a reader
+ * gets the piece it waits for all the same, if late: it is the reserve that keeps the disk from filling. */
+static int reserve(const struct fetch *fetch, uint64_t len)
 {
+	struct cache *cache = fetch->content->owner->cache;
 	int64_t patience = clock_monotonic() + RESERVE_PATIENCE_NS;
 	struct timespec pause = clock_to_timespec(POLL_NS / 4);
-	bool unsent = content->id & CACHE_VERSION;
+	bool unsent = fetch->content->id & CACHE_VERSION;
 	int err;
 
-	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC && !unsent && clock_monotonic() < patience)
+	while ((err = cache_reserve(cache, len)) == -ENOSPC && !unsent && clock_monotonic() < patience)
 		(void)nanosleep(&pause, NULL);
-	return unsent && err == -ENOSPC ? 0 : err;
+	return err == -ENOSPC && (unsent || fetch->task.class == TRANSFER_URGENT) ? 0 : err;
 }
 
 static int fetch_sink(void *arg, const void *bytes, size_t len)
@@ -115,7 +117,7 @@ static int fetch_sink(void *arg, const void *bytes, size_t len)
 		fetch->at += len;
 		return 0;
 	}
-	err = reserve(content, len);
+	err = reserve(fetch, len);
 	if (err)
 		return err;
 	LOCK_GUARD(&content->lock);
@@ -137,7 +139,7 @@ static int take_pin(struct fetch *fetch, const struct cat_copy *copy)
 static int whole_arrived(struct fetch *fetch)
 {
 	struct content *content = fetch->content;
-	int err = reserve(content, fetch->end - fetch->start);
+	int err = reserve(fetch, fetch->end - fetch->start);
 
 	if (err)
 		return err;
@@ -206,7 +208,8 @@ static void fetch_end(struct fetch *fetch, int err)
 		LOCK_GUARD(&content->lock);
 		list_remove(&fetch->node);
 		content->fetching--;
-		if (err) {
+		/* Whoever waited for a readahead that failed asks for the bytes himself. */
+		if (err && fetch->task.class == TRANSFER_URGENT) {
 			content->failures++;
 			content->failed_at = fetch->start;
 			content->failure = err == -ENOSPC || err == -ENOENT || err == -EACCES ? err : -EIO;

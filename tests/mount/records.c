@@ -26,7 +26,9 @@
 #define RECORD 4096u
 #define RECORDS 3072u /* 12 MiB */
 #define EACH 24u      /* records changed in one generation */
-#define SECONDS 6
+#define SECONDS 6     /* at least, and until so much was seen: */
+#define GENERATIONS 4
+#define LOOKED 200
 #define LOOKS 50
 
 struct record {
@@ -240,16 +242,16 @@ static void run(void (*change)(const char *, uint64_t), void (*check)(const char
 	uint64_t generation = 0;
 	int status;
 
-	while (time(NULL) < end && waitpid(-1, &status, WNOHANG) == 0)
+	while ((time(NULL) < end || generation < GENERATIONS || board->looked[0] < LOOKED ||
+		board->looked[1] < LOOKED) &&
+	       waitpid(-1, &status, WNOHANG) == 0)
 		change(path, ++generation);
 	board->over = true;
 	for (int i = 0; i < 2; i++) {
 		(void)waitpid(readers[i], &status, 0); /* an early one has left its words */
 		cr_assert(!board->failure[i][0], "%s reader, generation %lu: %s", i ? "mapping" : "reading", generation,
 			  board->failure[i]);
-		cr_assert_gt(board->looked[i], 100);
 	}
-	cr_assert_gt(generation, 3);
 	cr_assert_gt(mounted_status(&m, "cache.evicted"), evicted, "nothing was evicted: the trial says nothing");
 	cr_assert_eq(mounted_stop(&m), 0);
 	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0);
