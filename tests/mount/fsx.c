@@ -1092,10 +1092,10 @@ Test(fsx, small_files_on_a_bucket_without_versions)
 
 Test(fsx, large_files_on_a_directory)
 {
-	run(&(struct plan){MOUNTED_LOCAL, "cache_size=200M,reserve=1M", 2, LARGE});
+	run(&(struct plan){MOUNTED_LOCAL, "cache_size=1G,reserve=1M", 2, LARGE});
 }
 
 Test(fsx, large_files_on_a_versioned_bucket)
 {
-	run(&(struct plan){MOUNTED_S3, "cache_size=200M,reserve=1M", 1, LARGE});
+	run(&(struct plan){MOUNTED_S3, "cache_size=1G,reserve=1M", 1, LARGE});
 }
