@@ -14,8 +14,9 @@ SAN ?=
 V ?= 0
 PREFIX ?= /usr/local
 DESTDIR ?=
-# Where libfuse3 is installed when it is not the system's; empty for the system's.
-FUSE_PREFIX ?=
+# Where libfuse3 is installed when it is not the system's: where packaging/setup builds one, if it had to. Empty for the
+# system's.
+FUSE_PREFIX ?= $(patsubst %/version,%,$(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/varve/fuse/version))
 
 ifeq ($(origin CC),default)
 CC := gcc
