@@ -23,6 +23,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/backing.h"
 #include "fs/killpoint.h"
 #include "log.h"
 
@@ -201,6 +202,16 @@ static int modify_begin(struct content *content, const struct waiter *waiter)
 	}
 	content->flushed = false;
 	return 0;
+}
+
+int content_modify_begin(struct content *content)
+{
+	return modify_begin(content, NULL);
+}
+
+int content_freeze_now(struct content *content)
+{
+	return content->shared ? freeze_by_clone(content) : 0;
 }
 
 static void touch(struct content *content)
@@ -475,6 +486,7 @@ void content_overlay(struct content *content, struct cat_inode *attr)
 	LOCK_GUARD(&content->lock);
 	if (!content->loaded || content->seq)
 		return;
+	(void)backing_note(content); /* if it cannot tell now, it will at the close */
 	attr->size = content->size;
 	if (content->changed) {
 		attr->mtime = content->mtime;
@@ -514,10 +526,10 @@ unsigned content_writers(struct content *content)
 static int flush_locked(struct content *content)
 {
 	struct cat_extent extent;
-	int err;
+	int err = backing_note(content);
 
-	if (!content->changed || content->flushed || content->discarded)
-		return 0;
+	if (err || !content->changed || content->flushed || content->discarded || (content->loose && !content->stored))
+		return err;
 	err = keep_promise(content);
 	if (err)
 		return err;
@@ -578,7 +590,7 @@ static int small_crc(struct content *content, uint32_t *ret_crc)
 	return 0;
 }
 
-static int newest_version(struct content *content, uint64_t *ret_seq)
+int content_newest(struct content *content, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
 	int err = catalog_getattr(content->owner->catalog, content->ino, &inode);
@@ -588,7 +600,7 @@ static int newest_version(struct content *content, uint64_t *ret_seq)
 	return err;
 }
 
-static int commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	struct contents *owner = content->owner;
 	struct cat_extent extent;
@@ -626,6 +638,12 @@ static int commit_locked(struct content *content, enum cat_origin origin, uint32
 	return 0;
 }
 
+static int commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+{
+	return content->loose ? backing_commit(content, origin, author, ret_seq)
+			      : content_commit_locked(content, origin, author, ret_seq);
+}
+
 int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
@@ -633,7 +651,7 @@ int content_commit(struct content *content, enum cat_origin origin, uint32_t aut
 
 	LOCK_GUARD(&content->lock);
 	if (!content->changed || content->discarded)
-		return newest_version(content, ret_seq);
+		return content_newest(content, ret_seq);
 	err = catalog_getattr(content->owner->catalog, content->ino, &inode);
 	if (err)
 		return err;
@@ -656,7 +674,10 @@ int content_settle(struct contents *contents, uint64_t ino)
 	err = catalog_getattr(contents->catalog, ino, &inode);
 	if (!err) {
 		LOCK_GUARD(&content->lock);
-		if (content->changed && content->flushed && !content->discarded && inode.nlink)
+		bool acknowledged =
+			content->loose ? !content->writers || content->flushed : content->changed && content->flushed;
+
+		if (acknowledged && !content->discarded && inode.nlink)
 			err = commit_locked(content, CAT_ORIGIN_CLOSE, content->author, &seq);
 	}
 	content_put(content);

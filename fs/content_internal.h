@@ -18,7 +18,12 @@ struct contents {
 	uint8_t boot_id[16];
 	atomic_bool cancelled;
 	struct lock lock;
-	struct table table; /* guarded by lock */
+	struct table table;  /* guarded by lock, as all below */
+	struct list watched; /* backing.c: loose contents without a writer, each with a reference */
+	bool watching, stop_watching;
+	pthread_t watcher;
+	pthread_cond_t watch_cond;
+	_Atomic uint64_t pinned; /* bytes of contents that the kernel reads itself */
 };
 
 struct content {
@@ -54,6 +59,16 @@ struct content {
 	uint64_t unjournaled; /* bytes written since the extent record was */
 	int64_t journaled;    /* when that was, while `changed` */
 
+	/* backing.c */
+	unsigned cached, backed; /* handles, by mode: one of them is 0 */
+	int backing_id;          /* while backed */
+	uint64_t pinned;         /* of owner->pinned */
+	bool loose;              /* a mapping may store into the cache file past us */
+	bool stored;             /* while loose: something was, since the newest version */
+	int64_t seen_mtime;      /* while loose: of the cache file */
+	bool watched;
+	struct list watch_node; /* guarded by owner->lock */
+
 	struct list fetches; /* in flight */
 	unsigned fetching;   /* how many */
 	unsigned failures;   /* fetches that failed, ever */
@@ -73,6 +88,12 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 void content_discard_locked(struct content *content);
 /* Adds the ranges being fetched. */
 int content_spare_in_flight(const struct content *content, struct ranges *kept);
+
+/* For backing.c: what content.c does itself around a change and a commit. */
+int content_modify_begin(struct content *content);
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
+int content_freeze_now(struct content *content);
+int content_newest(struct content *content, uint64_t *ret_seq);
 
 /* The extent record becomes what is known now; or that of another cache file with the same bytes. */
 int content_save(struct content *content);

@@ -5,7 +5,8 @@
  *  1. One struct content per cache file in use; it is in the table from the first reference to the last.
  *  2. What an extent record says is believed when this boot wrote it, or when an fdatasync came before it. After a
  * power cut, clean ranges are dropped, and dirty ones must match their version's checksum.
- *  3. Evicted are only clean bytes that the store has, of files that share their cache file with no version.
+ *  3. Evicted are only clean bytes that the store has, of files that share their cache file with no version and that
+ *     nobody else has open or mapped (backing.h).
  *
  * Threads: any. Locks: content->lock, then contents->lock.
  */
@@ -21,6 +22,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/backing.h"
 #include "fs/content_internal.h"
 #include "log.h"
 
@@ -246,6 +248,8 @@ static int load_file(struct content *content, struct load *load)
 	content->base = content->seq ? content->seq : load->inode.version;
 	content->base_limit = content->size;
 	content->stale = load->has_extent;
+	/* A new file, not the old one cut: what an earlier mount left behind may still map that. */
+	cache_file_unlink(content->owner->cache, content->id);
 	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
 }
 
@@ -341,6 +345,7 @@ static struct content *find_or_add(struct contents *contents, const struct conte
 	lock_init(&content->lock, named->seq ? LOCK_FROZEN : LOCK_CONTENT);
 	lock_cond_init(&content->cond);
 	list_init(&content->fetches);
+	list_init(&content->watch_node);
 	table_insert(&contents->table, &content->node, hash_u64(named->id));
 	return content;
 }
@@ -521,7 +526,7 @@ static uint64_t evict_clean(struct content *content)
 	struct ranges before = RANGES_INIT, kept = RANGES_INIT;
 	uint64_t freed = 0;
 
-	if (content->io || content->shared || content->discarded || !content->copy.key)
+	if (content->io || content->shared || content->discarded || !content->copy.key || !backing_alone(content))
 		return 0;
 	if (ranges_copy(&before, &content->present) == 0 && ranges_copy(&kept, &content->dirty) == 0 &&
 	    spare(content, &kept) == 0)
@@ -618,6 +623,8 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 	contents->read_timeout_ns = options->read_timeout_ns ? options->read_timeout_ns : READ_TIMEOUT_NS;
 	contents_boot_id(contents->boot_id);
 	lock_init(&contents->lock, LOCK_CONTENTS);
+	lock_cond_init(&contents->watch_cond);
+	list_init(&contents->watched);
 	err = table_init(&contents->table, 1024);
 	if (!err)
 		err = cache_open(&cache, evict, contents, &contents->cache);
@@ -631,14 +638,17 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 void contents_cancel(struct contents *contents)
 {
 	atomic_store(&contents->cancelled, true);
+	backing_stop(contents);
 }
 
 void contents_free(struct contents *contents)
 {
 	if (!contents)
 		return;
+	backing_stop(contents);
 	cache_close(contents->cache);
 	table_destroy(&contents->table);
+	(void)pthread_cond_destroy(&contents->watch_cond);
 	lock_destroy(&contents->lock);
 	free(contents);
 }

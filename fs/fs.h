@@ -15,10 +15,12 @@
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "catalog.h"
+#include "fs/backing.h"
 #include "fs/config.h"
 #include "fs/content.h"
 #include "fs/versions.h"
@@ -36,6 +38,7 @@ struct fs {
 	struct ship *ship;   /* NULL: mounted read-only */
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;
+	atomic_bool passthrough; /* the kernel can read cache files itself, as far as is known */
 	struct lock handles_lock;
 	struct list files,
 		dirs; /* open; guarded by handles_lock. What a torn connection never releases is released from here */
@@ -75,6 +78,8 @@ struct file {
 	struct content *content; /* NULL: text */
 	uint64_t ino;            /* of the live file; 0: a version */
 	bool writable, append;
+	bool joined; /* content, in `mode` */
+	enum backing_mode mode;
 	bool close_failed; /* EIO of a permanent kind was told to a close of this handle */
 	struct buf text;   /* +log */
 };

@@ -1,0 +1,42 @@
+/*
+ * kernel.h - what is asked of the kernel's side of FUSE when it is mounted.
+ *
+ * Each request can be taken back by a word in VARVE_KERNEL (bench/kernel.sh measures them one by one):
+ *
+ *	no-passthrough  no-splice  no-readdirplus  no-parallel-dirops  no-big-requests  no-readahead  no-killpriv-v2
+ *	no-keep-cache  no-timeouts  no-clone-fd        and, off unless asked for: writeback-cache
+ *
+ * Read once; constant from then on. The null filesystem of tools/bench asks by the same functions.
+ */
+#ifndef VARVE_FS_KERNEL_H
+#define VARVE_FS_KERNEL_H
+
+#include <stdbool.h>
+
+struct fuse_conn_info;
+
+enum kernel_wish {
+	KERNEL_PASSTHROUGH,
+	KERNEL_SPLICE,
+	KERNEL_READDIRPLUS,
+	KERNEL_PARALLEL_DIROPS,
+	KERNEL_BIG_REQUESTS,
+	KERNEL_READAHEAD,
+	KERNEL_KILLPRIV_V2,
+	KERNEL_KEEP_CACHE,
+	KERNEL_TIMEOUTS,
+	KERNEL_CLONE_FD,
+	KERNEL_WRITEBACK_CACHE,
+	KERNEL_WISHES
+};
+
+/* Is it wished for? Whether the kernel and libfuse can do it is another question. */
+bool kernel_wants(enum kernel_wish wish);
+
+/* For init of the low-level operations. The return: the connection can do passthrough. */
+bool kernel_negotiate(struct fuse_conn_info *conn);
+
+/* After the mount; only root may, and otherwise it stays as it is. */
+void kernel_set_readahead(const char *mountpoint);
+
+#endif
