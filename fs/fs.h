@@ -39,6 +39,7 @@ struct fs {
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;
 	atomic_bool passthrough; /* the kernel can read cache files itself, as far as is known */
+	bool killpriv;           /* kernel.h; set before the first operation */
 	struct lock handles_lock;
 	struct list files,
 		dirs; /* open; guarded by handles_lock. What a torn connection never releases is released from here */
@@ -65,6 +66,9 @@ void fs_stat(const struct cat_inode *inode, struct stat *ret_stat);
 
 /* Never listed: waits for the listing. Stale: answers from the catalog, refreshed in the background. */
 int fs_list_known(fuse_req_t req, uint64_t dir);
+
+/* A write, truncation or chown takes setuid away, and setgid where the group may execute. */
+void fs_kill_privileges(fuse_req_t req, uint64_t ino);
 
 /* One version of the file is in the store, with what the catalog says of it. For fsync and close=store. */
 int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq);

@@ -69,9 +69,9 @@ static bool want(struct fuse_conn_info *conn, enum kernel_wish wish, unsigned ca
 	return can == capability;
 }
 
-bool kernel_negotiate(struct fuse_conn_info *conn)
+struct kernel_agreed kernel_negotiate(struct fuse_conn_info *conn)
 {
-	bool passthrough = false;
+	struct kernel_agreed agreed = {0};
 
 	conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_EXPORT_SUPPORT |
 				       FUSE_CAP_CACHE_SYMLINKS | FUSE_CAP_EXPLICIT_INVAL_DATA);
@@ -85,18 +85,19 @@ bool kernel_negotiate(struct fuse_conn_info *conn)
 	conn->want &= ~(unsigned)FUSE_CAP_HANDLE_KILLPRIV;
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
 	/* Without it the kernel asks for security.capability before every single write. */
-	(void)want(conn, KERNEL_KILLPRIV_V2, FUSE_CAP_HANDLE_KILLPRIV_V2);
+	agreed.killpriv = want(conn, KERNEL_KILLPRIV_V2, FUSE_CAP_HANDLE_KILLPRIV_V2);
 #endif
 #ifdef FUSE_CAP_PASSTHROUGH
 	/* The two exclude each other. */
-	passthrough = !(conn->want & FUSE_CAP_WRITEBACK_CACHE) && want(conn, KERNEL_PASSTHROUGH, FUSE_CAP_PASSTHROUGH);
+	agreed.passthrough =
+		!(conn->want & FUSE_CAP_WRITEBACK_CACHE) && want(conn, KERNEL_PASSTHROUGH, FUSE_CAP_PASSTHROUGH);
 #endif
 	conn->max_write = kernel_wants(KERNEL_BIG_REQUESTS) ? BIG_REQUEST : SMALL_REQUEST;
 	conn->max_readahead = BIG_REQUEST;
 	conn->max_background = MAX_BACKGROUND;
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = 1;
-	return passthrough;
+	return agreed;
 }
 
 /* The answer to INIT can only make the readahead smaller than the kernel's 128 KiB. Nobody serves the mount yet, so

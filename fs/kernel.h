@@ -33,8 +33,14 @@ enum kernel_wish {
 /* Is it wished for? Whether the kernel and libfuse can do it is another question. */
 bool kernel_wants(enum kernel_wish wish);
 
-/* For init of the low-level operations. The return: the connection can do passthrough. */
-bool kernel_negotiate(struct fuse_conn_info *conn);
+/* What the two sides agreed on, as far as operations must know. */
+struct kernel_agreed {
+	bool passthrough;
+	bool killpriv; /* we take setuid and setgid away where a write, a truncation or a chown does */
+};
+
+/* For init of the low-level operations. */
+struct kernel_agreed kernel_negotiate(struct fuse_conn_info *conn);
 
 /* After the mount; only root may, and otherwise it stays as it is. */
 void kernel_set_readahead(const char *mountpoint);

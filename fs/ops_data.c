@@ -396,11 +396,13 @@ static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *fro
 	};
 	ssize_t n = file->content && file->writable ? content_write(file->content, &request) : -EBADF;
 
-	(void)ino;
-	if (n < 0)
+	if (n < 0) {
 		reply_err(req, (int)n);
-	else
-		(void)fuse_reply_write(req, (size_t)n); /* see reply.h */
+		return;
+	}
+	if (fuse_req_ctx(req)->uid) /* who may do anything keeps the bits */
+		fs_kill_privileges(req, ino);
+	(void)fuse_reply_write(req, (size_t)n); /* see reply.h */
 }
 
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)

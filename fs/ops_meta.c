@@ -173,6 +173,10 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		set_open_mtime(fs, ino, values.mtime);
 	if (!err && mask)
 		err = catalog_setattr(fs->catalog, ino, mask, &values, &inode);
+	/* With a size it stands for FATTR_KILL_SUIDGID. */
+	if (!err && !(mask & CAT_SET_MODE) &&
+	    ((mask & (CAT_SET_UID | CAT_SET_GID)) || (to_set & FUSE_SET_ATTR_KILL_SUID)))
+		fs_kill_privileges(req, ino);
 	if (!err)
 		err = fs_getattr(fs, ino, &inode);
 	if (err)

@@ -297,9 +297,11 @@ static int open_upper(struct session *session, struct err *err)
 
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
+	struct kernel_agreed agreed = kernel_negotiate(conn);
 	struct fs *fs = userdata;
 
-	atomic_store(&fs->passthrough, kernel_negotiate(conn));
+	atomic_store(&fs->passthrough, agreed.passthrough);
+	fs->killpriv = agreed.killpriv;
 }
 
 static int add_args(const struct config *config, struct fuse_args *args)
