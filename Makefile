@@ -250,9 +250,9 @@ clean:
 
 BENCH_PROGRAMS := $(patsubst tools/%.c,$(BUILD)/%,$(sort $(wildcard tools/bench/*.c)))
 
-.PHONY: bench bench-peers bench-meta
+.PHONY: bench bench-peers bench-meta bench-ops bench-kernel
 
-$(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_catalog))
+$(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_fs))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(LINK) $(LIBS_ALL)
@@ -273,5 +273,10 @@ bench-meta: setup
 	$(Q)$(BUILD)/bench/meta_catalog $(BUILD)/bench/meta/catalog
 	$(Q)$(BUILD)/bench/meta_kv $(BUILD)/bench/meta/kv 30000
 	$(Q)rm -rf $(BUILD)/bench/meta
+
+# Every call beside that of a filesystem that does nothing; and what each agreement with the kernel is worth.
+bench-ops bench-kernel: setup
+	+$(Q)$(MAKE) all $(BENCH_PROGRAMS)
+	$(Q)BUILD=$(BUILD) bench/$(@:bench-%=%).sh $(BENCH)
 
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/tools/%.d,$(BENCH_PROGRAMS))

@@ -15,6 +15,8 @@
 #define BIG_REQUEST (1u << 20)
 #define SMALL_REQUEST (128u << 10)
 #define MAX_BACKGROUND 64
+#define MAX_THREADS 128
+#define IDLE_THREADS 16
 
 static const char *const names[KERNEL_WISHES] = {
 	[KERNEL_PASSTHROUGH] = "passthrough",
@@ -98,6 +100,13 @@ struct kernel_agreed kernel_negotiate(struct fuse_conn_info *conn)
 	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
 	conn->time_gran = 1;
 	return agreed;
+}
+
+void kernel_configure_loop(struct fuse_loop_config *loop)
+{
+	fuse_loop_cfg_set_clone_fd(loop, kernel_wants(KERNEL_CLONE_FD));
+	fuse_loop_cfg_set_max_threads(loop, MAX_THREADS);
+	fuse_loop_cfg_set_idle_threads(loop, IDLE_THREADS);
 }
 
 /* The answer to INIT can only make the readahead smaller than the kernel's 128 KiB. Nobody serves the mount yet, so

@@ -14,6 +14,7 @@
 #include <stdbool.h>
 
 struct fuse_conn_info;
+struct fuse_loop_config;
 
 enum kernel_wish {
 	KERNEL_PASSTHROUGH,
@@ -41,6 +42,9 @@ struct kernel_agreed {
 
 /* For init of the low-level operations. */
 struct kernel_agreed kernel_negotiate(struct fuse_conn_info *conn);
+
+/* Threads that serve. */
+void kernel_configure_loop(struct fuse_loop_config *loop);
 
 /* After the mount; only root may, and otherwise it stays as it is. */
 void kernel_set_readahead(const char *mountpoint);

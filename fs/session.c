@@ -53,8 +53,6 @@
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
 #define POLL_NS (250 * NS_PER_MS)
 #define POOL_THREADS 32
-#define FUSE_THREADS 128
-#define FUSE_IDLE_THREADS 16
 #define LEAST_CACHE (UINT64_C(16) << 20)
 
 struct session {
@@ -510,9 +508,7 @@ int session_run(struct session *session)
 
 	if (!loop)
 		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(loop, kernel_wants(KERNEL_CLONE_FD));
-	fuse_loop_cfg_set_max_threads(loop, FUSE_THREADS);
-	fuse_loop_cfg_set_idle_threads(loop, FUSE_IDLE_THREADS);
+	kernel_configure_loop(loop);
 	result = fuse_session_loop_mt(session->fs.fuse, loop);
 	fuse_loop_cfg_destroy(loop);
 	if (result < 0)
