@@ -184,6 +184,8 @@ int content_lengthen(const struct content *content)
 {
 	struct stat st;
 
+	if (!content->size)
+		return 0;
 	if (fstat(content->fd, &st))
 		return -errno;
 	if ((uint64_t)st.st_size < content->size && ftruncate(content->fd, (off_t)content->size))
@@ -227,6 +229,18 @@ static bool is_only_copy(const struct content *content, const struct load *load)
 	       ((load->inode.flags & CAT_DIRTY) || (!stored && load->version.size));
 }
 
+/* Not the old one cut: what an earlier mount left behind may still map that. */
+static int new_file(struct content *content)
+{
+	struct cache *cache = content->owner->cache;
+	int err = cache_file_open(cache, content->id, O_RDWR | O_CREAT | O_EXCL, &content->fd);
+
+	if (err != -EEXIST)
+		return err;
+	cache_file_unlink(cache, content->id);
+	return cache_file_open(cache, content->id, O_RDWR | O_CREAT | O_EXCL, &content->fd);
+}
+
 /* The descriptor, and what the file holds. */
 static int load_file(struct content *content, struct load *load)
 {
@@ -248,9 +262,7 @@ static int load_file(struct content *content, struct load *load)
 	content->base = content->seq ? content->seq : load->inode.version;
 	content->base_limit = content->size;
 	content->stale = load->has_extent;
-	/* A new file, not the old one cut: what an earlier mount left behind may still map that. */
-	cache_file_unlink(content->owner->cache, content->id);
-	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
+	return new_file(content);
 }
 
 static void unload(struct content *content)

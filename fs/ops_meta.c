@@ -324,7 +324,8 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const
 		reply_entry(req, &inode);
 }
 
-/* The last name went. While a handle is open its content lives on; ops_data lets it go with the last one. */
+/* The last name went. While a handle is open its content lives on; ops_data lets it go with the last one. Nobody waits
+ * for it: it comes behind the reply. */
 static void name_gone(struct fs *fs, const struct cat_unlinked *gone)
 {
 	if (!gone->inode.ino)
@@ -355,9 +356,9 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		err = settle_name(fs, parent, name, &inode);
 	if (!err)
 		err = catalog_unlink(fs->catalog, parent, name, fs_actor(req), &gone);
+	reply_err(req, err);
 	if (!err)
 		name_gone(fs, &gone);
-	reply_err(req, err);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -406,11 +407,11 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		err = 0;
 	if (!err)
 		err = catalog_rename(fs->catalog, &request, &replaced);
+	reply_err(req, err);
 	if (!err) {
 		writeback_renamed(fs->writeback, S_ISDIR(inode.mode) || (flags & RENAME_EXCHANGE) ? 0 : inode.ino);
 		name_gone(fs, &replaced);
 	}
-	reply_err(req, err);
 }
 
 /* The store has no end that anybody could name; the cache's end is met by writers as ENOSPC. */

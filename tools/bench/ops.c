@@ -22,7 +22,7 @@
 
 #include "clock.h"
 
-#define ROUNDS 16
+#define ROUNDS 10
 #define CALLS 100
 #define ENTRIES 1000
 
@@ -36,22 +36,22 @@ static void must(long result, const char *what)
 	}
 }
 
+static unsigned round_now;
+
 /* Names that no round has used. */
-static const char *fresh(const char *kind, unsigned round, int i)
+static const char *fresh(const char *kind, int i)
 {
 	static char name[4][64];
 	static unsigned turn;
 	char *at = name[turn++ % 4];
 
-	(void)snprintf(at, sizeof(name[0]), "new-%s-%u-%d", kind, round, i);
+	(void)snprintf(at, sizeof(name[0]), "new-%s-%u-%d", kind, round_now, i);
 	return at;
 }
 
-static unsigned round_now;
-
 static int make(const char *kind, int i)
 {
-	int fd = open(fresh(kind, round_now, i), O_WRONLY | O_CREAT | O_EXCL, 0644);
+	int fd = open(fresh(kind, i), O_WRONLY | O_CREAT | O_EXCL, 0644);
 
 	must(fd, "create");
 	return fd;
@@ -71,188 +71,168 @@ static int open_f(int flags)
 	return fd;
 }
 
-/* Each does CALLS calls and gives the nanoseconds of one. */
+static int64_t taken[ROUNDS * CALLS];
+static size_t calls;
 
-#define TIMED(call)                                                                                                    \
-	do {                                                                                                           \
+#define TIMED(prepare, call)                                                                                           \
+	for (int i = 0; i < CALLS; i++) {                                                                              \
+		prepare;                                                                                               \
 		int64_t began = clock_monotonic();                                                                     \
-		for (int i = 0; i < CALLS; i++)                                                                        \
-			must((call), #call);                                                                           \
-		return (clock_monotonic() - began) / CALLS;                                                            \
-	} while (0)
+		must((call), #call);                                                                                   \
+		taken[calls++] = clock_monotonic() - began;                                                            \
+	}
 
-static int64_t op_getattr(void)
+static void op_getattr(void)
 {
 	struct statx st;
 
-	TIMED(statx(AT_FDCWD, "f", AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st));
+	TIMED(, statx(AT_FDCWD, "f", AT_STATX_FORCE_SYNC, STATX_BASIC_STATS, &st));
 }
 
-static int64_t op_lookup_missing(void)
+static void op_lookup_missing(void)
 {
-	TIMED(access(fresh("missing", round_now, i), F_OK) ? 0 : -1);
+	TIMED(, access(fresh("missing", i), F_OK) ? 0 : -1);
 }
 
-static int64_t op_lookup(void)
+static void drop_caches(const char *which)
 {
 	int fd = open("/proc/sys/vm/drop_caches", O_WRONLY);
-	char name[32];
-	struct stat st;
-	int64_t began;
 
-	if (fd < 0)
-		return 0;
-	must(write(fd, "2", 1), "drop_caches");
+	must(fd, "drop_caches");
+	must(write(fd, which, 1), "drop_caches");
 	(void)close(fd);
-	must(stat("d", &st), "stat d");
-	began = clock_monotonic();
-	for (int i = 0; i < CALLS; i++) {
-		(void)snprintf(name, sizeof(name), "d/f%04d", i);
-		must(stat(name, &st), name);
-	}
-	return (clock_monotonic() - began) / CALLS;
 }
 
-static int64_t op_open_close(void)
+static void op_lookup(void)
 {
-	TIMED(close(open_f(O_RDONLY)));
+	struct stat st;
+	char name[32];
+
+	drop_caches("2");
+	must(stat("d", &st), "stat d");
+	TIMED((void)snprintf(name, sizeof(name), "d/f%04d", i), stat(name, &st));
 }
 
-static int64_t op_read(void)
+static void op_open_close(void)
+{
+	TIMED(, close(open_f(O_RDONLY)));
+}
+
+static void op_read(void)
 {
 	int fd = open_f(O_RDONLY);
-	int64_t began = clock_monotonic();
 
-	for (int i = 0; i < CALLS; i++) {
-		must(-posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), "fadvise");
-		must(pread(fd, page, sizeof(page), 0), "read");
-	}
-	began = clock_monotonic() - began;
+	TIMED(must(-posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), "fadvise"), pread(fd, page, sizeof(page), 0));
 	(void)close(fd);
-	return began / CALLS;
 }
 
-static int64_t op_write(void)
+static void op_write(void)
 {
 	int fd = open_f(O_WRONLY);
-	int64_t began;
 
-	must(pwrite(fd, page, sizeof(page), 0), "write"); /* the first freezes what there was */
-	began = clock_monotonic();
-	for (int i = 0; i < CALLS; i++)
-		must(pwrite(fd, page, sizeof(page), 0), "write");
-	began = clock_monotonic() - began;
+	TIMED(, pwrite(fd, page, sizeof(page), 0));
 	(void)close(fd);
-	return began / CALLS;
 }
 
-static int64_t op_create(void)
+static void op_create(void)
 {
 	static int fds[CALLS];
-	int64_t began = clock_monotonic();
 
-	for (int i = 0; i < CALLS; i++)
-		fds[i] = make("create", i);
-	began = clock_monotonic() - began;
+	TIMED(, fds[i] = make("create", i));
 	for (int i = 0; i < CALLS; i++)
 		(void)close(fds[i]);
-	return began / CALLS;
 }
 
-static int64_t op_create_close(void)
+static void op_create_close(void)
 {
-	TIMED(close(make("cc", i)));
+	TIMED(, close(make("cc", i)));
 }
 
-static int64_t op_rename(void)
+static void op_rename(void)
 {
 	make_all("rename");
-	TIMED(rename(fresh("rename", round_now, i), fresh("renamed", round_now, i)));
+	TIMED(, rename(fresh("rename", i), fresh("renamed", i)));
 }
 
-static int64_t op_unlink(void)
+static void op_unlink(void)
 {
 	make_all("unlink");
-	TIMED(unlink(fresh("unlink", round_now, i)));
+	TIMED(, unlink(fresh("unlink", i)));
 }
 
-static int64_t op_mkdir(void)
+static void op_mkdir(void)
 {
-	TIMED(mkdir(fresh("mkdir", round_now, i), 0755));
+	TIMED(, mkdir(fresh("mkdir", i), 0755));
 }
 
-static int64_t op_rmdir(void)
+static void op_rmdir(void)
 {
 	for (int i = 0; i < CALLS; i++)
-		must(mkdir(fresh("rmdir", round_now, i), 0755), "mkdir");
-	TIMED(rmdir(fresh("rmdir", round_now, i)));
+		must(mkdir(fresh("rmdir", i), 0755), "mkdir");
+	TIMED(, rmdir(fresh("rmdir", i)));
 }
 
-static int64_t op_symlink(void)
+static void op_symlink(void)
 {
-	TIMED(symlink("target", fresh("symlink", round_now, i)));
+	TIMED(, symlink("target", fresh("symlink", i)));
 }
 
-static int64_t op_link(void)
+static void op_link(void)
 {
-	TIMED(link("d/f0000", fresh("link", round_now, i)));
+	TIMED(, link("d/f0000", fresh("link", i)));
 }
 
-static int64_t op_chmod(void)
+static void op_chmod(void)
 {
-	TIMED(chmod("f", i % 2 ? 0600 : 0644));
+	TIMED(, chmod("f", i % 2 ? 0600 : 0644));
 }
 
-static int64_t op_utimens(void)
+static void op_utimens(void)
 {
-	TIMED(utimensat(AT_FDCWD, "f", NULL, 0));
+	TIMED(, utimensat(AT_FDCWD, "f", NULL, 0));
 }
 
-static int64_t op_setxattr(void)
+static void op_setxattr(void)
 {
-	TIMED(setxattr("f", "user.some", page, 100, 0));
+	TIMED(, setxattr("f", "user.some", page, 100, 0));
 }
 
-static int64_t op_getxattr(void)
+static void op_getxattr(void)
 {
 	char value[200];
 
 	must(setxattr("f", "user.some", page, 100, 0), "setxattr");
-	TIMED(getxattr("f", "user.some", value, sizeof(value)));
+	TIMED(, getxattr("f", "user.some", value, sizeof(value)));
 }
 
-/* One listing of ENTRIES names is one call here: CALLS would take long, and each but the first comes from the page
- * cache unless that is dropped. */
-static int64_t op_readdir(void)
+static long list_all(int fd)
 {
 	char bytes[64 << 10];
-	int64_t began, took = 0;
-	int seen = 0;
+	long n;
 
-	for (int i = 0; i < 5; i++) {
-		int fd = open("d", O_RDONLY | O_DIRECTORY);
-		long n;
+	while ((n = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0)
+		;
+	return n;
+}
 
-		must(fd, "open d");
-		/* A directory's own pages cannot be dropped alone. */
-		int drop = open("/proc/sys/vm/drop_caches", O_WRONLY);
-		if (drop >= 0) {
-			(void)!write(drop, "1", 1);
-			(void)close(drop);
-		}
-		began = clock_monotonic();
-		while ((n = syscall(SYS_getdents64, fd, bytes, sizeof(bytes))) > 0)
-			seen++;
-		took += clock_monotonic() - began;
-		must(n, "getdents");
-		(void)close(fd);
-	}
-	return seen ? took / 5 : 0;
+/* A directory's own pages cannot be dropped alone, so it is listed less often. */
+static void op_readdir(void)
+{
+	int64_t began;
+	int fd;
+
+	drop_caches("1");
+	fd = open("d", O_RDONLY | O_DIRECTORY);
+	must(fd, "open d");
+	began = clock_monotonic();
+	must(list_all(fd), "getdents");
+	taken[calls++] = clock_monotonic() - began;
+	(void)close(fd);
 }
 
 static const struct op {
 	const char *name;
-	int64_t (*run)(void);
+	void (*run)(void);
 	const char *promise; /* NULL: none */
 } ops[] = {
 	{"getattr", op_getattr, NULL},
@@ -285,23 +265,31 @@ static int by_value(const void *a, const void *b)
 
 static void measure(const struct op *op, char *const dirs[2])
 {
-	static int64_t took[2][ROUNDS];
+	static int64_t all[2][ROUNDS * CALLS];
 	const char *settle = getenv("OPS_SETTLE");
+	size_t count[2] = {0};
+	double median[2], best[2];
 
 	for (int round = 0; round < ROUNDS; round++, round_now++) {
 		for (int i = 0; i < 2; i++) {
 			if (i == 1 && settle && system(settle))
 				exit(1);
 			must(chdir(dirs[i]), dirs[i]);
-			took[i][round] = op->run();
+			calls = 0;
+			op->run();
+			memcpy(all[i] + count[i], taken, calls * sizeof(taken[0]));
+			count[i] += calls;
 			(void)usleep(20000); /* the releases of one are no part of the other's turn */
 		}
 	}
-	for (int i = 0; i < 2; i++)
-		qsort(took[i], ROUNDS, sizeof(took[i][0]), by_value);
-	(void)printf("| %-17s | %8.1f | %8.1f | %5.2f |%s%s\n", op->name, (double)took[0][ROUNDS / 4] / 1000,
-		     (double)took[1][ROUNDS / 4] / 1000, (double)took[1][ROUNDS / 4] / (double)took[0][ROUNDS / 4],
-		     op->promise ? " promises " : "", op->promise ? op->promise : "");
+	for (int i = 0; i < 2; i++) {
+		qsort(all[i], count[i], sizeof(all[i][0]), by_value);
+		median[i] = (double)all[i][count[i] / 2] / 1000;
+		best[i] = (double)all[i][count[i] / 20] / 1000;
+	}
+	(void)printf("| %-17s | %8.1f | %8.1f | %5.2f | %8.1f | %8.1f | %5.2f |%s%s\n", op->name, best[0], best[1],
+		     best[1] / best[0], median[0], median[1], median[1] / median[0], op->promise ? " promises " : "",
+		     op->promise ? op->promise : "");
 	(void)fflush(stdout);
 }
 
@@ -311,7 +299,8 @@ int main(int argc, char **argv)
 		(void)fprintf(stderr, "usage: ops MEASURE JUDGED [OP]\n");
 		return 2;
 	}
-	(void)printf("| call              | null, us | this, us | ratio |\n|---|---|---|---|\n");
+	(void)printf("| call | null, best us | this | ratio | null, median us | this | ratio "
+		     "|\n|---|---|---|---|---|---|---|\n");
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
 		if (argc == 3 || strcmp(argv[3], ops[i].name) == 0)
 			measure(&ops[i], argv + 1);
