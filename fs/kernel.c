@@ -19,17 +19,11 @@
 #define IDLE_THREADS 16
 
 static const char *const names[KERNEL_WISHES] = {
-	[KERNEL_PASSTHROUGH] = "passthrough",
-	[KERNEL_SPLICE] = "splice",
-	[KERNEL_READDIRPLUS] = "readdirplus",
-	[KERNEL_PARALLEL_DIROPS] = "parallel-dirops",
-	[KERNEL_BIG_REQUESTS] = "big-requests",
-	[KERNEL_READAHEAD] = "readahead",
-	[KERNEL_KILLPRIV_V2] = "killpriv-v2",
-	[KERNEL_KEEP_CACHE] = "keep-cache",
-	[KERNEL_TIMEOUTS] = "timeouts",
-	[KERNEL_CLONE_FD] = "clone-fd",
-	[KERNEL_WRITEBACK_CACHE] = "writeback-cache",
+	[KERNEL_PASSTHROUGH] = "passthrough",   [KERNEL_SPLICE] = "splice",
+	[KERNEL_READDIRPLUS] = "readdirplus",   [KERNEL_PARALLEL_DIROPS] = "parallel-dirops",
+	[KERNEL_BIG_REQUESTS] = "big-requests", [KERNEL_READAHEAD] = "readahead",
+	[KERNEL_KILLPRIV_V2] = "killpriv-v2",   [KERNEL_KEEP_CACHE] = "keep-cache",
+	[KERNEL_CLONE_FD] = "clone-fd",         [KERNEL_WRITEBACK_CACHE] = "writeback-cache",
 };
 static bool wished[KERNEL_WISHES];
 static pthread_once_t once = PTHREAD_ONCE_INIT;

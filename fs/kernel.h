@@ -4,7 +4,7 @@
  * Each request can be taken back by a word in VARVE_KERNEL (bench/kernel.sh measures them one by one):
  *
  *	no-passthrough  no-splice  no-readdirplus  no-parallel-dirops  no-big-requests  no-readahead  no-killpriv-v2
- *	no-keep-cache  no-timeouts  no-clone-fd        and, off unless asked for: writeback-cache
+ *	no-keep-cache  no-clone-fd        and, off unless asked for: writeback-cache
  *
  * Read once; constant from then on. The null filesystem of tools/bench asks by the same functions.
  */
@@ -25,7 +25,6 @@ enum kernel_wish {
 	KERNEL_READAHEAD,
 	KERNEL_KILLPRIV_V2,
 	KERNEL_KEEP_CACHE,
-	KERNEL_TIMEOUTS,
 	KERNEL_CLONE_FD,
 	KERNEL_WRITEBACK_CACHE,
 	KERNEL_WISHES
