@@ -15,8 +15,9 @@ SAN ?=
 V ?= 0
 PREFIX ?= /usr/local
 DESTDIR ?=
-# Where libfuse3 is installed when it is not the system's; empty for the system's.
-FUSE_PREFIX ?=
+# Where libfuse3 is installed when it is not the system's: where packaging/setup builds one, if it had to. Empty for the
+# system's.
+FUSE_PREFIX ?= $(patsubst %/version,%,$(wildcard $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/varve/fuse/version))
 
 ifeq ($(origin CC),default)
 CC := gcc
@@ -254,9 +255,9 @@ clean:
 
 BENCH_PROGRAMS := $(patsubst tools/%.c,$(BUILD)/%,$(sort $(wildcard tools/bench/*.c)))
 
-.PHONY: bench bench-peers bench-meta bench-scale
+.PHONY: bench bench-peers bench-meta bench-scale bench-ops bench-kernel
 
-$(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_catalog))
+$(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_fs))
 	$(call say,LINK,$@)
 	@mkdir -p $(@D)
 	$(Q)$(LINK) $(LIBS_ALL)
@@ -285,5 +286,10 @@ bench-scale: setup
 	$(Q)rm -rf $(BUILD)/bench/scale.run
 	$(Q)$(BUILD)/bench/scale $(BUILD)/varve $(BUILD)/bench/scale.run $(SCALE) >$(BUILD)/bench/scale.json
 	$(Q)rm -rf $(BUILD)/bench/scale.run
+
+# Every call beside that of a filesystem that does nothing; and what each agreement with the kernel is worth.
+bench-ops bench-kernel: setup
+	+$(Q)$(MAKE) all $(BENCH_PROGRAMS)
+	$(Q)BUILD=$(BUILD) bench/$(@:bench-%=%).sh $(BENCH)
 
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/tools/%.d,$(BENCH_PROGRAMS))

@@ -23,6 +23,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/backing.h"
 #include "fs/killpoint.h"
 #include "log.h"
 
@@ -253,6 +254,16 @@ static int modify_begin(struct content *content, uint64_t start, uint64_t end, c
 		content->settling--;
 	}
 	return err;
+}
+
+int content_modify_begin(struct content *content)
+{
+	return modify_begin(content, 0, UINT64_MAX, NULL);
+}
+
+int content_freeze_now(struct content *content)
+{
+	return content->shared ? freeze_by_clone(content) : 0;
 }
 
 static void touch(struct content *content)
@@ -558,6 +569,7 @@ void content_overlay(struct content *content, struct cat_inode *attr)
 	LOCK_GUARD(&content->lock);
 	if (!content->loaded || content->seq)
 		return;
+	(void)backing_note(content); /* if it cannot tell now, it will at the close */
 	attr->size = content->size;
 	if (content->changed) {
 		attr->mtime = content->mtime;
@@ -591,10 +603,10 @@ unsigned content_writers(struct content *content)
 static int flush_locked(struct content *content)
 {
 	struct cat_extent extent;
-	int err;
+	int err = backing_note(content);
 
-	if (!content->changed || content->flushed || content->discarded)
-		return 0;
+	if (err || !content->changed || content->flushed || content->discarded || (content->loose && !content->stored))
+		return err;
 	err = content_keep_named(content);
 	if (!err)
 		err = keep_promise(content);
@@ -657,7 +669,7 @@ static int small_crc(struct content *content, uint32_t *ret_crc)
 	return 0;
 }
 
-static int newest_version(struct content *content, uint64_t *ret_seq)
+int content_newest(struct content *content, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
 	int err = catalog_getattr(content->owner->catalog, content->ino, &inode);
@@ -667,7 +679,7 @@ static int newest_version(struct content *content, uint64_t *ret_seq)
 	return err;
 }
 
-static int commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	struct contents *owner = content->owner;
 	struct cat_extent extent;
@@ -707,13 +719,19 @@ static int commit_locked(struct content *content, enum cat_origin origin, uint32
 	return 0;
 }
 
+static int commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+{
+	return content->loose ? backing_commit(content, origin, author, ret_seq)
+			      : content_commit_locked(content, origin, author, ret_seq);
+}
+
 static int commit_if_changed(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
 	int err;
 
 	if (!content->changed || content->discarded)
-		return newest_version(content, ret_seq);
+		return content_newest(content, ret_seq);
 	err = catalog_getattr(content->owner->catalog, content->ino, &inode);
 	if (err)
 		return err;
@@ -750,7 +768,10 @@ int content_settle(struct contents *contents, uint64_t ino)
 	err = catalog_getattr(contents->catalog, ino, &inode);
 	if (!err) {
 		LOCK_GUARD(&content->lock);
-		if (content->changed && content->flushed && !content->discarded && inode.nlink)
+		bool acknowledged =
+			content->loose ? !content->writers || content->flushed : content->changed && content->flushed;
+
+		if (acknowledged && !content->discarded && inode.nlink)
 			err = commit_locked(content, CAT_ORIGIN_CLOSE, content->author, &seq);
 	}
 	content_put(content);
@@ -840,7 +861,7 @@ int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64
 	{
 		LOCK_GUARD(&live->lock);
 		/* Of a file whose cache file is lost only the uploader had the bytes; now the store has them. */
-		clean = (live->shared == seq || (live->lost && newest_version(live, &newest) == 0 && newest == seq)) &&
+		clean = (live->shared == seq || (live->lost && content_newest(live, &newest) == 0 && newest == seq)) &&
 			!live->discarded;
 		live->lost = live->lost && !clean;
 		err = clean ? stored_clean(live, job, copy) : catalog_stored(contents->catalog, job, copy, NULL);

@@ -21,7 +21,12 @@ struct contents {
 	atomic_uint streams;    /* readers in sequence, of all contents: they share what may be fetched ahead */
 	_Atomic int64_t rtt_ns; /* how long the store takes for a small range, at best; 0: not known */
 	struct lock lock;
-	struct table table; /* guarded by lock */
+	struct table table;  /* guarded by lock, as is what follows */
+	struct list watched; /* backing.c: loose contents without a writer, each with a reference */
+	bool watching, stop_watching;
+	pthread_t watcher;
+	pthread_cond_t watch_cond;
+	_Atomic uint64_t pinned; /* bytes of contents that the kernel reads itself */
 
 	struct lock meter_lock; /* guards what follows: how fast the store sends, of large ranges */
 	unsigned meter_running;
@@ -79,6 +84,16 @@ struct content {
 	struct readahead *readahead; /* of a file larger than FETCH_WHOLE_MAX, from its first read on */
 	unsigned streams;            /* our share of owner->streams */
 	uint64_t speculated_to;      /* see fetch.c */
+
+	/* backing.c */
+	unsigned cached, backed; /* handles, by mode: one of them is 0 */
+	int backing_id;          /* while backed */
+	uint64_t pinned;         /* of owner->pinned */
+	bool loose;              /* a mapping may store into the cache file past us */
+	bool stored;             /* while loose: something was, since the newest version */
+	int64_t seen_mtime;      /* while loose: of the cache file */
+	bool watched;
+	struct list watch_node; /* guarded by owner->lock */
 };
 
 /* All with content->lock held. */
@@ -98,6 +113,12 @@ enum fetch_keep { FETCH_KEEP_AHEAD, FETCH_KEEP_NEEDED };
 int fetch_keep(const struct content *content, enum fetch_keep what, struct ranges *kept);
 /* Is a fetch writing into [start, end) of the cache file now? It does so without the lock, see fetch.c. */
 bool fetch_is_writing(const struct content *content, uint64_t start, uint64_t end);
+
+/* For backing.c: what content.c does itself around a change and a commit. */
+int content_modify_begin(struct content *content);
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
+int content_freeze_now(struct content *content);
+int content_newest(struct content *content, uint64_t *ret_seq);
 
 /* The extent record becomes what is known now; or that of another cache file with the same bytes. */
 int content_save(struct content *content);

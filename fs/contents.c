@@ -5,7 +5,8 @@
  *  1. One struct content per cache file in use; it is in the table from the first reference to the last.
  *  2. What an extent record says is believed when this boot wrote it, or when an fdatasync came before it. After a
  * power cut, clean ranges are dropped, and dirty ones must match their version's checksum.
- *  3. Evicted are only clean bytes that the store has, of files that share their cache file with no version.
+ *  3. Evicted are only clean bytes that the store has, of files that share their cache file with no version and that
+ *     nobody else has open or mapped (backing.h).
  *
  * Threads: any. Locks: content->lock, then contents->lock.
  */
@@ -21,6 +22,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/backing.h"
 #include "fs/content_internal.h"
 #include "log.h"
 
@@ -181,6 +183,8 @@ int content_lengthen(const struct content *content)
 {
 	struct stat st;
 
+	if (!content->size)
+		return 0;
 	if (fstat(content->fd, &st))
 		return -errno;
 	if ((uint64_t)st.st_size < content->size && ftruncate(content->fd, (off_t)content->size))
@@ -224,6 +228,18 @@ static int cut_record(struct content *content, struct load *load, uint64_t size)
 	return err;
 }
 
+/* Not the old one cut: what an earlier mount left behind may still map that. */
+static int new_file(struct content *content)
+{
+	struct cache *cache = content->owner->cache;
+	int err = cache_file_open(cache, content->id, O_RDWR | O_CREAT | O_EXCL, &content->fd);
+
+	if (err != -EEXIST)
+		return err;
+	cache_file_unlink(cache, content->id);
+	return cache_file_open(cache, content->id, O_RDWR | O_CREAT | O_EXCL, &content->fd);
+}
+
 static int drop_record(struct cat_txn *txn, void *arg)
 {
 	return cat_extent_delete(txn, *(const uint64_t *)arg);
@@ -234,8 +250,7 @@ static int make_file(struct content *content, const struct load *load)
 {
 	int err = load->has_extent ? catalog_update(content->owner->catalog, drop_record, &content->id) : 0;
 
-	return err ? err
-		   : cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT | O_TRUNC, &content->fd);
+	return err ? err : new_file(content);
 }
 
 /* The cache file must hold what its record says: somebody may have removed or cut it. */
@@ -397,6 +412,7 @@ static struct content *find_or_add(struct contents *contents, const struct conte
 	lock_cond_init(&content->cond);
 	list_init(&content->fetches);
 	list_init(&content->readers);
+	list_init(&content->watch_node);
 	table_insert(&contents->table, &content->node, hash_u64(named->id));
 	return content;
 }
@@ -590,7 +606,7 @@ static uint64_t evict_clean(struct content *content, uint64_t wanted, enum fetch
 	struct giving giving = {.content = content, .wanted = wanted};
 	uint64_t hand = content->evict_at < content->base_limit ? content->evict_at : 0;
 
-	if (content->shared || content->discarded || !content->copy.key)
+	if (content->shared || content->discarded || !content->copy.key || !backing_alone(content))
 		return 0;
 	if (ranges_copy(&giving.before, &content->present) == 0 && ranges_copy(&giving.kept, &content->dirty) == 0 &&
 	    fetch_keep(content, keep, &giving.kept) == 0) {
@@ -691,6 +707,8 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 	contents_boot_id(contents->boot_id);
 	lock_init(&contents->lock, LOCK_CONTENTS);
 	lock_init(&contents->meter_lock, LOCK_LEAF);
+	lock_cond_init(&contents->watch_cond);
+	list_init(&contents->watched);
 	err = table_init(&contents->table, 1024);
 	if (!err)
 		err = cache_open(&cache, evict, contents, &contents->cache);
@@ -704,14 +722,17 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 void contents_cancel(struct contents *contents)
 {
 	atomic_store(&contents->cancelled, true);
+	backing_stop(contents);
 }
 
 void contents_free(struct contents *contents)
 {
 	if (!contents)
 		return;
+	backing_stop(contents);
 	cache_close(contents->cache);
 	table_destroy(&contents->table);
+	(void)pthread_cond_destroy(&contents->watch_cond);
 	lock_destroy(&contents->lock);
 	lock_destroy(&contents->meter_lock);
 	free(contents);

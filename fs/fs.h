@@ -15,10 +15,12 @@
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
 #include "catalog.h"
+#include "fs/backing.h"
 #include "fs/config.h"
 #include "fs/content.h"
 #include "fs/versions.h"
@@ -37,6 +39,8 @@ struct fs {
 	struct ship *ship;   /* NULL: mounted read-only */
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;
+	atomic_bool passthrough; /* the kernel can read cache files itself, as far as is known */
+	bool killpriv;           /* kernel.h; set before the first operation */
 	struct lock handles_lock;
 	struct list files,
 		dirs; /* open; guarded by handles_lock. What a torn connection never releases is released from here */
@@ -64,6 +68,9 @@ void fs_stat(const struct cat_inode *inode, struct stat *ret_stat);
 /* Never listed: waits for the listing. Stale: answers from the catalog, refreshed in the background. */
 int fs_list_known(fuse_req_t req, uint64_t dir);
 
+/* A write, truncation or chown takes setuid away, and setgid where the group may execute. */
+void fs_kill_privileges(fuse_req_t req, uint64_t ino);
+
 /* One version of the file is in the store, with what the catalog says of it. For fsync and close=store. */
 int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq);
 
@@ -76,6 +83,8 @@ struct file {
 	struct content *content; /* NULL: text */
 	uint64_t ino;            /* of the live file; 0: a version */
 	bool writable, append;
+	bool joined; /* content, in `mode` */
+	enum backing_mode mode;
 	bool close_failed; /* EIO of a permanent kind was told to a close of this handle */
 	struct buf text;   /* +log */
 };

@@ -15,6 +15,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "fs/fs.h"
+#include "fs/kernel.h"
 #include "fs/prefetch.h"
 #include "fs/reply.h"
 #include "fs/writeback.h"
@@ -30,6 +31,78 @@ static struct file *file_of(const struct fuse_file_info *fi)
 }
 
 /* --- open and close -------------------------------------------------------------------------------------- */
+
+/* The request whose session makes cache files known to the kernel; NULL: the kernel is gone, and knows none. */
+struct knower {
+	struct fs *fs;
+	fuse_req_t req;
+};
+
+#ifdef FUSE_CAP_PASSTHROUGH
+static int make_known(void *arg, int fd)
+{
+	const struct knower *knower = arg;
+	int id = fuse_passthrough_open(knower->req, fd);
+
+	if (id <= 0) {
+		atomic_store(&knower->fs->passthrough, false);
+		log_info("file", "the kernel does not read cache files itself here (it needs CAP_SYS_ADMIN and a cache "
+				 "directory on an ordinary filesystem): reads are served by varve");
+	}
+	return id;
+}
+
+static void make_unknown(void *arg, int id)
+{
+	const struct knower *knower = arg;
+
+	if (knower->req)
+		(void)fuse_passthrough_close(knower->req, id); /* libfuse says why it failed */
+}
+
+static struct backing_kernel backing_kernel(const struct knower *knower)
+{
+	struct backing_kernel kernel = {.close = make_unknown, .arg = (void *)knower};
+
+	if (knower->req && atomic_load(&knower->fs->passthrough))
+		kernel.open = make_known;
+	return kernel;
+}
+#else
+static struct backing_kernel backing_kernel(const struct knower *knower)
+{
+	(void)knower;
+	return (struct backing_kernel){0};
+}
+#endif
+
+static int file_join(fuse_req_t req, struct file *file, struct fuse_file_info *fi)
+{
+	struct knower knower = {.fs = fs_of(req), .req = req};
+	struct backing_kernel kernel = backing_kernel(&knower);
+	int id = 0, err = backing_join(file->content, fi->flags, &kernel, &file->mode, &id);
+
+	if (err)
+		return err;
+	file->joined = true;
+#ifdef FUSE_CAP_PASSTHROUGH
+	fi->backing_id = id;
+#endif
+	fi->direct_io = file->mode == BACKING_DIRECT;
+	fi->noflush = !file->writable; /* its close has nothing to say */
+	/* Others' changes come as new inodes, so what the kernel holds of this one stays right. */
+	fi->keep_cache = file->mode == BACKING_CACHED && kernel_wants(KERNEL_KEEP_CACHE);
+	return 0;
+}
+
+static void file_leave(struct fs *fs, fuse_req_t req, struct file *file)
+{
+	struct knower knower = {.fs = fs, .req = req};
+	struct backing_kernel kernel = backing_kernel(&knower);
+
+	if (file->joined)
+		backing_leave(file->content, file->mode, &kernel);
+}
 
 static int file_new(struct fs *fs, uint64_t ino, int flags, struct file **ret_file)
 {
@@ -56,12 +129,13 @@ static int file_new(struct fs *fs, uint64_t ino, int flags, struct file **ret_fi
 }
 
 /* What the last close of a writer owes: a version of all changes. */
-static void file_free(struct fs *fs, struct file *file, uint32_t author)
+static void file_free(struct fs *fs, fuse_req_t req, struct file *file, uint32_t author)
 {
 	struct cat_inode inode;
 	int err = 0;
 
 	fs_handle_closed(fs, &file->node);
+	file_leave(fs, req, file);
 	if (file->content && file->writable)
 		err = content_writer_gone(file->content, author);
 	if (err)
@@ -76,23 +150,18 @@ static void file_free(struct fs *fs, struct file *file, uint32_t author)
 	free(file);
 }
 
-static void file_to_kernel(struct file *file, struct fuse_file_info *fi)
-{
-	fi->fh = (uintptr_t)file;
-	/* Others' changes come as new inodes, so what the kernel holds of this one stays right. */
-	fi->keep_cache = 1;
-}
-
 /* Opened for reading only (lock files are), it was created and closed at once. Frees the file when it fails. */
-static int mark_created(struct fs *fs, struct file *file, uint32_t author)
+static int mark_created(fuse_req_t req, struct file *file, struct fuse_file_info *fi, uint32_t author)
 {
 	uint64_t seq;
 	int err = content_mark_new(file->content);
 
 	if (!err && !file->writable)
 		err = content_commit(file->content, CAT_ORIGIN_CLOSE, author, &seq);
+	if (!err)
+		err = file_join(req, file, fi);
 	if (err)
-		file_free(fs, file, author);
+		file_free(fs_of(req), req, file, author);
 	return err;
 }
 
@@ -108,15 +177,15 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	if (!err)
 		err = file_new(fs, inode.ino, fi->flags, &file);
 	if (!err)
-		err = mark_created(fs, file, inode.uid);
+		err = mark_created(req, file, fi, inode.uid);
 	if (err) {
 		reply_err(req, err);
 		return;
 	}
-	file_to_kernel(file, fi);
+	fi->fh = (uintptr_t)file;
 	reply_fill_entry(&inode, &entry);
 	if (fuse_reply_create(req, &entry, fi)) /* interrupted: no release will come */
-		file_free(fs, file, inode.uid);
+		file_free(fs, req, file, inode.uid);
 }
 
 static int open_version(struct fs *fs, fuse_ino_t node, struct fuse_file_info *fi)
@@ -136,8 +205,9 @@ static int open_version(struct fs *fs, fuse_ino_t node, struct fuse_file_info *f
 		err = versions_open(fs->versions, node, &file->content);
 		fi->keep_cache = 1;
 	}
+	fi->noflush = 1;
 	if (err)
-		file_free(fs, file, 0);
+		file_free(fs, NULL, file, 0);
 	else
 		fi->fh = (uintptr_t)file;
 	return err;
@@ -156,10 +226,12 @@ static int open_live(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return err;
 	if ((fi->flags & O_TRUNC) && file->writable)
 		err = content_truncate(file->content, 0, &waiter);
+	if (!err)
+		err = file_join(req, file, fi);
 	if (err)
-		file_free(fs, file, 0);
+		file_free(fs, req, file, 0);
 	else
-		file_to_kernel(file, fi);
+		fi->fh = (uintptr_t)file;
 	return err;
 }
 
@@ -174,7 +246,7 @@ static void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	if (err)
 		reply_err(req, err);
 	else if (fuse_reply_open(req, fi)) /* interrupted: no release will come */
-		file_free(fs, file_of(fi), 0);
+		file_free(fs, req, file_of(fi), 0);
 	else if (!writes)
 		prefetch_opened(fs->prefetch, ino);
 }
@@ -215,7 +287,7 @@ static void op_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct fs *fs = fs_of(req);
 
 	(void)ino;
-	file_free(fs, file_of(fi), fs_actor(req).uid);
+	file_free(fs, req, file_of(fi), fs_actor(req).uid);
 	reply_err(req, 0);
 }
 
@@ -331,11 +403,13 @@ static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *fro
 	};
 	ssize_t n = file->content && file->writable ? content_write(file->content, &request) : -EBADF;
 
-	(void)ino;
-	if (n < 0)
+	if (n < 0) {
 		reply_err(req, (int)n);
-	else
-		(void)fuse_reply_write(req, (size_t)n); /* see reply.h */
+		return;
+	}
+	if (fuse_req_ctx(req)->uid) /* who may do anything keeps the bits */
+		fs_kill_privileges(req, ino);
+	(void)fuse_reply_write(req, (size_t)n); /* see reply.h */
 }
 
 static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset, off_t len, struct fuse_file_info *fi)
@@ -415,7 +489,7 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, 
 void ops_data_abandon(struct fs *fs)
 {
 	while (!list_empty(&fs->files))
-		file_free(fs, list_entry(fs->files.next, struct file, node), 0);
+		file_free(fs, NULL, list_entry(fs->files.next, struct file, node), 0);
 }
 
 void ops_data_register(struct fuse_lowlevel_ops *ops)

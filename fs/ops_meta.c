@@ -173,6 +173,10 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		set_open_mtime(fs, ino, values.mtime);
 	if (!err && mask)
 		err = catalog_setattr(fs->catalog, ino, mask, &values, &inode);
+	/* With a size it stands for FATTR_KILL_SUIDGID. */
+	if (!err && !(mask & CAT_SET_MODE) &&
+	    ((mask & (CAT_SET_UID | CAT_SET_GID)) || (to_set & FUSE_SET_ATTR_KILL_SUID)))
+		fs_kill_privileges(req, ino);
 	if (!err)
 		err = fs_getattr(fs, ino, &inode);
 	if (err)
@@ -320,7 +324,8 @@ static void op_link(fuse_req_t req, fuse_ino_t ino, fuse_ino_t new_parent, const
 		reply_entry(req, &inode);
 }
 
-/* The last name went. While a handle is open its content lives on; ops_data lets it go with the last one. */
+/* The last name went. While a handle is open its content lives on; ops_data lets it go with the last one. Nobody waits
+ * for it: it comes behind the reply. */
 static void name_gone(struct fs *fs, const struct cat_unlinked *gone)
 {
 	if (!gone->inode.ino)
@@ -351,9 +356,9 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 		err = settle_name(fs, parent, name, &inode);
 	if (!err)
 		err = catalog_unlink(fs->catalog, parent, name, fs_actor(req), &gone);
+	reply_err(req, err);
 	if (!err)
 		name_gone(fs, &gone);
-	reply_err(req, err);
 }
 
 static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -402,11 +407,11 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		err = 0;
 	if (!err)
 		err = catalog_rename(fs->catalog, &request, &replaced);
+	reply_err(req, err);
 	if (!err) {
 		writeback_renamed(fs->writeback, S_ISDIR(inode.mode) || (flags & RENAME_EXCHANGE) ? 0 : inode.ino);
 		name_gone(fs, &replaced);
 	}
-	reply_err(req, err);
 }
 
 /* The store has no end that anybody could name; the cache's end is met by writers as ENOSPC. */

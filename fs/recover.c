@@ -26,6 +26,7 @@
 
 #include "checksum.h"
 #include "cleanup.h"
+#include "fs/backing.h"
 #include "fs/content_internal.h"
 #include "log.h"
 
@@ -191,7 +192,10 @@ static int name_version(struct contents *contents, const struct found *found)
 static int examine_version(struct contents *contents, const struct pair *pair, uint64_t *suspects)
 {
 	struct found found = {.of = *pair};
-	int err = catalog_view(contents->catalog, read_found, &found);
+	bool untouched;
+	int err = backing_recover(contents, CACHE_VERSION | pair->seq, pair->ino, &untouched);
+
+	err = err ? err : catalog_view(contents->catalog, read_found, &found);
 	bool goes_back = found.inode.version == pair->seq && !(found.inode.flags & CAT_DIRTY);
 
 	if (err || is_trusted(contents, &found))
@@ -288,9 +292,11 @@ static int recover_changes(struct contents *contents, const struct pair *pair, u
 {
 	struct found found = {.of = *pair};
 	struct content *content = NULL;
-	bool suspect;
+	bool suspect, untouched = false;
 	int err = catalog_view(contents->catalog, read_found, &found);
 
+	if (!err)
+		err = backing_recover(contents, pair->ino, 0, &untouched);
 	suspect = !err && !is_trusted(contents, &found);
 	if (suspect) { /* so that it is loaded as it lies there */
 		memcpy(found.extent.boot_id, contents->boot_id, 16);
@@ -302,6 +308,9 @@ static int recover_changes(struct contents *contents, const struct pair *pair, u
 		goto out;
 	if (content->lost && found.inode.nlink) {
 		err = -EIO;
+	} else if (found.inode.nlink && untouched && !suspect && !(found.inode.flags & CAT_FLUSHED)) {
+		LOCK_GUARD(&content->lock);
+		err = backing_tighten(content);
 	} else if (found.inode.nlink) {
 		err = commit_found(contents, content, &found, suspect);
 	} else {

@@ -37,6 +37,7 @@
 #include "fs/cache.h"
 #include "fs/fs.h"
 #include "fs/invalidate.h"
+#include "fs/kernel.h"
 #include "fs/killpoint.h"
 #include "fs/lease.h"
 #include "fs/prefetch.h"
@@ -55,11 +56,6 @@
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
 #define POLL_NS (250 * NS_PER_MS)
 #define POOL_THREADS 32
-#define FUSE_THREADS 128
-#define FUSE_IDLE_THREADS 16
-#define MAX_WRITE (1u << 20)
-#define MAX_READAHEAD (1u << 20)
-#define MAX_BACKGROUND 64
 #define LEAST_CACHE (UINT64_C(16) << 20)
 
 struct session {
@@ -340,27 +336,13 @@ static int open_upper(struct session *session, struct err *err)
 
 /* --- the kernel ------------------------------------------------------------------------------------------------- */
 
-static void want(struct fuse_conn_info *conn, unsigned capability)
-{
-	conn->want |= conn->capable & capability;
-}
-
 static void op_init(void *userdata, struct fuse_conn_info *conn)
 {
-	(void)userdata;
-	want(conn, FUSE_CAP_ASYNC_READ | FUSE_CAP_ATOMIC_O_TRUNC | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_EXPORT_SUPPORT);
-	want(conn, FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_CACHE_SYMLINKS);
-	want(conn, FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
-	want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA | FUSE_CAP_HANDLE_KILLPRIV);
-	/* The kernel's own guess by mtime would drop pages of a file each time it is changed here. */
-	conn->want &= ~(unsigned)FUSE_CAP_AUTO_INVAL_DATA;
-	/* Locks stay in the kernel: all who can lock are on this machine. */
-	conn->want &= ~(unsigned)(FUSE_CAP_POSIX_LOCKS | FUSE_CAP_FLOCK_LOCKS);
-	conn->max_write = MAX_WRITE;
-	conn->max_readahead = MAX_READAHEAD;
-	conn->max_background = MAX_BACKGROUND;
-	conn->congestion_threshold = MAX_BACKGROUND * 3 / 4;
-	conn->time_gran = 1;
+	struct kernel_agreed agreed = kernel_negotiate(conn);
+	struct fs *fs = userdata;
+
+	atomic_store(&fs->passthrough, agreed.passthrough);
+	fs->killpriv = agreed.killpriv;
 }
 
 static int add_args(const struct config *config, struct fuse_args *args)
@@ -405,6 +387,7 @@ static int mount_kernel(struct session *session, struct err *err)
 	if (fuse_session_mount(session->fs.fuse, config->mountpoint))
 		return err_set(err, ERR_CONFIGURATION, "cannot mount on %s: %s", config->mountpoint, strerror(errno));
 	session->mounted = true;
+	kernel_set_readahead(config->mountpoint);
 	invalidate_start(session->invalidate, session->fs.fuse);
 	return 0;
 }
@@ -456,6 +439,7 @@ static int block_signals(struct session *session, struct err *err)
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGHUP);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGIO, SIG_IGN); /* a lease that backing.c holds for an instant may be broken */
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL))
 		return err_set(err, ERR_INTERNAL, "cannot block signals");
 	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
@@ -569,9 +553,7 @@ int session_run(struct session *session)
 
 	if (!loop)
 		return -ENOMEM;
-	fuse_loop_cfg_set_clone_fd(loop, 1);
-	fuse_loop_cfg_set_max_threads(loop, FUSE_THREADS);
-	fuse_loop_cfg_set_idle_threads(loop, FUSE_IDLE_THREADS);
+	kernel_configure_loop(loop);
 	result = fuse_session_loop_mt(session->fs.fuse, loop);
 	fuse_loop_cfg_destroy(loop);
 	if (result < 0)

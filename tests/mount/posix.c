@@ -543,3 +543,43 @@ Test(posix, reserved_names_are_refused)
 	FAILS(open(at(".versions"), O_CREAT | O_WRONLY, 0600), EISDIR);
 	FAILS(access(at(".varve"), F_OK), ENOENT);
 }
+
+static mode_t mode_of(const char *path)
+{
+	struct stat st;
+
+	OK(stat(at(path), &st));
+	return st.st_mode & 07777;
+}
+
+/* The kernel leaves it to us, so that it need not ask for security.capability before each write. */
+Test(posix, what_another_writes_or_root_gives_away_runs_as_nobody_else)
+{
+	int fd, status;
+	pid_t other;
+
+	cr_assert_eq(mounted_stop(&m), 0);
+	mounted_start(&m, "allow_other");
+	file_puts(at("f"), "program");
+	file_puts(at("g"), "program");
+	OK(chmod(m.dir, 0777));
+	OK(chmod(at("f"), 06777));
+	OK(chmod(at("g"), 06777));
+	cr_assert_eq(mode_of("f"), 06777);
+	fd = open_at("f", O_WRONLY);
+	cr_assert_eq(write(fd, "P", 1), 1);
+	OK(close(fd));
+	cr_assert_eq(mode_of("f"), 06777, "root's own write takes nothing away");
+	other = fork();
+	if (other == 0) {
+		fd = chdir(m.dir) || setuid(65534) ? -1 : open("f", O_WRONLY);
+		_exit(fd >= 0 && write(fd, "p", 1) == 1 && truncate("g", 3) == 0 ? 0 : 1);
+	}
+	cr_assert_eq(waitpid(other, &status, 0), other);
+	cr_assert_eq(status, 0);
+	cr_assert_eq(mode_of("f"), 0777);
+	cr_assert_eq(mode_of("g"), 0777);
+	OK(chmod(at("f"), 06755));
+	OK(chown(at("f"), 1, 1));
+	cr_assert_eq(mode_of("f"), 0755);
+}
