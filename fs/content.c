@@ -436,6 +436,44 @@ ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint
 	return n;
 }
 
+int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
+{
+	LOCK_GUARD(&content->lock);
+	struct range gap;
+
+	if (!ranges_next_gap(&content->present, start, end < content->base_limit ? end : content->base_limit, &gap))
+		return 0;
+	return content_wait_present(content, gap.start, end, waiter);
+}
+
+/* True: it is all there, and stays until content_read_done. */
+static bool hold_present(struct content *content, uint64_t offset, size_t len)
+{
+	uint64_t end = offset + len;
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	if (content->swapping || end > content->size ||
+	    ranges_next_gap(&content->present, offset, end < content->base_limit ? end : content->base_limit, &gap))
+		return false;
+	content->io++;
+	return true;
+}
+
+int content_pread_all(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
+		      const struct waiter *waiter)
+{
+	ssize_t n;
+
+	if (!hold_present(content, offset, len)) {
+		n = content_pread(content, ret_bytes, len, offset, waiter);
+	} else {
+		n = pread_padded(content->fd, ret_bytes, len, offset);
+		content_read_done(content);
+	}
+	return n < 0 ? (int)n : (size_t)n == len ? 0 : -EIO;
+}
+
 off_t content_seek(struct content *content, uint64_t offset, int whence)
 {
 	LOCK_GUARD(&content->lock);

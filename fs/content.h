@@ -89,6 +89,13 @@ int content_fd(const struct content *content);
 ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
 		      const struct waiter *waiter);
 
+/* For uploads: brings all of [start, end) into the cache file, in pieces side by side, and nothing past it. */
+int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
+/* pread of exactly len bytes below the end of the file; what is there is read without a thought of reading ahead. 0 or
+ * -errno. */
+int content_pread_all(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
+		      const struct waiter *waiter);
+
 /* Writes `len` bytes from whoever `fill` gets them (it is called with the cache descriptor, under the lock, and
  * returns the bytes written or -errno). Returns that. */
 typedef ssize_t (*content_fill_fn)(void *arg, int fd, uint64_t offset, size_t len);

@@ -29,13 +29,12 @@
 #include "fs/killpoint.h"
 #include "fs/lease.h"
 #include "fs/objmeta.h"
+#include "fs/plan.h"
 #include "log.h"
 #include "table.h"
 #include "transfer.h"
 
 #define PUT_MAX (UINT64_C(16) << 20) /* larger goes up in parts */
-#define PART_MIN (UINT64_C(8) << 20)
-#define COPY_MAX (UINT64_C(64) << 20) /* clean stretches are copied in pieces of this, side by side */
 #define READ_STEP (256u << 10)
 /* A call that moves no bytes is ended by its backend; this bound is for what moves, at the least rate worth waiting
  * for. */
@@ -459,9 +458,36 @@ static int preserve(struct placement *placement, const char *key, struct put_con
 
 static int read_content(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 {
-	ssize_t n = content_pread(arg, ret_bytes, len, offset, NULL);
+	return content_pread_all(arg, ret_bytes, len, offset, NULL);
+}
 
-	return n < 0 ? (int)n : (size_t)n == len ? 0 : -EIO;
+/* A content sent in parts: what a part lacks of the stored version is fetched in one go. */
+struct parted {
+	struct content *content;
+	const struct plan *plan;
+};
+
+static int by_offset(const void *key, const void *cell)
+{
+	uint64_t offset = *(const uint64_t *)key;
+	const struct transfer_part *part = cell;
+
+	return offset < part->offset ? -1 : offset > part->offset;
+}
+
+static int read_parted(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	const struct parted *parted = arg;
+	const struct transfer_part *part = bsearch(&offset, parted->plan->cells, parted->plan->count,
+						   sizeof(*parted->plan->cells), by_offset);
+	struct waiter patient = {0};
+	int err = 0;
+
+	if (part) { /* its first byte */
+		patient.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS;
+		err = content_bring(parted->content, part->offset, part->offset + part->size, &patient);
+	}
+	return err ? err : read_content(parted->content, ret_bytes, len, offset);
 }
 
 static int crc_of(struct content *content, uint64_t size, uint32_t *ret_crc)
@@ -484,70 +510,26 @@ static int crc_of(struct content *content, uint64_t size, uint32_t *ret_crc)
 	return 0;
 }
 
-/* Part sizes grow with the object, so that the largest one fits the number of parts. */
-static uint64_t part_size_of(const struct backend_limits *limits, uint64_t size)
-{
-	uint64_t part = limits->min_part > PART_MIN ? limits->min_part : PART_MIN;
-	unsigned parts = limits->max_parts ? limits->max_parts : 10000;
-
-	while (size / part >= parts)
-		part *= 2;
-	return part;
-}
-
-struct parts {
-	struct transfer_part *cells;
-	size_t count;
-};
-
-/* Clean stretches are copied from the base on the store's side, the rest is sent. */
-static int plan_parts(const struct placement *placement, const struct content_plan *plan, struct parts *ret_parts)
-{
-	const struct backend_limits *limits = transfer_limits(placement->transfer);
-	uint64_t step = part_size_of(limits, plan->size), at = 0;
-	bool can_copy = plan->copy.key && transfer_can(placement->transfer, BACKEND_PART_COPY);
-	struct parts parts = {.cells = calloc(plan->size / step + 1, sizeof(struct transfer_part))};
-
-	if (!parts.cells)
-		return -ENOMEM;
-	while (at < plan->size) {
-		uint64_t len = plan->size - at < step ? plan->size - at : step;
-		bool clean = can_copy && at + len <= plan->base_limit && !ranges_intersects(&plan->dirty, at, at + len);
-		struct transfer_part *last = parts.count ? &parts.cells[parts.count - 1] : NULL;
-
-		if (clean && last && last->copy_from.key && last->size + len <= COPY_MAX) {
-			last->size += len;
-		} else {
-			parts.cells[parts.count] = (struct transfer_part){.offset = at, .size = len, .copy_offset = at};
-			if (clean)
-				parts.cells[parts.count].copy_from = (struct object_ref){
-					.key = plan->copy.key,
-					.native_id = plan->copy.native_id,
-					.etag = plan->copy.etag,
-				};
-			parts.count++;
-		}
-		at += len;
-	}
-	*ret_parts = parts;
-	return 0;
-}
-
-static int send_parts(struct placement *placement, struct content *content, const struct put_request *request,
+static int send_parts(struct placement *placement, struct content *content, struct put_request *request,
 		      struct object_info *ret_info, struct err *err)
 {
 	struct call call = call_for(placement, request->size);
-	struct content_plan plan;
-	struct parts parts = {0};
-	int result = content_plan(content, &plan);
+	struct content_plan known;
+	struct plan plan = {0};
+	struct parted parted = {.content = content, .plan = &plan};
+	int result = content_plan(content, &known);
 
 	if (result)
 		return result;
-	result = plan_parts(placement, &plan, &parts);
+	if (!transfer_can(placement->transfer, BACKEND_PART_COPY))
+		cat_copy_clear(&known.copy);
+	result = plan_parts(&known, transfer_limits(placement->transfer), &plan);
+	request->source = read_parted;
+	request->source_arg = &parted;
 	if (!result)
-		result = transfer_upload(placement->transfer, &call, request, parts.cells, parts.count, ret_info, err);
-	free(parts.cells);
-	content_plan_clear(&plan);
+		result = transfer_upload(placement->transfer, &call, request, plan.cells, plan.count, ret_info, err);
+	plan_clear(&plan);
+	content_plan_clear(&known);
 	return result;
 }
 
