@@ -1067,18 +1067,33 @@ static bool still_ours(const struct cat_key *record, const struct object_info *i
 	return same_text(record->etag, info->etag);
 }
 
-static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+/* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */
+static int remove_compared(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct object_ref ref = {.key = key, .etag = record->etag};
+	int result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
+
+	killpoint("key-removed");
+	if (result && err->kind == ERR_PRECONDITION) {
+		*err = (struct err){0};
+		log_info("placement", "%s was changed by others and is left as it is", key);
+		result = 0;
+	}
+	return result;
+}
+
+static int remove_looked_at(struct placement *placement, const char *key, struct removed *removed, struct err *err)
 {
 	struct call call = call_for(placement, 0);
 	struct object_info info = {0};
 	struct object_ref ref = {.key = key};
-	struct removed removed = {.key = key, .record = record, .copy_gone = !versioned(placement)};
 	int result = head_current(placement, key, &info, err);
 
-	if (!result && info.key && !still_ours(record, &info)) {
+	if (!result && info.key && !still_ours(removed->record, &info)) {
 		log_info("placement", "%s was changed by others and is left as it is", key);
-		removed.copy_gone = false;
-		goto record;
+		removed->copy_gone = false;
+		goto out;
 	}
 	if (!result && info.key && !versioned(placement))
 		result = preserve_object(placement, &info, err);
@@ -1088,11 +1103,19 @@ static int remove_recorded(struct placement *placement, const char *key, const s
 		result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
 		killpoint("key-removed");
 	}
-record:
-	if (!result)
-		result = catalog_update(placement->catalog, record_removed, &removed);
+out:
 	object_info_clear(&info);
 	return result;
+}
+
+static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+{
+	struct removed removed = {.key = key, .record = record, .copy_gone = !versioned(placement)};
+	bool compare = versioned(placement) && record->etag && transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH);
+	int result = compare ? remove_compared(placement, key, record, err)
+			     : remove_looked_at(placement, key, &removed, err);
+
+	return result ? result : catalog_update(placement->catalog, record_removed, &removed);
 }
 
 static int clear_key(struct placement *placement, const struct facts *facts, const char *key, struct err *err)

@@ -426,6 +426,13 @@ static int standing_of(struct cat_txn *txn, void *arg)
 	return err;
 }
 
+bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq)
+{
+	struct standing standing = {.ino = ino, .seq = seq};
+
+	return catalog_view(writeback->catalog, standing_of, &standing) == 0 && standing.state == CAT_STORED;
+}
+
 /* The jobs of the file go first; the kind of failure the oldest of them shows. With the lock held. */
 static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 {
