@@ -1,6 +1,9 @@
 /*
  * transfer_upload.c - large objects: one multipart upload, its parts in parallel.
  *
+ * Parts may have been sent ahead of the upload that completes them (transfer_part_send): such a part is read once more
+ * and only counts when it still has the checksum that it was sent with; else it is sent again under its number.
+ *
  * The caller and helper tasks on the pool take the next part each until none is left, so the upload advances even when
  * the pool is full of others' work. A part may be sent any number of times under its number; only the completion is
  * ambiguous when its reply is lost, and is resolved by the mark, as a put is.
@@ -30,6 +33,7 @@ struct upload {
 	const struct put_request *request;
 	const struct transfer_part *parts;
 	size_t count;
+	unsigned first; /* number of parts[0] in the upload */
 	const char *id;
 	struct upload_part *parts_done;
 	_Atomic size_t next;
@@ -91,7 +95,7 @@ static int send_part_once(struct upload *upload, const struct call *call, size_t
 	struct backend *backend = upload->transfer->backend;
 	const struct backend_ops *ops = backend_ops(backend);
 	const struct transfer_part *part = &upload->parts[index];
-	unsigned number = (unsigned)index + 1;
+	unsigned number = upload->first + (unsigned)index;
 	struct upload_part *done = &upload->parts_done[index];
 	if (!part->copy_from.key)
 		return ops->upload_part(backend, call, upload->request->key, upload->id, body, number, done, err);
@@ -102,6 +106,20 @@ static int send_part_once(struct upload *upload, const struct call *call, size_t
 		.expected_size = UINT64_MAX,
 	};
 	return ops->upload_part_copy(backend, call, upload->request->key, upload->id, &source, number, done, err);
+}
+
+/* Sent ahead, and the content still is what was sent? 1: nothing to do. */
+static int check_ahead(const struct upload *upload, size_t index, uint32_t crc)
+{
+	struct upload_part *done = &upload->parts_done[index];
+
+	if (!done->etag)
+		return 0;
+	if (done->has_crc32c && done->crc32c == crc && done->size == upload->parts[index].size)
+		return 1;
+	upload_part_clear(done);
+	*done = (struct upload_part){0};
+	return 0;
 }
 
 static int send_part(struct upload *upload, size_t index, struct err *err)
@@ -118,6 +136,8 @@ static int send_part(struct upload *upload, size_t index, struct err *err)
 		if (r < 0)
 			return err_from_errno(err, -r, "reading the content to send");
 		body.has_crc32c = true;
+		if (check_ahead(upload, index, body.crc32c))
+			return 0;
 	}
 	do {
 		if (upload->failed)
@@ -321,11 +341,80 @@ static int check_parts(const struct put_request *request, const struct transfer_
 	return 0;
 }
 
+int transfer_upload_begin(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			  char **ret_id, struct err *err)
+{
+	struct upload upload = {.transfer = transfer, .call = call, .request = request};
+	struct err own = {0};
+
+	return begin_upload(&upload, ret_id, err ? err : &own);
+}
+
+int transfer_upload_part(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			 const char *id, const struct transfer_part *part, unsigned number,
+			 struct upload_part *ret_part, struct err *err)
+{
+	struct upload upload = {
+		.transfer = transfer, .call = call, .request = request, .parts = part, .count = 1, .first = number, .id = id};
+	struct upload_part done = {0};
+	struct err own = {0};
+
+	upload.parts_done = &done;
+	int r = send_part(&upload, 0, err ? err : &own);
+	if (r == 0)
+		*ret_part = done;
+	else
+		upload_part_clear(&done);
+	return r;
+}
+
+void transfer_upload_abort(struct transfer *transfer, const char *key, const char *id)
+{
+	const struct put_request request = {.key = key};
+	struct upload upload = {.transfer = transfer, .request = &request, .id = id};
+
+	abort_upload(&upload);
+}
+
+int transfer_upload_finish(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			   const struct transfer_begun *begun, const struct transfer_part *parts, size_t count,
+			   struct object_info *ret_info, struct err *err)
+{
+	struct upload upload = {.transfer = transfer,
+				.call = call,
+				.request = request,
+				.parts = parts,
+				.count = count,
+				.first = 1,
+				.id = begun->id,
+				.parts_done = begun->done};
+	struct object_info info;
+	struct err own = {0};
+	if (!err)
+		err = &own;
+	lock_init(&upload.lock, LOCK_LEAF);
+	lock_cond_init(&upload.idle);
+	int r = check_parts(request, parts, count, err);
+	if (r == 0)
+		r = send_parts(&upload, err);
+	if (r == 0)
+		r = complete_upload(&upload, &info, err);
+	/* In doubt the upload may be about to become the object: then it is left alone. */
+	if (r < 0 && err->kind != ERR_INDETERMINATE)
+		abort_upload(&upload);
+	pthread_cond_destroy(&upload.idle);
+	lock_destroy(&upload.lock);
+	if (r == 0 && ret_info)
+		*ret_info = info;
+	else if (r == 0)
+		object_info_clear(&info);
+	return r;
+}
+
 int transfer_upload(struct transfer *transfer, const struct call *call, const struct put_request *request,
 		    const struct transfer_part *parts, size_t count, struct object_info *ret_info, struct err *err)
 {
 	struct upload upload = {.transfer = transfer, .call = call, .request = request, .parts = parts, .count = count};
-	struct object_info info;
 	struct err own = {0};
 	if (!err)
 		err = &own;
@@ -339,23 +428,9 @@ int transfer_upload(struct transfer *transfer, const struct call *call, const st
 	r = begin_upload(&upload, &id, err);
 	if (r < 0)
 		return r;
-	upload.id = id;
-	upload.parts_done = done;
-	lock_init(&upload.lock, LOCK_LEAF);
-	lock_cond_init(&upload.idle);
-	r = send_parts(&upload, err);
-	if (r == 0)
-		r = complete_upload(&upload, &info, err);
-	/* In doubt the upload may be about to become the object: then it is left alone. */
-	if (r < 0 && err->kind != ERR_INDETERMINATE)
-		abort_upload(&upload);
+	const struct transfer_begun begun = {.id = id, .done = done};
+	r = transfer_upload_finish(transfer, call, request, &begun, parts, count, ret_info, err);
 	for (size_t i = 0; i < count; i++)
 		upload_part_clear(&done[i]);
-	pthread_cond_destroy(&upload.idle);
-	lock_destroy(&upload.lock);
-	if (r == 0 && ret_info)
-		*ret_info = info;
-	else if (r == 0)
-		object_info_clear(&info);
 	return r;
 }

@@ -19,6 +19,7 @@ struct contents {
 	atomic_bool cancelled;
 	struct lock lock;
 	struct table table; /* guarded by lock */
+	const struct contents_watch *_Atomic watch;
 };
 
 struct content {
@@ -53,6 +54,12 @@ struct content {
 	bool promised;        /* fsync=disk acknowledged some of `changed`: no record may say less until the commit */
 	uint64_t unjournaled; /* bytes written since the extent record was */
 	int64_t journaled;    /* when that was, while `changed` */
+
+	bool ahead_off;          /* it is not, or no more, a new file that grows at its end */
+	uint64_t told_ahead;     /* size at the last call of watch->grown */
+	uint64_t taken_ahead;    /* bytes below were or are being read to be sent */
+	struct ranges rewritten; /* of these, written again since */
+	bool all_rewritten;      /* there was no memory to note it */
 
 	struct list fetches; /* in flight */
 	unsigned fetching;   /* how many */

@@ -25,6 +25,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/ahead.h"
 #include "fs/content.h"
 #include "fs/killpoint.h"
 #include "fs/lease.h"
@@ -47,6 +48,7 @@ struct placement {
 	struct transfer *transfer;
 	struct contents *contents;
 	struct lease *lease;
+	struct ahead *ahead; /* NULL: read only */
 	atomic_bool cancelled;
 	char host[64];
 };
@@ -61,6 +63,7 @@ int placement_new(const struct placement_options *options, struct placement **re
 	placement->transfer = options->transfer;
 	placement->contents = options->contents;
 	placement->lease = options->lease;
+	placement->ahead = options->ahead;
 	(void)gethostname(placement->host, sizeof(placement->host) - 1); /* without a name the field stays empty */
 	*ret_placement = placement;
 	return 0;
@@ -490,6 +493,13 @@ static int read_parted(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 	return err ? err : read_content(parted->content, ret_bytes, len, offset);
 }
 
+static int read_nothing(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	(void)arg;
+	(void)ret_bytes;
+	return len || offset ? -EIO : 0;
+}
+
 static int crc_of(struct content *content, uint64_t size, uint32_t *ret_crc)
 {
 	AUTO_FREE char *bytes = malloc(READ_STEP);
@@ -530,6 +540,82 @@ static int send_parts(struct placement *placement, struct content *content, stru
 		result = transfer_upload(placement->transfer, &call, request, plan.cells, plan.count, ret_info, err);
 	plan_clear(&plan);
 	content_plan_clear(&known);
+	return result;
+}
+
+/* What the object of an upload begun before its version cannot say: an empty object whose metadata does. */
+static int put_facts(struct placement *placement, const struct stream *stream, const struct meta *meta, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	AUTO_BUF key = BUF_INIT;
+	struct put_request request = {.source = read_nothing, .meta = meta, .has_crc32c = true};
+
+	buf_addf(&key, AHEAD_FACTS_PREFIX "%s", ahead_mark(stream));
+	if (buf_failed(&key))
+		return -ENOMEM;
+	request.key = key.data;
+	return transfer_put(placement->transfer, &call, &request, NULL, err);
+}
+
+/* The parts sent ahead, what is missing of them, and the object is there. */
+static int finish_stream(struct placement *placement, struct stream *stream, struct put_request *request,
+			 struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(placement, request->size);
+	struct content *content = request->source_arg;
+	AUTO_FREE struct upload_part *done = NULL;
+	const struct meta *meta = request->meta;
+	struct content_plan known;
+	struct transfer_begun begun;
+	struct meta mark = {0};
+	struct plan plan = {0};
+	int result = content_plan(content, &known);
+
+	if (result)
+		return result;
+	cat_copy_clear(&known.copy); /* it is a new file: nothing can be copied */
+	result = plan_parts(&known, transfer_limits(placement->transfer), &plan);
+	content_plan_clear(&known);
+	if (!result)
+		result = meta_set(&mark, TRANSFER_UPLOAD_META, ahead_mark(stream));
+	done = result ? NULL : calloc(plan.count, sizeof(*done));
+	if (!result)
+		result = done ? ahead_claim(stream) : -ENOMEM;
+	killpoint("stream-claimed");
+	if (!result)
+		result = put_facts(placement, stream, meta, err);
+	killpoint("stream-told");
+	if (!result) {
+		request->meta = &mark;
+		ahead_begun(stream, plan.cells, plan.count, done, &begun);
+		result = transfer_upload_finish(placement->transfer, &call, request, &begun, plan.cells, plan.count,
+						ret_info, err);
+		request->meta = meta;
+		for (size_t i = 0; i < plan.count; i++)
+			upload_part_clear(&done[i]);
+	}
+	killpoint("stream-completed");
+	meta_clear(&mark);
+	plan_clear(&plan);
+	return result;
+}
+
+/* 0: the upload made ahead became the object. -ENOENT: there is none that can be used, and nothing was done. */
+static int send_stream(struct placement *placement, const struct facts *facts, struct put_request *request,
+		       struct object_info *ret_info, struct err *err)
+{
+	struct stream *stream =
+		placement->ahead ? ahead_take(placement->ahead, facts->inode.ino, facts->version.seq) : NULL;
+	enum ahead_outcome outcome = AHEAD_ABORT;
+	int result = -ENOENT;
+
+	if (!stream)
+		return result;
+	if (strcmp(ahead_key(stream), request->key) == 0) {
+		result = finish_stream(placement, stream, request, ret_info, err);
+		outcome = !result ? AHEAD_GONE : err->kind == ERR_INDETERMINATE ? AHEAD_DOUBT : AHEAD_ABORT;
+	}
+	ahead_end(stream, outcome);
 	return result;
 }
 
@@ -576,6 +662,8 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 		result = preserve(placement, key, &request.condition, &etag, err);
 	killpoint("upload-started");
 	if (!result)
+		result = send_stream(placement, facts, &request, ret_info, err);
+	if (result == -ENOENT && !err->kind)
 		result = send(placement, content, &request, ret_info, err);
 	meta_clear(&meta);
 	content_put(content);
@@ -714,6 +802,27 @@ static int find_sent(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
+/* Or the completion of an upload made ahead? What it left otherwise is aborted. */
+static int find_completed(struct placement *placement, const struct facts *facts, struct object_info *ret_info,
+			  struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct stream *stream =
+		placement->ahead ? ahead_left(placement->ahead, facts->inode.ino, facts->version.seq) : NULL;
+	int result = -ENOENT;
+
+	if (!stream)
+		return result;
+	result = transfer_find_upload(placement->transfer, &call, ahead_key(stream), ahead_mark(stream), ret_info, err);
+	if (result && err->kind == ERR_NOT_FOUND) {
+		*err = (struct err){0};
+		ahead_end(stream, AHEAD_ABORT);
+		return -ENOENT;
+	}
+	ahead_end(stream, result ? AHEAD_DOUBT : AHEAD_GONE);
+	return result;
+}
+
 static int record_stored(struct placement *placement, const struct facts *facts, uint64_t job, const char *key,
 			 const struct object_info *info)
 {
@@ -764,7 +873,9 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 	result = -ENOENT;
 	if (history == PLACEMENT_AGAIN && job->stage && job->key) {
 		key = strdup(job->key);
-		result = key ? find_sent(placement, &facts, key, &info, err) : -ENOMEM;
+		result = key ? find_completed(placement, &facts, &info, err) : -ENOMEM;
+		if (result == -ENOENT)
+			result = find_sent(placement, &facts, key, &info, err);
 	}
 	if (result == -ENOENT) {
 		free(key);

@@ -26,6 +26,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/ahead.h"
 #include "fs/content.h"
 #include "fs/lease.h"
 #include "fs/placement.h"
@@ -65,6 +66,7 @@ struct writeback {
 	struct contents *contents;
 	struct lease *lease;
 	struct placement *placement;
+	struct ahead *ahead; /* NULL: read only */
 	unsigned parallel;
 	pthread_t scheduler;
 	bool started;
@@ -592,6 +594,10 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 					      .transfer = options->transfer,
 					      .contents = options->contents,
 					      .lease = options->lease};
+	struct ahead_options ahead = {.catalog = options->catalog,
+				      .transfer = options->transfer,
+				      .contents = options->contents,
+				      .lease = options->lease};
 	int err;
 
 	if (!writeback)
@@ -607,6 +613,9 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	lock_cond_init(&writeback->progress);
 	list_init(&writeback->pending);
 	err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
+	if (!err && !options->read_only)
+		err = ahead_new(&ahead, &writeback->ahead);
+	placement.ahead = writeback->ahead;
 	if (!err)
 		err = placement_new(&placement, &writeback->placement);
 	if (!err && !options->read_only)
@@ -633,6 +642,8 @@ void writeback_free(struct writeback *writeback)
 	}
 	if (writeback->placement)
 		placement_cancel(writeback->placement);
+	if (writeback->ahead)
+		ahead_cancel(writeback->ahead);
 	if (writeback->started)
 		(void)pthread_join(writeback->scheduler, NULL);
 	for (;;) {
@@ -652,6 +663,7 @@ void writeback_free(struct writeback *writeback)
 			break;
 		(void)lock_wait(&writeback->lock, &writeback->progress, clock_monotonic() + POLL_NS);
 	}
+	ahead_free(writeback->ahead);
 	placement_free(writeback->placement);
 	(void)pthread_cond_destroy(&writeback->wake);
 	(void)pthread_cond_destroy(&writeback->progress);

@@ -72,6 +72,27 @@ struct transfer_part {
 int transfer_upload(struct transfer *transfer, const struct call *call, const struct put_request *request,
 		    const struct transfer_part *parts, size_t count, struct object_info *ret_info, struct err *err);
 
+/*
+ * The same step by step, for who sends parts before he knows the whole. request->size is not looked at by begin and
+ * part; the source is asked at offsets in the object. A part belongs to the caller until it is cleared.
+ */
+int transfer_upload_begin(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			  char **ret_id, struct err *err);
+int transfer_upload_part(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			 const char *id, const struct transfer_part *part, unsigned number,
+			 struct upload_part *ret_part, struct err *err);
+struct transfer_begun {
+	const char *id;
+	/* One for each part; etag NULL: not sent yet. Those sent ahead count only with the size and checksum that the
+	 * content still has; all are filled in. */
+	struct upload_part *done;
+};
+int transfer_upload_finish(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			   const struct transfer_begun *begun, const struct transfer_part *parts, size_t count,
+			   struct object_info *ret_info, struct err *err);
+/* As well as it goes; one that is gone is no matter. */
+void transfer_upload_abort(struct transfer *transfer, const char *key, const char *id);
+
 #define TRANSFER_UPLOAD_META "varve-upload"
 /* Looks for the object of `key` whose metadata carries the mark: the current one first, then its versions.
  * 0 and *ret_info, or ERR_NOT_FOUND. */
