@@ -128,13 +128,13 @@ static void note_rewritten(struct content *content, uint64_t start, uint64_t end
 		content->all_rewritten = true;
 }
 
-/* After a write that ended at `end`; `size` is what the file was before it. */
-static void tell_grown(struct content *content, uint64_t offset, uint64_t size)
+/* After a write; `size` is what the file had before it. */
+static void tell_grown(struct content *content, struct range written, uint64_t size)
 {
 	const struct contents_watch *watch = atomic_load(&content->owner->watch);
 
-	note_rewritten(content, offset, size);
-	if (content->base_limit || content->seq || offset != size)
+	note_rewritten(content, written.start, written.end);
+	if (content->base_limit || content->seq || written.start != size)
 		content->ahead_off = true;
 	if (!watch || content->ahead_off || content->size < AHEAD_FROM ||
 	    content->size - content->told_ahead < AHEAD_STEP)
@@ -309,7 +309,7 @@ static int wrote(struct content *content, uint64_t offset, uint64_t len)
 	if (content->unjournaled >= JOURNAL_EVERY || content->mtime - content->journaled >= JOURNAL_EVERY_NS)
 		err = content_save(content);
 	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
-	tell_grown(content, offset, size);
+	tell_grown(content, (struct range){offset, end}, size);
 	return err;
 }
 
