@@ -26,6 +26,7 @@
 /* More parts of one object at a time than this only make a near store slower: MinIO on two processors takes half as
  * much time again for thirty as for eight. */
 #define UPLOAD_PARALLEL 8
+#define UPLOAD_RATE_EACH (1024 * 1024)
 
 struct upload {
 	struct transfer *transfer;
@@ -147,6 +148,10 @@ static int send_part(struct upload *upload, size_t index, struct err *err)
 			return r;
 		r = send_part_once(upload, &retry.call, index, &body, err);
 	} while (retry_again(&retry, r, err));
+	if (r == 0 && body.has_crc32c) {
+		upload->parts_done[index].crc32c = body.crc32c;
+		upload->parts_done[index].has_crc32c = true;
+	}
 	return r < 0 ? err_wrap(err, "part %zu of %zu", index + 1, upload->count) : 0;
 }
 
@@ -187,12 +192,25 @@ static void helper_dropped(struct transfer_task *task)
 	helper_leave(container_of(task, struct helper, task)->upload);
 }
 
+unsigned transfer_parallel(const struct transfer *transfer)
+{
+	uint64_t rate = transfer->options.bytes_per_second_up;
+	unsigned most = UPLOAD_PARALLEL;
+
+	/* Many at a crawl would each look stalled. */
+	if (rate && rate / UPLOAD_RATE_EACH < most)
+		most = (unsigned)(rate / UPLOAD_RATE_EACH);
+	if (transfer->options.max_requests && transfer->options.max_requests < most)
+		most = transfer->options.max_requests;
+	return most ? most : 1;
+}
+
 /* Without memory for helpers the caller sends everything itself. */
 static struct helper *start_helpers(struct upload *upload, size_t *ret_count)
 {
 	size_t count = transfer_pool_threads(upload->transfer->pool);
-	if (count > UPLOAD_PARALLEL - 1)
-		count = UPLOAD_PARALLEL - 1;
+	if (count > transfer_parallel(upload->transfer) - 1)
+		count = transfer_parallel(upload->transfer) - 1;
 	if (count > upload->count - 1)
 		count = upload->count - 1;
 	struct helper *helpers = calloc(count + 1, sizeof(*helpers));
@@ -299,7 +317,7 @@ static int complete_upload(struct upload *upload, struct object_info *ret_info, 
 		if (ask) {
 			int resolved = resolve_completion(upload, &retry.call, ret_info, err);
 			if (resolved != -EAGAIN) {
-				retry_note(upload->transfer, resolved, err);
+				retry_note(&retry, resolved, err);
 				return resolved;
 			}
 		}

@@ -81,6 +81,7 @@ struct ahead {
 	struct contents_watch watch; /* constant */
 	struct list streams;
 	bool slots[SLOTS]; /* taken */
+	unsigned ending;   /* dead streams, off the list, that their last helper ends */
 };
 
 /* --- slots ------------------------------------------------------------------------------------------- */
@@ -294,8 +295,10 @@ static bool leave(struct helper *helper)
 
 	helper->busy = false;
 	last = --stream->busy == 0 && stream->dead;
-	if (last)
+	if (last) {
 		list_remove(&stream->node);
+		ahead->ending++;
+	}
 	(void)pthread_cond_broadcast(&ahead->idle);
 	return last;
 }
@@ -329,8 +332,12 @@ static void send_all(struct helper *helper)
 		else
 			stream->parts[index].sent = sent;
 	}
-	if (last)
-		ahead_end(stream, AHEAD_ABORT);
+	if (!last)
+		return;
+	ahead_end(stream, AHEAD_ABORT);
+	LOCK_GUARD(&ahead->lock);
+	ahead->ending--;
+	(void)pthread_cond_broadcast(&ahead->idle);
 }
 
 static void helper_run(struct transfer_task *task)
@@ -374,7 +381,7 @@ static void helper_dropped(struct transfer_task *task)
 static void start_helpers(struct stream *stream)
 {
 	struct ahead *ahead = stream->ahead;
-	unsigned most = stream->id && !stream->dead ? PARALLEL : 1;
+	unsigned most = stream->id && !stream->dead ? transfer_parallel(ahead->transfer) : 1;
 	size_t next = stream->count;
 
 	for (size_t i = 0; i < PARALLEL && stream->busy < most; i++) {
@@ -702,14 +709,18 @@ static struct stream *next_idle(struct ahead *ahead)
 
 		for (size_t i = 0; i < PARALLEL; i++)
 			if (stream->helpers[i].busy && transfer_withdraw(ahead->transfer, &stream->helpers[i].task) &&
-			    leave(&stream->helpers[i]))
+			    leave(&stream->helpers[i])) {
+				ahead->ending--;
 				return stream;
+			}
 		if (!stream->busy) {
 			list_remove(&stream->node);
 			return stream;
 		}
 		(void)lock_wait(&ahead->lock, &ahead->idle, 0);
 	}
+	while (ahead->ending)
+		(void)lock_wait(&ahead->lock, &ahead->idle, 0);
 	return NULL;
 }
 

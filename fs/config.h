@@ -47,6 +47,8 @@ struct config {
 	uid_t uid;                /* owner and mode of what the store says nothing about */
 	gid_t gid;
 	mode_t umask;
+	uint64_t max_upload_rate, max_download_rate; /* bytes a second; 0: no limit */
+	unsigned max_requests;                       /* at once, of all kinds; 0: no limit */
 	unsigned threads; /* requests to the store at once; 0: the transfer pool's default */
 };
 

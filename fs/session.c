@@ -104,7 +104,10 @@ static int open_store(struct session *session, const struct config *config, stru
 					  .profile = config->profile,
 					  .create = config->create,
 					  .read_only = config->read_only};
-	struct transfer_options transfer = {.threads = config->threads ? config->threads : POOL_THREADS};
+	struct transfer_options transfer = {.threads = config->threads ? config->threads : POOL_THREADS,
+					    .bytes_per_second_up = config->max_upload_rate,
+					    .bytes_per_second_down = config->max_download_rate,
+					    .max_requests = config->max_requests};
 	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS};
 	const struct backend_ops *ops = backend_find(config->url, err);
 	int result;
