@@ -498,7 +498,7 @@ static void on_discarded(void *arg, uint64_t ino)
 struct stream *ahead_take(struct ahead *ahead, uint64_t ino, uint64_t seq)
 {
 	struct stream *stream;
-	bool begun;
+	bool useful = false;
 
 	{
 		LOCK_GUARD(&ahead->lock);
@@ -513,10 +513,11 @@ struct stream *ahead_take(struct ahead *ahead, uint64_t ino, uint64_t seq)
 		if (stream->dead)
 			return NULL; /* its last helper ends it */
 		list_remove(&stream->node);
-		begun = stream->id;
+		for (size_t i = 0; i < stream->count; i++)
+			useful |= stream->parts[i].sent.etag && !stream->parts[i].stale;
 	}
-	if (!begun) {
-		ahead_end(stream, AHEAD_GONE);
+	if (!useful) {
+		ahead_end(stream, AHEAD_ABORT);
 		return NULL;
 	}
 	return stream;
