@@ -612,6 +612,16 @@ Test(store, an_fsync_of_a_plain_file_is_one_request)
 	end_clean();
 }
 
+/* Its lease would be waited for until it ends. */
+static void lose_the_machine(int fd)
+{
+	mounted_kill(&m);
+	(void)close(fd);
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	s3_do(&m, "delete .varve/lease");
+	mounted_start(&m, NULL);
+}
+
 Test(store, what_was_fsynced_is_there_after_the_machine_is_lost)
 {
 	struct stat st;
@@ -628,10 +638,7 @@ Test(store, what_was_fsynced_is_there_after_the_machine_is_lost)
 	OK(link(at("kept"), at("d/other")));
 	cr_assert_eq(pwrite(fd, "six", 3, 0), 3);
 	OK(fsync(fd)); /* two names: the log must say so */
-	mounted_kill(&m);
-	(void)close(fd);
-	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
-	mounted_start(&m, NULL);
+	lose_the_machine(fd);
 	cr_assert(is("kept", "six"));
 	OK(stat(at("kept"), &st));
 	cr_assert_eq(st.st_mode & 07777, 0640);
@@ -653,10 +660,7 @@ Test(store, a_plain_file_fsynced_is_there_without_a_word_of_the_log)
 		OK(fsync(fd));
 	}
 	OK(fstat(fd, &was));
-	mounted_kill(&m);
-	(void)close(fd);
-	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
-	mounted_start(&m, NULL);
+	lose_the_machine(fd);
 	cr_assert(is("kept", "234"));
 	OK(stat(at("kept"), &now));
 	cr_assert_eq(now.st_mode, was.st_mode);
