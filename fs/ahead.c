@@ -6,10 +6,10 @@
  *      +------- dead: the file is gone, or the store refused: aborted by the last helper
  *
  * Invariants
- *  1. A part is `sending` in its stream before the first of its bytes is read, and the content notes writes over it from
- *     then on: a part that is neither stale nor sending holds the bytes that the version has.
- *  2. An upload that was begun stands in a setting of the catalog (its slot) until it is completed or aborted, so that a
- *     restart aborts it. In between lies only the reply to its beginning.
+ *  1. A part is `sending` in its stream before the first of its bytes is read, and the content notes writes over it
+ *     from then on: a part that is neither stale nor sending holds the bytes that the version has.
+ *  2. An upload that was begun stands in a setting of the catalog (its slot) until it is completed or aborted, so that
+ *     a restart aborts it. In between lies only the reply to its beginning.
  *  3. A stream is freed by who takes it off the list. Helpers run only for streams on the list.
  *
  * Threads: FUSE workers (under the content's lock), transfer pool. ahead->lock (LOCK_AHEAD) guards the list and all of

@@ -1222,7 +1222,8 @@ out:
 static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
 {
 	struct removed removed = {.key = key, .record = record, .copy_gone = !versioned(placement)};
-	bool compare = versioned(placement) && record->etag && transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH);
+	bool compare = versioned(placement) && record->etag &&
+		       transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH);
 	int result = compare ? remove_compared(placement, key, record, err)
 			     : remove_looked_at(placement, key, &removed, err);
 
