@@ -45,12 +45,14 @@ int transfer_new(struct backend *backend, const struct transfer_options *options
 	if (transfer->options.call_timeout_ns == 0)
 		transfer->options.call_timeout_ns = TRANSFER_TIMEOUT_NS;
 	transfer->online = true;
+	transfer->allowed = transfer->options.max_requests;
 	int r = transfer_pool_new(transfer->options.threads, &transfer->pool);
 	if (r < 0) {
 		free(transfer);
 		return err_from_errno(err, -r, "starting transfer threads");
 	}
 	lock_init(&transfer->lock, LOCK_LEAF);
+	lock_cond_init(&transfer->room);
 	pace_init(&transfer->up, transfer->options.bytes_per_second_up, NS_PER_SEC / 4);
 	pace_init(&transfer->down, transfer->options.bytes_per_second_down, NS_PER_SEC / 4);
 	*ret_transfer = transfer;
@@ -68,6 +70,7 @@ void transfer_free(struct transfer *transfer)
 	}
 	pace_destroy(&transfer->up);
 	pace_destroy(&transfer->down);
+	(void)pthread_cond_destroy(&transfer->room); /* nobody waits */
 	lock_destroy(&transfer->lock);
 	free(transfer);
 }
@@ -153,6 +156,7 @@ void transfer_figures(struct transfer *transfer, struct transfer_figures *ret_fi
 	transfer_pool_count(transfer->pool, &figures.queued, &figures.running);
 	LOCK_GUARD(&transfer->lock);
 	figures.online = transfer->online;
+	figures.allowed = transfer->allowed;
 	figures.last_error_wall = transfer->last_error_wall;
 	memcpy(figures.last_error, transfer->last_error, sizeof(figures.last_error));
 	*ret_figures = figures;
@@ -268,7 +272,7 @@ static int get_attempts(struct get_state *state, struct retry *retry, const stru
 		transfer->gets++;
 		r = backend_ops(transfer->backend)->get(transfer->backend, &retry->call, &rest, ret_info, err);
 		if (r < 0 && !get_can_resume(before, state, err)) {
-			retry_note(transfer, r, err);
+			retry_note(retry, r, err);
 			return r;
 		}
 	} while (retry_again(retry, r, err));
@@ -481,7 +485,7 @@ static int store_with_retries(struct retry *retry, const struct store *store, st
 		doubtful |= r < 0 && err->kind == ERR_INDETERMINATE;
 		bool ask = r < 0 && doubtful && (err->kind == ERR_INDETERMINATE || err->kind == ERR_PRECONDITION);
 		if (ask && resolve_store(transfer, &retry->call, store, ret_info, err, &r)) {
-			retry_note(transfer, r, err);
+			retry_note(retry, r, err);
 			return r;
 		}
 	} while (retry_again(retry, r, err));
@@ -587,8 +591,10 @@ int transfer_remove(struct transfer *transfer, const struct call *call, const st
 		if (r < 0 && doubtful && !object->native_id &&
 		    (err->kind == ERR_INDETERMINATE || err->kind == ERR_PRECONDITION)) {
 			int removed = is_removed(transfer, &retry.call, object->key, err);
-			if (removed < 0)
+			if (removed < 0) {
+				retry_note(&retry, removed, err);
 				return removed;
+			}
 			if (removed) {
 				marker = find_marker(transfer, &retry.call, object->key);
 				r = 0;

@@ -4,8 +4,11 @@
  * Backoff: full jitter, a random wait in [0, min(10 s, 100 ms * 2^n)], never shorter than the store's Retry-After,
  * until the deadline. Corruption is tried three times: in transit it passes, in the store it stays.
  *
- * Slow-down: an answer "throttled" doubles the gap between starts of attempts, each success shrinks it, so many threads
- * together approach the rate that the store allows instead of each hammering on.
+ * Slow-down: an answer "throttled" halves how many attempts may be under way at once, and as many successes as there
+ * may be allow one more (additive increase, multiplicative decrease). Attempts that were under way when it was halved
+ * say nothing new. It doubles the gap between starts of attempts besides, which each success shrinks, so many threads
+ * together approach the rate that the store allows instead of each hammering on. A call made to resolve the doubt of
+ * another, on the same thread, does not wait for room: the other would hold it.
  *
  * Threads: a struct retry belongs to one; what attempts share is guarded by transfer->lock.
  */
@@ -22,10 +25,29 @@
 #define RETRY_DOUBLINGS 7
 /* A call that moves bytes may take this much longer for each so many of them: 128 KiB a second is alive. */
 #define PATIENCE_BYTES_PER_SECOND (128 * 1024)
+#define PATIENCE_SHARERS 16             /* so many transfers at once share a limited rate */
+#define PATIENCE_MOST (365 * 24 * 3600) /* seconds */
+#define ROOM_SLICE_NS (20 * NS_PER_MS)  /* how late a cancellation may be seen */
 
 #define GAP_FIRST_NS (5 * NS_PER_MS)
 #define GAP_MAX_NS NS_PER_SEC
 #define GAP_FORGET_NS NS_PER_MS
+
+static _Thread_local unsigned attempts_here; /* of this thread, one within the other */
+
+static int64_t patience(const struct transfer *transfer, uint64_t bytes)
+{
+	const struct transfer_options *options = &transfer->options;
+	uint64_t rate = options->bytes_per_second_down;
+
+	if (options->bytes_per_second_up && (!rate || options->bytes_per_second_up < rate))
+		rate = options->bytes_per_second_up;
+	rate /= PATIENCE_SHARERS;
+	if (!rate || rate > PATIENCE_BYTES_PER_SECOND)
+		rate = PATIENCE_BYTES_PER_SECOND;
+	bytes /= rate;
+	return options->call_timeout_ns + (int64_t)(bytes < PATIENCE_MOST ? bytes : PATIENCE_MOST) * NS_PER_SEC;
+}
 
 void retry_begin(struct retry *retry, struct transfer *transfer, const struct call *call, uint64_t bytes)
 {
@@ -33,8 +55,7 @@ void retry_begin(struct retry *retry, struct transfer *transfer, const struct ca
 	if (call)
 		retry->call = *call;
 	if (retry->call.deadline_ns == 0)
-		retry->call.deadline_ns = clock_monotonic() + transfer->options.call_timeout_ns +
-					  (int64_t)(bytes / PATIENCE_BYTES_PER_SECOND) * NS_PER_SEC;
+		retry->call.deadline_ns = clock_monotonic() + patience(transfer, bytes);
 }
 
 static int64_t reserve_start(struct transfer *transfer)
@@ -48,9 +69,32 @@ static int64_t reserve_start(struct transfer *transfer)
 	return start;
 }
 
+/* Takes its place among the attempts under way. 0, -ECANCELED, -ETIMEDOUT. */
+static int enter(struct retry *retry)
+{
+	struct transfer *transfer = retry->transfer;
+
+	LOCK_GUARD(&transfer->lock);
+	while (!attempts_here && !retry->call.essential && transfer->allowed &&
+	       transfer->attempts >= transfer->allowed) {
+		int64_t now = clock_monotonic();
+		if (call_cancelled(&retry->call))
+			return -ECANCELED;
+		if (now >= retry->call.deadline_ns)
+			return -ETIMEDOUT;
+		(void)lock_wait(&transfer->lock, &transfer->room, now + ROOM_SLICE_NS);
+	}
+	transfer->attempts++;
+	attempts_here++;
+	retry->started_ns = clock_monotonic();
+	return 0;
+}
+
 int retry_start(struct retry *retry, struct err *err)
 {
 	int r = pace_sleep_until(reserve_start(retry->transfer), &retry->call);
+	if (r == 0)
+		r = enter(retry);
 	if (r == -ECANCELED)
 		return err_set(err, ERR_CANCELLED, "cancelled");
 	if (r == -ETIMEDOUT)
@@ -71,17 +115,48 @@ static bool reached_store(const struct err *err)
 	return err->kind != ERR_UNAVAILABLE && err->kind != ERR_TIMED_OUT && err->kind != ERR_INDETERMINATE;
 }
 
-void retry_note(struct transfer *transfer, int r, const struct err *err)
+/* With the lock held. */
+static void allow_fewer(struct transfer *transfer, const struct retry *retry)
 {
+	if (retry->started_ns < transfer->halved_ns)
+		return;
+	/* This one has left already. */
+	transfer->allowed = (transfer->attempts + 1) / 2 ? (transfer->attempts + 1) / 2 : 1;
+	transfer->good = 0;
+	transfer->halved_ns = clock_monotonic();
+}
+
+static void allow_more(struct transfer *transfer)
+{
+	unsigned most = transfer->options.max_requests;
+
+	if (!transfer->allowed || (most && transfer->allowed >= most) || ++transfer->good < transfer->allowed)
+		return;
+	transfer->good = 0;
+	transfer->allowed++;
+	/* More than anybody asks for at once: no bound is needed any more. */
+	if (!most && transfer->allowed > 4 * transfer->options.threads)
+		transfer->allowed = 0;
+}
+
+void retry_note(struct retry *retry, int r, const struct err *err)
+{
+	struct transfer *transfer = retry->transfer;
+
 	LOCK_GUARD(&transfer->lock);
+	transfer->attempts--;
+	attempts_here--;
+	(void)pthread_cond_signal(&transfer->room);
 	if (r == 0) {
 		transfer->online = true;
+		allow_more(transfer);
 		transfer->gap_ns -= transfer->gap_ns / 16;
 		if (transfer->gap_ns < GAP_FORGET_NS)
 			transfer->gap_ns = 0;
 		return;
 	}
 	if (err->kind == ERR_THROTTLED) {
+		allow_fewer(transfer, retry);
 		transfer->gap_ns = transfer->gap_ns ? 2 * transfer->gap_ns : GAP_FIRST_NS;
 		if (transfer->gap_ns > GAP_MAX_NS)
 			transfer->gap_ns = GAP_MAX_NS;
@@ -110,7 +185,7 @@ static int64_t backoff(const struct retry *retry, const struct err *err)
 
 bool retry_again(struct retry *retry, int r, const struct err *err)
 {
-	retry_note(retry->transfer, r, err);
+	retry_note(retry, r, err);
 	if (r == 0 || !err_is_transient(err->kind))
 		return false;
 	if (err->kind == ERR_CORRUPT && ++retry->corruptions >= RETRY_CORRUPTIONS)

@@ -26,9 +26,14 @@ struct transfer {
 	struct transfer_info *_Atomic info; /* the newest; all are freed with the engine */
 	struct pace up, down;
 
+	pthread_cond_t room;   /* an attempt ended, or more are allowed */
 	struct lock lock;      /* LOCK_LEAF: guards what follows */
 	int64_t gap_ns;        /* between starts of attempts; 0: the store does not throttle us */
 	int64_t next_start_ns; /* CLOCK_MONOTONIC */
+	unsigned attempts;     /* under way */
+	unsigned allowed;      /* so many at once; 0: as many as come */
+	unsigned good;         /* successes since `allowed` changed */
+	int64_t halved_ns;     /* when it was halved last */
 	bool online;
 	int64_t last_error_wall;
 	char last_error[256];
@@ -41,16 +46,18 @@ struct transfer {
 struct retry {
 	struct transfer *transfer;
 	struct call call; /* with a deadline */
+	int64_t started_ns;
 	unsigned failures;
 	unsigned corruptions;
 };
 
 /* `bytes`: how much the call moves; patience grows with it. */
 void retry_begin(struct retry *retry, struct transfer *transfer, const struct call *call, uint64_t bytes);
-/* Waits until an attempt may start. 0 or -errno with err filled. */
+/* Waits until an attempt may start. 0 or -errno with err filled. Each 0 is answered by one retry_note or retry_again.
+ */
 int retry_start(struct retry *retry, struct err *err);
 /* Notes what an attempt came to, for the figures and the pace. */
-void retry_note(struct transfer *transfer, int r, const struct err *err);
+void retry_note(struct retry *retry, int r, const struct err *err);
 /* retry_note, and for r < 0 whether there may be another, after the wait that is due. err is not changed. */
 bool retry_again(struct retry *retry, int r, const struct err *err);
 

@@ -37,6 +37,7 @@
 #define DEFAULT_RESERVE (UINT64_C(256) << 20)
 #define DEFAULT_FSYNC_TIMEOUT (60 * NS_PER_SEC)
 #define LEAST_CACHE (UINT64_C(1) << 20)
+#define LEAST_RATE (UINT64_C(256) << 10)
 #define LEAST_THREADS 4
 #define MOST_THREADS 256
 #define ID_READABLE 40 /* bytes of a state id before its hash */
@@ -312,6 +313,39 @@ static int set_threads(struct config *config, const char *value)
 	return 0;
 }
 
+static int take_rate(const char *value, uint64_t *ret_rate)
+{
+	uint64_t rate;
+	int rc = take_size(value, &rate);
+
+	if (rc == 0 && rate < LEAST_RATE)
+		rc = -EINVAL;
+	if (rc == 0)
+		*ret_rate = rate;
+	return rc;
+}
+
+static int set_max_upload_rate(struct config *config, const char *value)
+{
+	return take_rate(value, &config->max_upload_rate);
+}
+
+static int set_max_download_rate(struct config *config, const char *value)
+{
+	return take_rate(value, &config->max_download_rate);
+}
+
+static int set_max_requests(struct config *config, const char *value)
+{
+	uint64_t number;
+	const char *rest;
+
+	if (take_number(value, &number, &rest) < 0 || *rest || !number || number > MOST_THREADS)
+		return -EINVAL;
+	config->max_requests = (unsigned)number;
+	return 0;
+}
+
 static int set_debug(struct config *config, const char *value)
 {
 	static const char *const words[] = {[LOG_LEVEL_ERROR] = "error",
@@ -417,6 +451,11 @@ static const struct option_row {
 	{"gid", TAKES_VALUE, "a group's name or number, likewise", set_gid},
 	{"umask", TAKES_VALUE, "an octal mask up to 777 for files without a mode in the store", set_umask},
 	{"threads", TAKES_VALUE, "4 to 256 requests to the store at once", set_threads},
+	{"max_requests", TAKES_VALUE, "1 to 256 requests under way at once", set_max_requests},
+	{"max_upload_rate", TAKES_VALUE, "bytes a second, or a number with K, M, G or T; at least 256K",
+	 set_max_upload_rate},
+	{"max_download_rate", TAKES_VALUE, "bytes a second, or a number with K, M, G or T; at least 256K",
+	 set_max_download_rate},
 	{"allow_other", TAKES_NOTHING, "other users may use the mount", set_allow_other},
 	{"ro", TAKES_NOTHING, "read only", set_ro},
 	{"foreground", TAKES_NOTHING, "stay in front and log to stderr, as -f", set_foreground},
@@ -464,7 +503,11 @@ const char *config_option_help(void)
 	       "  reserve=SIZE         bytes of that disk left free; default 256M\n"
 	       "  uid=USER gid=GROUP umask=OCTAL\n"
 	       "                       for files whose owner and mode the store does not know\n"
-	       "  threads=N            requests to the store at once, 4 to 256\n"
+	       "  threads=N            threads that talk to the store, 4 to 256\n"
+	       "  max_requests=N       requests under way at once, 1 to 256; default: no limit.\n"
+	       "                       A store that throttles gets fewer by itself\n"
+	       "  max_upload_rate=SIZE max_download_rate=SIZE\n"
+	       "                       bytes a second (K M G T), at least 256K; default: no limit\n"
 	       "  allow_other          other users may use the mount\n"
 	       "  ro                   read only\n"
 	       "  foreground           as -f\n"

@@ -48,7 +48,9 @@ struct config {
 	uid_t uid;                /* owner and mode of what the store says nothing about */
 	gid_t gid;
 	mode_t umask;
-	unsigned threads; /* requests to the store at once; 0: the transfer pool's default */
+	uint64_t max_upload_rate, max_download_rate; /* bytes a second; 0: no limit */
+	unsigned max_requests;                       /* at once, of all kinds; 0: no limit */
+	unsigned threads;                            /* requests to the store at once; 0: the transfer pool's default */
 };
 
 /* How the words are read: as `varve mount` or as mount(8) runs its helpers, where -f means fake. */

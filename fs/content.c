@@ -36,6 +36,9 @@
 /* Versions up to this size get their checksum when they are made; larger ones when they are uploaded. */
 #define CRC_AT_COMMIT_MAX (UINT64_C(1) << 20)
 #define POLL_NS (100 * NS_PER_MS)
+/* A new file of this size is likely to become larger still: its parts go ahead. */
+#define AHEAD_FROM (UINT64_C(32) << 20)
+#define AHEAD_STEP (UINT64_C(16) << 20)
 
 void content_extent(const struct content *content, struct cat_extent *ret_extent)
 {
@@ -93,6 +96,64 @@ int content_save(struct content *content)
 		content->journaled = clock_wall();
 	}
 	return err;
+}
+
+/* --- telling who sends ahead --------------------------------------------------------------------------- */
+
+void contents_watch(struct contents *contents, const struct contents_watch *watch)
+{
+	atomic_store(&contents->watch, watch);
+}
+
+int content_take_ahead(struct content *content, uint64_t end)
+{
+	LOCK_GUARD(&content->lock);
+	if (!content->changed || content->discarded || content->shared || end > content->size)
+		return -ESTALE;
+	if (end > content->taken_ahead)
+		content->taken_ahead = end;
+	return 0;
+}
+
+void content_stop_ahead(struct content *content)
+{
+	LOCK_GUARD(&content->lock);
+	content->ahead_off = true;
+}
+
+static void note_rewritten(struct content *content, uint64_t start, uint64_t end)
+{
+	if (end > content->taken_ahead)
+		end = content->taken_ahead;
+	if (start < end && ranges_add(&content->rewritten, start, end))
+		content->all_rewritten = true;
+}
+
+/* After a write; `size` is what the file had before it. */
+static void tell_grown(struct content *content, struct range written, uint64_t size)
+{
+	const struct contents_watch *watch = atomic_load(&content->owner->watch);
+
+	note_rewritten(content, written.start, written.end);
+	if (content->base_limit || content->seq || written.start != size)
+		content->ahead_off = true;
+	if (!watch || content->ahead_off || content->size < AHEAD_FROM ||
+	    content->size - content->told_ahead < AHEAD_STEP)
+		return;
+	content->told_ahead = content->size;
+	watch->grown(watch->arg, content, content->ino, content->size);
+}
+
+static void tell_committed(struct content *content, uint64_t seq)
+{
+	const struct contents_watch *watch = atomic_load(&content->owner->watch);
+
+	if (watch)
+		watch->committed(watch->arg, content->ino, seq, content->all_rewritten ? NULL : &content->rewritten);
+	ranges_clear(&content->rewritten);
+	content->all_rewritten = false;
+	content->taken_ahead = content->told_ahead = 0;
+	content->ahead_off = true;
 }
 
 /* --- freezing ---------------------------------------------------------------------------------------- */
@@ -205,8 +266,11 @@ static bool interrupted(const struct waiter *waiter)
 
 static int freeze(struct content *content, const struct waiter *waiter)
 {
+	const struct contents_watch *watch = atomic_load(&content->owner->watch);
 	int64_t patience = clock_monotonic() + FREEZE_WAIT_NS;
 
+	if (content->shared && watch)
+		watch->changing(watch->arg, content->ino);
 	while (content->shared) {
 		if (ranges_total(&content->present) <= FREEZE_COPY_MAX || clock_monotonic() >= patience)
 			return freeze_by_clone(content);
@@ -293,7 +357,7 @@ static int reserve(struct content *content, uint64_t len, const struct waiter *w
 
 static int wrote(struct content *content, uint64_t offset, uint64_t len)
 {
-	uint64_t end = offset + len;
+	uint64_t end = offset + len, size = content->size;
 	int err = ranges_add(&content->present, offset, end);
 
 	if (!err)
@@ -308,6 +372,7 @@ static int wrote(struct content *content, uint64_t offset, uint64_t len)
 	if (content->unjournaled >= JOURNAL_EVERY || content->mtime - content->journaled >= JOURNAL_EVERY_NS)
 		err = content_save(content);
 	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
+	tell_grown(content, (struct range){offset, end}, size);
 	return err;
 }
 
@@ -343,8 +408,12 @@ static int shrink(struct content *content, uint64_t size)
 
 	if (!err)
 		err = ranges_remove(&content->dirty, size, UINT64_MAX);
+	note_rewritten(content, size, UINT64_MAX);
 	if (!err && content->base_limit > size)
 		content->base_limit = size;
+	content->ahead_off = size > 0; /* emptied, it begins anew */
+	if (content->told_ahead > size)
+		content->told_ahead = size;
 	/* Killed from here to the end, the file is shorter than its record says, and open_kept knows why. */
 	if (!err && ftruncate(content->fd, (off_t)size))
 		err = -errno;
@@ -388,6 +457,7 @@ static int zero(struct content *content, uint64_t offset, uint64_t end)
 
 	if (fallocate(content->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)(end - offset)))
 		return -errno;
+	note_rewritten(content, offset, end);
 	err = ranges_add(&content->present, offset, end);
 	return err ? err : ranges_add(&content->dirty, offset, end);
 }
@@ -528,6 +598,43 @@ ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint
 	n = pread_padded(content->fd, ret_bytes, len, offset);
 	content_read_done(content, offset, len);
 	return n;
+}
+
+int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
+{
+	LOCK_GUARD(&content->lock);
+	struct range gap;
+
+	if (!ranges_next_gap(&content->present, start, end < content->base_limit ? end : content->base_limit, &gap))
+		return 0;
+	return content_wait_present(content, gap.start, end, waiter);
+}
+
+/* True: it is all there, and stays until content_read_done. */
+static bool hold_present(struct content *content, uint64_t offset, size_t len)
+{
+	uint64_t end = offset + len;
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	if (content->swapping || end > content->size ||
+	    ranges_next_gap(&content->present, offset, end < content->base_limit ? end : content->base_limit, &gap))
+		return false;
+	return pin(content, offset, end) == 0;
+}
+
+int content_pread_all(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
+		      const struct waiter *waiter)
+{
+	ssize_t n;
+
+	if (!hold_present(content, offset, len)) {
+		n = content_pread(content, ret_bytes, len, offset, waiter);
+	} else {
+		n = pread_padded(content->fd, ret_bytes, len, offset);
+		content_read_done(content, offset, len);
+	}
+	return n < 0 ? (int)n : (size_t)n == len ? 0 : -EIO;
 }
 
 off_t content_seek(struct content *content, uint64_t offset, int whence)
@@ -709,6 +816,7 @@ int content_commit_locked(struct content *content, enum cat_origin origin, uint3
 	content->changed = content->flushed = content->stale = false;
 	content->unjournaled = 0;
 	content->shared = version.seq;
+	tell_committed(content, version.seq);
 	/* Without its second name the version still lies in our file; content_load makes the name anew, and until
 	 * then a writer must not pass: the clone of freeze_by_clone is then its first file. */
 	err = cache_file_link(owner->cache, content->id, CACHE_VERSION | version.seq);
@@ -926,6 +1034,7 @@ static int forget_changes(struct cat_txn *txn, void *arg)
 
 void content_discard_locked(struct content *content)
 {
+	const struct contents_watch *watch = atomic_load(&content->owner->watch);
 	int err = 0;
 
 	if (content->discarded || content->seq)
@@ -942,6 +1051,8 @@ void content_discard_locked(struct content *content)
 	}
 	content->discarded = true;
 	content->changed = content->stale = false;
+	if (watch)
+		watch->discarded(watch->arg, content->ino);
 	cache_file_unlink(content->owner->cache, content->id);
 }
 

@@ -96,6 +96,13 @@ void content_fetch_whole(struct contents *contents, uint64_t ino);
 ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
 		      const struct waiter *waiter);
 
+/* For uploads: brings all of [start, end) into the cache file, in pieces side by side, and nothing past it. */
+int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
+/* pread of exactly len bytes below the end of the file; what is there is read without a thought of reading ahead. 0 or
+ * -errno. */
+int content_pread_all(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
+		      const struct waiter *waiter);
+
 /* Writes `len` bytes from whoever `fill` gets them (it is called with the cache descriptor, under the lock, and
  * returns the bytes written or -errno). Returns that. */
 typedef ssize_t (*content_fill_fn)(void *arg, int fd, uint64_t offset, size_t len);
@@ -130,6 +137,27 @@ unsigned content_writers(struct content *content);
 int content_flush(struct content *content, uint32_t author);
 /* fsync=disk: the cache file is on the platter, then the journal. */
 int content_sync_disk(struct content *content);
+
+/*
+ * Who sends the parts of a large file while it still grows (ahead.c) is told, under the content's lock:
+ *   grown      at its end, without a version yet, by a part's size or more since content_take_ahead or the last call
+ *   committed  its bytes are version `seq` now; of those taken, `rewritten` were written again since (NULL: all may be)
+ *   changing   the newest version's bytes are about to change in this file
+ *   discarded  no version will ever be made of it
+ */
+struct contents_watch {
+	void (*grown)(void *arg, struct content *content, uint64_t ino, uint64_t size);
+	void (*committed)(void *arg, uint64_t ino, uint64_t seq, const struct ranges *rewritten);
+	void (*changing)(void *arg, uint64_t ino);
+	void (*discarded)(void *arg, uint64_t ino);
+	void *arg;
+};
+/* NULL: nobody any more. Must live as long as it is set. */
+void contents_watch(struct contents *contents, const struct contents_watch *watch);
+/* Before bytes below `end` are read to be sent. -ESTALE: there is a version, or the file is shorter. */
+int content_take_ahead(struct content *content, uint64_t end);
+/* No more calls of `grown` until there is a version. */
+void content_stop_ahead(struct content *content);
 
 /* Makes a version of the changes since the last, if any: 0 and its seq, or that of the newest version when there was no
  * change (0: never had one). Unlinked files make none. */

@@ -32,6 +32,8 @@ struct contents {
 	unsigned meter_running;
 	int64_t meter_began_ns, meter_busy_ns;
 	uint64_t meter_bytes;
+
+	const struct contents_watch *_Atomic watch;
 };
 
 struct content {
@@ -94,6 +96,12 @@ struct content {
 	int64_t seen_mtime;      /* while loose: of the cache file */
 	bool watched;
 	struct list watch_node; /* guarded by owner->lock */
+
+	bool ahead_off;          /* it is not, or no more, a new file that grows at its end */
+	uint64_t told_ahead;     /* size at the last call of watch->grown */
+	uint64_t taken_ahead;    /* bytes below were or are being read to be sent */
+	struct ranges rewritten; /* of these, written again since */
+	bool all_rewritten;      /* there was no memory to note it */
 };
 
 /* All with content->lock held. */

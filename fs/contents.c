@@ -382,6 +382,7 @@ static void content_destroy(struct content *content)
 		(void)close(content->fd); /* a cache file: what matters was synced or is in the page cache */
 	ranges_free(&content->present);
 	ranges_free(&content->dirty);
+	ranges_free(&content->rewritten);
 	cat_copy_clear(&content->copy);
 	content->owner->streams -= content->streams;
 	free(content->readahead);

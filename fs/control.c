@@ -46,6 +46,7 @@
 #define REQUEST_MAX 16384         /* bytes of one request line */
 #define REPLY_MAX (1 << 20)       /* bytes waiting for one client */
 #define TICK_NS (200 * NS_PER_MS) /* figures to those who asked for them */
+#define LOOK_NS (10 * NS_PER_MS)  /* whether what somebody waits for is done */
 #define STUCK_NS (5 * NS_PER_SEC) /* a client that takes nothing for so long is dropped */
 #define IDLE_NS (60 * NS_PER_SEC) /* so is one that asks nothing */
 #define PRUNE_SLICE_NS (5 * NS_PER_MS)
@@ -595,6 +596,14 @@ static void leave(struct control *control)
 		(void)kill(getpid(), SIGTERM); /* cannot fail: it is ourselves */
 }
 
+static bool is_drained(struct control *control)
+{
+	struct session_pending pending = {0};
+
+	session_pending(control->session, &pending);
+	return pending.jobs == 0;
+}
+
 /* What is due by the clock: figures, and the end of clients that do not behave. */
 static void tick(struct control *control, int64_t now)
 {
@@ -614,7 +623,8 @@ static void tick(struct control *control, int64_t now)
 			client_drop(client);
 		else if (prune_goes_on(client))
 			prune_some(client);
-		else if (due && !waits && (client->mode == CLIENT_DRAINING || client->mode == CLIENT_FINISHING))
+		else if (!waits && ((due && (client->mode == CLIENT_DRAINING || client->mode == CLIENT_FINISHING)) ||
+				    (client->mode == CLIENT_DRAINING && is_drained(control))))
 			say_figures(control, client);
 		if (due && client->leave)
 			leave(control);
@@ -623,18 +633,22 @@ static void tick(struct control *control, int64_t now)
 
 static int patience_ms(const struct control *control, int64_t now)
 {
-	bool ticking = false;
+	bool ticking = false, draining = false;
 	int64_t left;
 
 	for (size_t i = 0; i < CLIENTS_MAX; i++) {
-		if (prune_goes_on(&control->clients[i]))
+		const struct client *client = &control->clients[i];
+
+		if (prune_goes_on(client))
 			return 0;
-		if (control->clients[i].fd >= 0 && control->clients[i].mode != CLIENT_ASKING)
-			ticking = true;
+		ticking |= client->fd >= 0 && client->mode != CLIENT_ASKING;
+		draining |= client->fd >= 0 && client->mode == CLIENT_DRAINING;
 	}
 	if (!ticking)
 		return (int)(STUCK_NS / NS_PER_MS);
 	left = control->next_tick_ns - now;
+	if (draining && left > LOOK_NS)
+		left = LOOK_NS;
 	return left > 0 ? (int)(left / NS_PER_MS) + 1 : 0;
 }
 

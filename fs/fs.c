@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#include "cleanup.h"
 #include "clock.h"
 #include "fs/reconcile.h"
 #include "fs/ship.h"
@@ -116,20 +117,61 @@ void fs_kill_privileges(fuse_req_t req, uint64_t ino)
 	(void)fuse_lowlevel_notify_inval_inode(fs->fuse, ino, -1, 0);
 }
 
+struct stored {
+	uint64_t ino, seq;
+	bool stands_alone;
+};
+
+/* Does the object tell all there is: name by its key, owner, mode and time by its metadata? */
+static int look_alone(struct cat_txn *txn, void *arg)
+{
+	struct stored *stored = arg;
+	AUTO_BUF key = BUF_INIT;
+	struct cat_inode inode;
+	struct cat_copy copy;
+	int err = cat_inode_get(txn, stored->ino, &inode);
+
+	if (!err)
+		err = cat_copy_get(txn, stored->ino, stored->seq, &copy);
+	if (err)
+		return err;
+	stored->stands_alone = inode.version == stored->seq && inode.nlink == 1 &&
+			       cat_key_of(txn, stored->ino, &key) == 0 && !buf_failed(&key) &&
+			       strcmp(key.data, copy.key) == 0;
+	cat_copy_clear(&copy);
+	return 0;
+}
+
+/* True when a rebuild from the bucket would show the file as it is without a word of the catalog's log. */
+static bool stands_alone(const struct fs *fs, uint64_t ino, uint64_t seq)
+{
+	struct stored stored = {.ino = ino, .seq = seq};
+	AUTO_BUF names = BUF_INIT;
+
+	return seq && catalog_view(fs->catalog, look_alone, &stored) == 0 && stored.stands_alone &&
+	       catalog_xattr_list(fs->catalog, ino, &names) == 0 && !names.len;
+}
+
+/*
+ * In the bucket first, then what the object itself cannot tell (other names, attributes; a change without a new
+ * version), then our own log on the disk: after a power cut the catalog must not be older than the store. The cached
+ * bytes need not be on the disk: from then on they are the store's, and what a cut leaves of them is fetched again.
+ */
 int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq)
 {
 	struct fs *fs = fs_of(req);
 	struct waiter waiter = fs_waiter(req);
 	struct call call = {.deadline_ns = clock_monotonic() + fs->config->fsync_timeout_ns};
 	struct err error = {0};
-	int err = seq ? writeback_wait(fs->writeback, ino, seq, fs->config->fsync_timeout_ns, &waiter) : 0;
+	bool uploaded = seq && !writeback_is_stored(fs->writeback, ino, seq);
+	int err = uploaded ? writeback_wait(fs->writeback, ino, seq, fs->config->fsync_timeout_ns, &waiter) : 0;
 
-	if (!err && fs->ship && ship_now(fs->ship, &call, &error)) {
+	if (!err && fs->ship && !(uploaded && stands_alone(fs, ino, seq)) && ship_now(fs->ship, &call, &error)) {
 		log_warn("fs", "file %llu is stored, but not what the catalog says of it: %s", (unsigned long long)ino,
 			 error.message);
 		err = -EIO;
 	}
-	return err;
+	return err ? err : catalog_sync(fs->catalog);
 }
 
 void fs_handle_open(struct fs *fs, struct list *all, struct list *node)

@@ -612,7 +612,7 @@ static void *renew_thread(void *arg)
 	int64_t period = lease->duration_ns / 3;
 
 	while (!atomic_load(&lease->lost)) {
-		struct call call = {.cancelled = &lease->stop};
+		struct call call = {.cancelled = &lease->stop, .essential = true};
 		struct err why = {0};
 		int64_t until = clock_monotonic() + period;
 		int rc;

@@ -301,15 +301,12 @@ static void op_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_f
 	(void)ino;
 	(void)datasync;
 	if (file->content && file->ino && !fs->config->read_only) {
-		if (fs->config->fsync == CONFIG_FSYNC_DISK) {
+		if (fs->config->fsync == CONFIG_FSYNC_DISK)
 			err = content_sync_disk(file->content);
-		} else {
-			err = content_sync_disk(file->content);
-			if (!err)
-				err = content_commit(file->content, CAT_ORIGIN_FSYNC, fs_actor(req).uid, &seq);
-			if (!err)
-				err = fs_store(req, file->ino, seq);
-		}
+		else
+			err = content_commit(file->content, CAT_ORIGIN_FSYNC, fs_actor(req).uid, &seq);
+		if (!err && fs->config->fsync != CONFIG_FSYNC_DISK)
+			err = fs_store(req, file->ino, seq);
 	}
 	reply_err(req, err);
 }

@@ -25,18 +25,18 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/ahead.h"
 #include "fs/content.h"
 #include "fs/killpoint.h"
 #include "fs/lease.h"
 #include "fs/objmeta.h"
+#include "fs/plan.h"
 #include "fs/retention.h"
 #include "log.h"
 #include "table.h"
 #include "transfer.h"
 
 #define PUT_MAX (UINT64_C(16) << 20) /* larger goes up in parts */
-#define PART_MIN (UINT64_C(8) << 20)
-#define COPY_MAX (UINT64_C(64) << 20) /* clean stretches are copied in pieces of this, side by side */
 #define READ_STEP (256u << 10)
 /* A call that moves no bytes is ended by its backend; this bound is for what moves, at the least rate worth waiting
  * for. */
@@ -49,6 +49,7 @@ struct placement {
 	struct transfer *transfer;
 	struct contents *contents;
 	struct lease *lease;
+	struct ahead *ahead; /* NULL: read only */
 	atomic_bool cancelled;
 	char host[64];
 };
@@ -63,6 +64,7 @@ int placement_new(const struct placement_options *options, struct placement **re
 	placement->transfer = options->transfer;
 	placement->contents = options->contents;
 	placement->lease = options->lease;
+	placement->ahead = options->ahead;
 	(void)gethostname(placement->host, sizeof(placement->host) - 1); /* without a name the field stays empty */
 	*ret_placement = placement;
 	return 0;
@@ -465,9 +467,43 @@ static int preserve(struct placement *placement, const char *key, struct put_con
 
 static int read_content(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 {
-	ssize_t n = content_pread(arg, ret_bytes, len, offset, NULL);
+	return content_pread_all(arg, ret_bytes, len, offset, NULL);
+}
 
-	return n < 0 ? (int)n : (size_t)n == len ? 0 : -EIO;
+/* A content sent in parts: what a part lacks of the stored version is fetched in one go. */
+struct parted {
+	struct content *content;
+	const struct plan *plan;
+};
+
+static int by_offset(const void *key, const void *cell)
+{
+	uint64_t offset = *(const uint64_t *)key;
+	const struct transfer_part *part = cell;
+
+	return offset < part->offset ? -1 : offset > part->offset;
+}
+
+static int read_parted(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	const struct parted *parted = arg;
+	const struct transfer_part *part =
+		bsearch(&offset, parted->plan->cells, parted->plan->count, sizeof(*parted->plan->cells), by_offset);
+	struct waiter patient = {0};
+	int err = 0;
+
+	if (part) { /* its first byte */
+		patient.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS;
+		err = content_bring(parted->content, part->offset, part->offset + part->size, &patient);
+	}
+	return err ? err : read_content(parted->content, ret_bytes, len, offset);
+}
+
+static int read_nothing(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	(void)arg;
+	(void)ret_bytes;
+	return len || offset ? -EIO : 0;
 }
 
 static int crc_of(struct content *content, uint64_t size, uint32_t *ret_crc)
@@ -490,70 +526,102 @@ static int crc_of(struct content *content, uint64_t size, uint32_t *ret_crc)
 	return 0;
 }
 
-/* Part sizes grow with the object, so that the largest one fits the number of parts. */
-static uint64_t part_size_of(const struct backend_limits *limits, uint64_t size)
-{
-	uint64_t part = limits->min_part > PART_MIN ? limits->min_part : PART_MIN;
-	unsigned parts = limits->max_parts ? limits->max_parts : 10000;
-
-	while (size / part >= parts)
-		part *= 2;
-	return part;
-}
-
-struct parts {
-	struct transfer_part *cells;
-	size_t count;
-};
-
-/* Clean stretches are copied from the base on the store's side, the rest is sent. */
-static int plan_parts(const struct placement *placement, const struct content_plan *plan, struct parts *ret_parts)
-{
-	const struct backend_limits *limits = transfer_limits(placement->transfer);
-	uint64_t step = part_size_of(limits, plan->size), at = 0;
-	bool can_copy = plan->copy.key && transfer_can(placement->transfer, BACKEND_PART_COPY);
-	struct parts parts = {.cells = calloc(plan->size / step + 1, sizeof(struct transfer_part))};
-
-	if (!parts.cells)
-		return -ENOMEM;
-	while (at < plan->size) {
-		uint64_t len = plan->size - at < step ? plan->size - at : step;
-		bool clean = can_copy && at + len <= plan->base_limit && !ranges_intersects(&plan->dirty, at, at + len);
-		struct transfer_part *last = parts.count ? &parts.cells[parts.count - 1] : NULL;
-
-		if (clean && last && last->copy_from.key && last->size + len <= COPY_MAX) {
-			last->size += len;
-		} else {
-			parts.cells[parts.count] = (struct transfer_part){.offset = at, .size = len, .copy_offset = at};
-			if (clean)
-				parts.cells[parts.count].copy_from = (struct object_ref){
-					.key = plan->copy.key,
-					.native_id = plan->copy.native_id,
-					.etag = plan->copy.etag,
-				};
-			parts.count++;
-		}
-		at += len;
-	}
-	*ret_parts = parts;
-	return 0;
-}
-
-static int send_parts(struct placement *placement, struct content *content, const struct put_request *request,
+static int send_parts(struct placement *placement, struct content *content, struct put_request *request,
 		      struct object_info *ret_info, struct err *err)
 {
 	struct call call = call_for(placement, request->size);
-	struct content_plan plan;
-	struct parts parts = {0};
-	int result = content_plan(content, &plan);
+	struct content_plan known;
+	struct plan plan = {0};
+	struct parted parted = {.content = content, .plan = &plan};
+	int result = content_plan(content, &known);
 
 	if (result)
 		return result;
-	result = plan_parts(placement, &plan, &parts);
+	if (!transfer_can(placement->transfer, BACKEND_PART_COPY))
+		cat_copy_clear(&known.copy);
+	result = plan_parts(&known, transfer_limits(placement->transfer), &plan);
+	request->source = read_parted;
+	request->source_arg = &parted;
 	if (!result)
-		result = transfer_upload(placement->transfer, &call, request, parts.cells, parts.count, ret_info, err);
-	free(parts.cells);
-	content_plan_clear(&plan);
+		result = transfer_upload(placement->transfer, &call, request, plan.cells, plan.count, ret_info, err);
+	plan_clear(&plan);
+	content_plan_clear(&known);
+	return result;
+}
+
+/* What the object of an upload begun before its version cannot say: an empty object whose metadata does. */
+static int put_facts(struct placement *placement, const struct stream *stream, const struct meta *meta, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	AUTO_BUF key = BUF_INIT;
+	struct put_request request = {.source = read_nothing, .meta = meta, .has_crc32c = true};
+
+	buf_addf(&key, AHEAD_FACTS_PREFIX "%s", ahead_mark(stream));
+	if (buf_failed(&key))
+		return -ENOMEM;
+	request.key = key.data;
+	return transfer_put(placement->transfer, &call, &request, NULL, err);
+}
+
+/* The parts sent ahead, what is missing of them, and the object is there. */
+static int finish_stream(struct placement *placement, struct stream *stream, struct put_request *request,
+			 struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(placement, request->size);
+	struct content *content = request->source_arg;
+	AUTO_FREE struct upload_part *done = NULL;
+	const struct meta *meta = request->meta;
+	struct content_plan known;
+	struct transfer_begun begun;
+	struct meta mark = {0};
+	struct plan plan = {0};
+	int result = content_plan(content, &known);
+
+	if (result)
+		return result;
+	cat_copy_clear(&known.copy); /* it is a new file: nothing can be copied */
+	result = plan_parts(&known, transfer_limits(placement->transfer), &plan);
+	content_plan_clear(&known);
+	if (!result)
+		result = meta_set(&mark, TRANSFER_UPLOAD_META, ahead_mark(stream));
+	done = result ? NULL : calloc(plan.count, sizeof(*done));
+	if (!result)
+		result = done ? ahead_claim(stream) : -ENOMEM;
+	killpoint("stream-claimed");
+	if (!result)
+		result = put_facts(placement, stream, meta, err);
+	killpoint("stream-told");
+	if (!result) {
+		request->meta = &mark;
+		ahead_begun(stream, plan.cells, plan.count, done, &begun);
+		result = transfer_upload_finish(placement->transfer, &call, request, &begun, plan.cells, plan.count,
+						ret_info, err);
+		request->meta = meta;
+		for (size_t i = 0; i < plan.count; i++)
+			upload_part_clear(&done[i]);
+	}
+	killpoint("stream-completed");
+	meta_clear(&mark);
+	plan_clear(&plan);
+	return result;
+}
+
+/* 0: the upload made ahead became the object. -ENOENT: there is none that can be used, and nothing was done. */
+static int send_stream(struct placement *placement, const struct facts *facts, struct put_request *request,
+		       struct object_info *ret_info, struct err *err)
+{
+	struct stream *stream =
+		placement->ahead ? ahead_take(placement->ahead, facts->inode.ino, facts->version.seq) : NULL;
+	enum ahead_outcome outcome = AHEAD_ABORT;
+	int result = -ENOENT;
+
+	if (!stream)
+		return result;
+	if (strcmp(ahead_key(stream), request->key) == 0) {
+		result = finish_stream(placement, stream, request, ret_info, err);
+		outcome = !result ? AHEAD_GONE : err->kind == ERR_INDETERMINATE ? AHEAD_DOUBT : AHEAD_ABORT;
+	}
+	ahead_end(stream, outcome);
 	return result;
 }
 
@@ -602,6 +670,8 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 		result = preserve(placement, key, &request.condition, &etag, err);
 	killpoint("upload-started");
 	if (!result)
+		result = send_stream(placement, facts, &request, ret_info, err);
+	if (result == -ENOENT && !err->kind)
 		result = send(placement, content, &request, ret_info, err);
 	meta_clear(&meta);
 	content_put(content);
@@ -742,6 +812,27 @@ static int find_sent(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
+/* Or the completion of an upload made ahead? What it left otherwise is aborted. */
+static int find_completed(struct placement *placement, const struct facts *facts, struct object_info *ret_info,
+			  struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct stream *stream =
+		placement->ahead ? ahead_left(placement->ahead, facts->inode.ino, facts->version.seq) : NULL;
+	int result = -ENOENT;
+
+	if (!stream)
+		return result;
+	result = transfer_find_upload(placement->transfer, &call, ahead_key(stream), ahead_mark(stream), ret_info, err);
+	if (result && err->kind == ERR_NOT_FOUND) {
+		*err = (struct err){0};
+		ahead_end(stream, AHEAD_ABORT);
+		return -ENOENT;
+	}
+	ahead_end(stream, result ? AHEAD_DOUBT : AHEAD_GONE);
+	return result;
+}
+
 static int record_stored(struct placement *placement, const struct facts *facts, uint64_t job, const char *key,
 			 const struct object_info *info)
 {
@@ -825,7 +916,9 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 	result = -ENOENT;
 	if (history == PLACEMENT_AGAIN && job->stage && job->key) {
 		key = strdup(job->key);
-		result = key ? find_sent(placement, &facts, key, &info, err) : -ENOMEM;
+		result = key ? find_completed(placement, &facts, &info, err) : -ENOMEM;
+		if (result == -ENOENT)
+			result = find_sent(placement, &facts, key, &info, err);
 	}
 	if (result == -ENOENT) {
 		free(key);
@@ -1160,18 +1253,33 @@ static bool still_ours(const struct cat_key *record, const struct object_info *i
 	return same_text(record->etag, info->etag);
 }
 
-static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+/* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */
+static int remove_compared(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct object_ref ref = {.key = key, .etag = record->etag};
+	int result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
+
+	killpoint("key-removed");
+	if (result && err->kind == ERR_PRECONDITION) {
+		*err = (struct err){0};
+		log_info("placement", "%s was changed by others and is left as it is", key);
+		result = 0;
+	}
+	return result;
+}
+
+static int remove_looked_at(struct placement *placement, const char *key, struct removed *removed, struct err *err)
 {
 	struct call call = call_for(placement, 0);
 	struct object_info info = {0};
 	struct object_ref ref = {.key = key};
-	struct removed removed = {.key = key, .record = record, .copy_gone = !versioned(placement)};
 	int result = head_current(placement, key, &info, err);
 
-	if (!result && info.key && !still_ours(record, &info)) {
+	if (!result && info.key && !still_ours(removed->record, &info)) {
 		log_info("placement", "%s was changed by others and is left as it is", key);
-		removed.copy_gone = false;
-		goto record;
+		removed->copy_gone = false;
+		goto out;
 	}
 	if (!result && info.key && !versioned(placement))
 		result = preserve_object(placement, &info, err);
@@ -1181,11 +1289,20 @@ static int remove_recorded(struct placement *placement, const char *key, const s
 		result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
 		killpoint("key-removed");
 	}
-record:
-	if (!result)
-		result = catalog_update(placement->catalog, record_removed, &removed);
+out:
 	object_info_clear(&info);
 	return result;
+}
+
+static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+{
+	struct removed removed = {.key = key, .record = record, .copy_gone = !versioned(placement)};
+	bool compare =
+		versioned(placement) && record->etag && transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH);
+	int result = compare ? remove_compared(placement, key, record, err)
+			     : remove_looked_at(placement, key, &removed, err);
+
+	return result ? result : catalog_update(placement->catalog, record_removed, &removed);
 }
 
 static int clear_key(struct placement *placement, const struct facts *facts, const char *key, struct err *err)

@@ -13,6 +13,7 @@
 #include "catalog.h"
 #include "err.h"
 
+struct ahead;
 struct contents;
 struct lease;
 struct placement;
@@ -23,6 +24,7 @@ struct placement_options {
 	struct transfer *transfer;
 	struct contents *contents;
 	struct lease *lease;
+	struct ahead *ahead; /* NULL: nothing is sent ahead */
 };
 int placement_new(const struct placement_options *options, struct placement **ret_placement);
 void placement_free(struct placement *placement);

@@ -35,6 +35,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "escape.h"
+#include "fs/ahead.h"
 #include "fs/objmeta.h"
 #include "lock.h"
 #include "log.h"
@@ -599,7 +600,7 @@ static int head_run(struct reconcile *reconcile, uint64_t ino, const struct call
 		goto out;
 	object = subject_object(&subject);
 	atomic_fetch_add(&reconcile->heads, 1);
-	rc = transfer_head(reconcile->options.transfer, call, &object, &info, &why);
+	rc = ahead_head(reconcile->options.transfer, call, &object, &info, &why);
 	if (!rc)
 		rc = head_take(reconcile, call, &subject, &info, &why);
 	else if (why.kind == ERR_NOT_FOUND && S_ISDIR(subject.inode.mode))
@@ -790,7 +791,7 @@ static int version_head(struct batch *batch, size_t i, struct err *err)
 	struct object_ref object = {.key = found->key, .native_id = found->native_id};
 	struct object_info info = {0};
 	struct err why = {0};
-	int rc = transfer_head(batch->reconcile->options.transfer, batch->call, &object, &info, &why);
+	int rc = ahead_head(batch->reconcile->options.transfer, batch->call, &object, &info, &why);
 
 	atomic_fetch_add(&batch->reconcile->heads, 1);
 	if (rc) {

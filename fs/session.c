@@ -26,6 +26,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -70,7 +71,7 @@ struct session {
 	bool signals_watched;
 	atomic_bool served;  /* the directory is unmounted: what comes now is draining */
 	atomic_bool hurried; /* a signal while draining: stop at once */
-	atomic_bool stop_watching;
+	int stop_watching;   /* eventfd */
 	int64_t started_wall;
 };
 
@@ -102,7 +103,10 @@ static int open_store(struct session *session, const struct config *config, stru
 					  .profile = config->profile,
 					  .create = config->create,
 					  .read_only = config->read_only};
-	struct transfer_options transfer = {.threads = config->threads ? config->threads : POOL_THREADS};
+	struct transfer_options transfer = {.threads = config->threads ? config->threads : POOL_THREADS,
+					    .bytes_per_second_up = config->max_upload_rate,
+					    .bytes_per_second_down = config->max_download_rate,
+					    .max_requests = config->max_requests};
 	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS};
 	const struct backend_ops *ops = backend_find(config->url, err);
 	int result;
@@ -418,15 +422,19 @@ static void on_signal(struct session *session)
 static void *watch_signals(void *arg)
 {
 	struct session *session = arg;
-	struct pollfd wait = {.fd = session->signal_fd, .events = POLLIN};
+	struct pollfd wait[] = {{.fd = session->signal_fd, .events = POLLIN},
+				{.fd = session->stop_watching, .events = POLLIN}};
 
-	while (!atomic_load(&session->stop_watching)) {
+	for (;;) {
 		struct signalfd_siginfo info;
 
-		if (poll(&wait, 1, 200) > 0 && read(session->signal_fd, &info, sizeof(info)) == sizeof(info))
+		if (poll(wait, ARRAY_SIZE(wait), -1) < 0 && errno != EINTR)
+			return NULL; /* cannot be: both are ours */
+		if (wait[1].revents)
+			return NULL;
+		if (read(session->signal_fd, &info, sizeof(info)) == sizeof(info))
 			on_signal(session);
 	}
-	return NULL;
 }
 
 /* Before the first thread: all inherit the mask. */
@@ -443,7 +451,9 @@ static int block_signals(struct session *session, struct err *err)
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL))
 		return err_set(err, ERR_INTERNAL, "cannot block signals");
 	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return session->signal_fd < 0 ? err_from_errno(err, errno, "cannot watch signals") : 0;
+	session->stop_watching = eventfd(0, EFD_CLOEXEC);
+	return session->signal_fd < 0 || session->stop_watching < 0 ? err_from_errno(err, errno, "cannot watch signals")
+								    : 0;
 }
 
 /* --- life
@@ -474,7 +484,7 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	lock_init(&session->fs.handles_lock, LOCK_HANDLE);
 	list_init(&session->fs.files);
 	list_init(&session->fs.dirs);
-	session->signal_fd = -1;
+	session->signal_fd = session->stop_watching = -1;
 	session->started_wall = clock_wall();
 	result = block_signals(session, err);
 	if (!result)
@@ -580,9 +590,10 @@ void session_close(struct session *session)
 		fuse_session_unmount(fs->fuse);
 	if (session->invalidate)
 		invalidate_stop(session->invalidate);
-	atomic_store(&session->stop_watching, true);
-	if (session->signals_watched)
+	if (session->signals_watched) {
+		(void)eventfd_write(session->stop_watching, 1); /* a first write cannot block or fail */
 		(void)pthread_join(session->signal_thread, NULL);
+	}
 	if (fs->fuse)
 		fuse_session_destroy(fs->fuse); /* drops the nodes the kernel still knew */
 	ops_data_abandon(fs);
@@ -607,6 +618,8 @@ void session_close(struct session *session)
 	invalidate_free(session->invalidate);
 	if (session->signal_fd >= 0)
 		(void)close(session->signal_fd);
+	if (session->stop_watching >= 0)
+		(void)close(session->stop_watching);
 	free(session->tmp_dir);
 	free(session);
 }

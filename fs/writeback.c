@@ -27,6 +27,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/ahead.h"
 #include "fs/content.h"
 #include "fs/lease.h"
 #include "fs/placement.h"
@@ -66,6 +67,7 @@ struct writeback {
 	struct contents *contents;
 	struct lease *lease;
 	struct placement *placement;
+	struct ahead *ahead; /* NULL: read only */
 	unsigned parallel;
 	pthread_t scheduler;
 	bool started;
@@ -440,6 +442,13 @@ static int standing_of(struct cat_txn *txn, void *arg)
 	return err;
 }
 
+bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq)
+{
+	struct standing standing = {.ino = ino, .seq = seq};
+
+	return catalog_view(writeback->catalog, standing_of, &standing) == 0 && standing.state == CAT_STORED;
+}
+
 /* The jobs of the file go first; the kind of failure the oldest of them shows. With the lock held. */
 static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 {
@@ -601,6 +610,10 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 					      .transfer = options->transfer,
 					      .contents = options->contents,
 					      .lease = options->lease};
+	struct ahead_options ahead = {.catalog = options->catalog,
+				      .transfer = options->transfer,
+				      .contents = options->contents,
+				      .lease = options->lease};
 	int err;
 
 	if (!writeback)
@@ -616,6 +629,9 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	lock_cond_init(&writeback->progress);
 	list_init(&writeback->pending);
 	err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
+	if (!err && !options->read_only)
+		err = ahead_new(&ahead, &writeback->ahead);
+	placement.ahead = writeback->ahead;
 	if (!err)
 		err = placement_new(&placement, &writeback->placement);
 	if (!err && !options->read_only)
@@ -642,6 +658,8 @@ void writeback_free(struct writeback *writeback)
 	}
 	if (writeback->placement)
 		placement_cancel(writeback->placement);
+	if (writeback->ahead)
+		ahead_cancel(writeback->ahead);
 	if (writeback->started)
 		(void)pthread_join(writeback->scheduler, NULL);
 	for (;;) {
@@ -661,6 +679,7 @@ void writeback_free(struct writeback *writeback)
 			break;
 		(void)lock_wait(&writeback->lock, &writeback->progress, clock_monotonic() + POLL_NS);
 	}
+	ahead_free(writeback->ahead);
 	placement_free(writeback->placement);
 	(void)pthread_cond_destroy(&writeback->wake);
 	(void)pthread_cond_destroy(&writeback->progress);

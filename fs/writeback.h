@@ -35,6 +35,7 @@ void writeback_free(struct writeback *writeback);
 
 /* Waits until the version is in the store. 0; -EIO after `timeout_ns` without any progress of the store or for a
  * permanent kind of failure; -EINTR. */
+bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq);
 int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int64_t timeout_ns,
 		   const struct waiter *waiter);
 /* Until no job is left, or nothing moved for timeout_ns (0: for as long as it takes). 0 or -ETIMEDOUT. */

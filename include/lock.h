@@ -17,6 +17,7 @@ enum lock_rank {
 	LOCK_HANDLE,      /* fs/file, fs/dir: one open handle */
 	LOCK_CONTENT,     /* fs/content: data state of one live file */
 	LOCK_FROZEN,      /* fs/content: data state of one version of it */
+	LOCK_AHEAD,       /* fs/ahead: uploads begun before their version */
 	LOCK_CONTENTS,    /* fs/content: number -> struct content */
 	LOCK_CACHE_LRU,   /* fs/cache: space accounting */
 	LOCK_QUEUE,       /* fs/writeback: the schedule */

@@ -23,6 +23,7 @@ struct transfer_options {
 	unsigned threads;        /* pool size; 0: 16 */
 	int64_t call_timeout_ns; /* patience for one call with all its retries when call->deadline_ns is 0; 0: 60 s */
 	uint64_t bytes_per_second_up, bytes_per_second_down; /* 0: no limit */
+	unsigned max_requests; /* at once, from whatever threads; 0: no limit. Fewer while the store throttles */
 };
 
 int transfer_new(struct backend *backend, const struct transfer_options *options, struct transfer **ret_transfer,
@@ -75,6 +76,29 @@ struct transfer_part {
 int transfer_upload(struct transfer *transfer, const struct call *call, const struct put_request *request,
 		    const struct transfer_part *parts, size_t count, struct object_info *ret_info, struct err *err);
 
+/*
+ * The same step by step, for who sends parts before he knows the whole. request->size is not looked at by begin and
+ * part; the source is asked at offsets in the object. A part belongs to the caller until it is cleared.
+ */
+int transfer_upload_begin(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			  char **ret_id, struct err *err);
+int transfer_upload_part(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			 const char *id, const struct transfer_part *part, unsigned number,
+			 struct upload_part *ret_part, struct err *err);
+struct transfer_begun {
+	const char *id;
+	/* One for each part; etag NULL: not sent yet. Those sent ahead count only with the size and checksum that the
+	 * content still has; all are filled in. */
+	struct upload_part *done;
+};
+int transfer_upload_finish(struct transfer *transfer, const struct call *call, const struct put_request *request,
+			   const struct transfer_begun *begun, const struct transfer_part *parts, size_t count,
+			   struct object_info *ret_info, struct err *err);
+/* How many parts of one upload to send at a time. */
+unsigned transfer_parallel(const struct transfer *transfer);
+/* As well as it goes; one that is gone is no matter. */
+void transfer_upload_abort(struct transfer *transfer, const char *key, const char *id);
+
 #define TRANSFER_UPLOAD_META "varve-upload"
 /* Looks for the object of `key` whose metadata carries the mark: the current one first, then its versions.
  * 0 and *ret_info, or ERR_NOT_FOUND. */
@@ -105,6 +129,7 @@ struct transfer_figures {
 	uint64_t requests, bytes_sent, bytes_received, errors, retries;
 	uint64_t heads, gets, lists; /* of these requests: those that only ask. Probes are in none of them */
 	unsigned queued, running;
+	unsigned allowed;        /* requests at once: max_requests, or what throttling made of it; 0: no limit */
 	bool online;             /* the last attempt reached the store */
 	int64_t last_error_wall; /* 0: never */
 	char last_error[256];

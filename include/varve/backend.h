@@ -38,6 +38,7 @@ struct backend; /* each backend's own; its first member is `const struct backend
 struct call {
 	int64_t deadline_ns;          /* CLOCK_MONOTONIC; 0: the backend's own patience */
 	const atomic_bool *cancelled; /* may be NULL */
+	bool essential;               /* waits for no room among limited requests: others depend on it */
 };
 
 /* One "name: value" of user metadata. Names are lower case ASCII without the store's prefix (x-amz-meta-). */

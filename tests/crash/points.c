@@ -22,12 +22,15 @@
 
 #define FILES 12
 #define SIZE_OF(i) ((size_t)((i) % 4 == 3 ? 3000000 : 1000 * (i) + 17))
+#define LARGE_FILES 2
+#define SIZE_OF_LARGE(i) ((size_t)(40 << 20) + (size_t)(i))
 
 enum scenario {
 	WRITES,  /* new files, closed one by one */
 	FSYNCS,  /* the same with an fsync before the close */
 	RENAMES, /* stored files are renamed */
 	REMOVES, /* stored files are removed */
+	STREAMS, /* new files so large that they are sent while they are written */
 };
 
 struct crash_case {
@@ -46,16 +49,41 @@ static void name_of(const struct mounted *m, const char *prefix, int i, char *re
 	snprintf(ret_path, size, "%s/%s%02d", m->dir, prefix, i);
 }
 
+static int files_of(enum scenario scenario)
+{
+	return scenario == STREAMS ? LARGE_FILES : FILES;
+}
+
+static size_t size_of(enum scenario scenario, int i)
+{
+	return scenario == STREAMS ? SIZE_OF_LARGE(i) : SIZE_OF(i);
+}
+
+/* A large file grows slowly enough for its parts to be sent. */
+static int write_all(int fd, const char *bytes, size_t size)
+{
+	for (size_t at = 0; at < size;) {
+		ssize_t n = write(fd, bytes + at, size - at < 1 << 20 ? size - at : 1 << 20);
+
+		if (n <= 0)
+			return 1;
+		at += (size_t)n;
+		if (at < size)
+			usleep(20000);
+	}
+	return 0;
+}
+
 static int write_one(const char *path, int i, enum scenario scenario)
 {
-	size_t size = SIZE_OF(i);
+	size_t size = size_of(scenario, i);
 	char *bytes = malloc(size);
 	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0640);
 	int failed = fd < 0;
 
 	fill_random(bytes, size, (uint64_t)i);
 	if (!failed)
-		failed = write(fd, bytes, size) != (ssize_t)size;
+		failed = write_all(fd, bytes, size);
 	if (!failed && scenario == FSYNCS)
 		failed = fsync(fd) != 0;
 	if (fd >= 0 && close(fd))
@@ -73,6 +101,7 @@ static int step(const struct mounted *m, enum scenario scenario, int i)
 	switch (scenario) {
 	case WRITES:
 	case FSYNCS:
+	case STREAMS:
 		return write_one(from, i, scenario);
 	case RENAMES:
 		return rename(from, to);
@@ -90,7 +119,7 @@ static void run_until_death(const struct mounted *m, enum scenario scenario, str
 
 	cr_assert_geq(pid, 0);
 	if (pid == 0) {
-		for (int i = 0; i < FILES; i++) {
+		for (int i = 0; i < files_of(scenario); i++) {
 			told->begun = i + 1;
 			if (step(m, scenario, i))
 				break;
@@ -102,13 +131,14 @@ static void run_until_death(const struct mounted *m, enum scenario scenario, str
 	waitpid(pid, &status, 0);
 }
 
-static bool whole(const char *path, int i)
+static bool whole(enum scenario scenario, const char *path, int i)
 {
-	char *bytes = malloc(SIZE_OF(i));
+	size_t size = size_of(scenario, i);
+	char *bytes = malloc(size);
 	bool same;
 
-	fill_random(bytes, SIZE_OF(i), (uint64_t)i);
-	same = file_is(path, bytes, SIZE_OF(i));
+	fill_random(bytes, size, (uint64_t)i);
+	same = file_is(path, bytes, size);
 	free(bytes);
 	return same;
 }
@@ -124,32 +154,35 @@ static void check_files(const struct mounted *m, const struct crash_case *c, con
 {
 	char old_path[400], new_path[400];
 
-	for (int i = 0; i < FILES; i++) {
+	for (int i = 0; i < files_of(c->scenario); i++) {
 		name_of(m, "f", i, old_path, sizeof(old_path));
 		name_of(m, "moved", i, new_path, sizeof(new_path));
 		switch (c->scenario) {
 		case WRITES:
 		case FSYNCS:
+		case STREAMS:
 			if (i < told->done)
-				cr_assert(whole(old_path, i), "%s: %s was closed and is not whole", c->point, old_path);
+				cr_assert(whole(c->scenario, old_path, i), "%s: %s was closed and is not whole",
+					  c->point, old_path);
 			break;
 		case RENAMES:
 			if (i < told->done)
-				cr_assert(whole(new_path, i) && !exists(old_path), "%s: %s is not only at its new name",
-					  c->point, new_path);
+				cr_assert(whole(c->scenario, new_path, i) && !exists(old_path),
+					  "%s: %s is not only at its new name", c->point, new_path);
 			else if (i >= told->begun)
-				cr_assert(whole(old_path, i) && !exists(new_path), "%s: %s was not renamed yet",
-					  c->point, old_path);
+				cr_assert(whole(c->scenario, old_path, i) && !exists(new_path),
+					  "%s: %s was not renamed yet", c->point, old_path);
 			else
 				cr_assert(exists(old_path) != exists(new_path) &&
-						  whole(exists(old_path) ? old_path : new_path, i),
+						  whole(c->scenario, exists(old_path) ? old_path : new_path, i),
 					  "%s: %s is at both names or none", c->point, old_path);
 			break;
 		case REMOVES:
 			if (i < told->done)
 				cr_assert(!exists(old_path), "%s: %s was removed and is back", c->point, old_path);
 			else if (i >= told->begun)
-				cr_assert(whole(old_path, i), "%s: %s was not removed and is gone", c->point, old_path);
+				cr_assert(whole(c->scenario, old_path, i), "%s: %s was not removed and is gone",
+					  c->point, old_path);
 			break;
 		}
 	}
@@ -161,7 +194,7 @@ static void check_once(const struct mounted *m, const struct crash_case *c, cons
 	char path[400];
 	int per_file = c->scenario == FSYNCS ? 2 : 1;
 
-	for (int i = 0; i < told->done && (c->scenario == WRITES || c->scenario == FSYNCS); i++) {
+	for (int i = 0; i < told->done && c->scenario != RENAMES && c->scenario != REMOVES; i++) {
 		int count = 0;
 		char *names;
 
@@ -171,6 +204,18 @@ static void check_once(const struct mounted *m, const struct crash_case *c, cons
 			count++;
 		cr_assert(count >= 1 && count <= per_file, "%s: f%02d has %d versions: %s", c->point, i, count, names);
 		free(names);
+	}
+}
+
+/* Parts that nobody will ever use cost money. */
+static void check_no_uploads(const struct mounted *m, const struct crash_case *c)
+{
+	char command[200];
+
+	for (int i = 0; i < LARGE_FILES && c->scenario == STREAMS; i++) {
+		snprintf(command, sizeof(command),
+			 "test -z \"$(\"$VARVE_TEST_SOURCE/tests/support/s3.py\" \"$BUCKET\" uploads f%02d)\"", i);
+		cr_assert_eq(mounted_shell(m, command, NULL, 0), 0, "%s: an upload of f%02d is left", c->point, i);
 	}
 }
 
@@ -209,7 +254,15 @@ static void prepare(struct mounted *m, const struct crash_case *c)
 		"key-removed:2", REMOVES, store                                                                        \
 	}
 
-static struct crash_case cases[] = {CASES(MOUNTED_LOCAL), CASES(MOUNTED_S3), CASES(MOUNTED_S3_UNVERSIONED)};
+#define STREAM_CASES(store)                                                                                            \
+	{"stream-begun:2", STREAMS, store}, {"stream-part-sent:3", STREAMS, store},                                    \
+		{"stream-claimed:2", STREAMS, store}, {"stream-told:2", STREAMS, store},                               \
+	{                                                                                                              \
+		"stream-completed:2", STREAMS, store                                                                   \
+	}
+
+static struct crash_case cases[] = {CASES(MOUNTED_LOCAL), CASES(MOUNTED_S3), CASES(MOUNTED_S3_UNVERSIONED),
+				    STREAM_CASES(MOUNTED_S3), STREAM_CASES(MOUNTED_S3_UNVERSIONED)};
 
 ParameterizedTestParameters(points, killed_at)
 {
@@ -238,6 +291,7 @@ ParameterizedTest(struct crash_case *c, points, killed_at, .timeout = 120)
 	cr_assert_eq(mounted_stop(&m), 0);
 	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0, "fsck is not clean after %s",
 		     c->point);
+	check_no_uploads(&m, c);
 	check_from_bucket(&m, c, told);
 	mounted_free(&m);
 }

@@ -537,3 +537,134 @@ Test(store, removal_leaves_a_delete_marker)
 	cr_assert_str_eq(past_of("f"), "kept|");
 	end_clean();
 }
+
+/* --- what writing costs ------------------------------------------------------------------------------------------ */
+
+#define LARGE ((size_t)64 << 20)
+
+static void put_large(char *bytes)
+{
+	fill_random(bytes, LARGE, 3);
+	file_write(at("large"), bytes, LARGE);
+	mounted_settle(&m, 60);
+	cr_assert_eq(mounted_stop(&m), 0);
+	OK(mounted_shell(&m, "rm -rf \"$STATE/cache\"", NULL, 0));
+	mounted_start(&m, NULL);
+}
+
+static void change_large(char *bytes, const char *text, size_t offset)
+{
+	int fd = open(at("large"), O_RDWR);
+
+	cr_assert_geq(fd, 0);
+	memcpy(bytes + offset, text, strlen(text));
+	cr_assert_eq(pwrite(fd, text, strlen(text), (off_t)offset), (ssize_t)strlen(text));
+	OK(fsync(fd));
+	OK(close(fd));
+}
+
+Test(store, a_change_of_a_large_file_moves_little_more_than_what_changed)
+{
+	int64_t sent, received, requests;
+	char *bytes = malloc(LARGE + 64);
+
+	begin(MOUNTED_S3, NULL);
+	put_large(bytes);
+	sent = mounted_status(&m, "store.bytes_sent");
+	received = mounted_status(&m, "store.bytes_received");
+	change_large(bytes, "changed", 30 << 20);
+	cr_assert_lt(mounted_status(&m, "store.bytes_sent") - sent, 6 << 20);
+	cr_assert_lt(mounted_status(&m, "store.bytes_received") - received, 6 << 20);
+
+	sent = mounted_status(&m, "store.bytes_sent");
+	received = mounted_status(&m, "store.bytes_received");
+	requests = mounted_status(&m, "store.requests");
+	change_large(bytes, "appended", LARGE);
+	cr_assert_lt(mounted_status(&m, "store.bytes_sent") - sent, 64 << 10);
+	cr_assert_lt(mounted_status(&m, "store.bytes_received") - received, 64 << 10);
+	cr_assert_leq(mounted_status(&m, "store.requests") - requests, 8, "begin, copies, part, complete");
+	mounted_settle(&m, 60);
+	cr_assert(file_is(at("large"), bytes, LARGE + 8));
+	forget_everything();
+	cr_assert(file_is(at("large"), bytes, LARGE + 8));
+	free(bytes);
+	end_clean();
+}
+
+Test(store, an_fsync_of_a_plain_file_is_one_request)
+{
+	int64_t requests;
+	char text[32];
+	int fd;
+
+	begin(MOUNTED_S3, NULL);
+	fd = open(at("plain"), O_RDWR | O_CREAT, 0640);
+	cr_assert_geq(fd, 0);
+	requests = mounted_status(&m, "store.requests");
+	for (int i = 0; i < 20; i++) {
+		snprintf(text, sizeof(text), "%010d", i);
+		cr_assert_eq(pwrite(fd, text, 10, 0), 10);
+		OK(fsync(fd));
+	}
+	/* The segment of every 5 s and the lease's renewal may come in between. */
+	cr_assert_leq(mounted_status(&m, "store.requests") - requests, 20 + 6);
+	OK(close(fd));
+	end_clean();
+}
+
+/* Its lease would be waited for until it ends. */
+static void lose_the_machine(int fd)
+{
+	mounted_kill(&m);
+	(void)close(fd);
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	s3_do(&m, "delete .varve/lease");
+	mounted_start(&m, NULL);
+}
+
+Test(store, what_was_fsynced_is_there_after_the_machine_is_lost)
+{
+	struct stat st;
+	int fd;
+
+	begin(MOUNTED_S3, NULL);
+	fd = open(at("kept"), O_RDWR | O_CREAT, 0640);
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(write(fd, "one", 3), 3);
+	OK(fsync(fd));
+	cr_assert_eq(pwrite(fd, "two", 3, 0), 3);
+	OK(fsync(fd));
+	OK(mkdir(at("d"), 0755));
+	OK(link(at("kept"), at("d/other")));
+	cr_assert_eq(pwrite(fd, "six", 3, 0), 3);
+	OK(fsync(fd)); /* two names: the log must say so */
+	lose_the_machine(fd);
+	cr_assert(is("kept", "six"));
+	OK(stat(at("kept"), &st));
+	cr_assert_eq(st.st_mode & 07777, 0640);
+	cr_assert(is("d/other", "six"));
+	mounted_settle(&m, 60);
+	end_clean();
+}
+
+Test(store, a_plain_file_fsynced_is_there_without_a_word_of_the_log)
+{
+	struct stat was, now;
+	int fd;
+
+	begin(MOUNTED_S3, NULL);
+	fd = open(at("kept"), O_RDWR | O_CREAT, 0640);
+	cr_assert_geq(fd, 0);
+	for (int i = 0; i < 3; i++) {
+		cr_assert_eq(pwrite(fd, "012345" + i, 3, 0), 3);
+		OK(fsync(fd));
+	}
+	OK(fstat(fd, &was));
+	lose_the_machine(fd);
+	cr_assert(is("kept", "234"));
+	OK(stat(at("kept"), &now));
+	cr_assert_eq(now.st_mode, was.st_mode);
+	cr_assert_eq(now.st_mtim.tv_sec, was.st_mtim.tv_sec);
+	cr_assert_eq(now.st_mtim.tv_nsec, was.st_mtim.tv_nsec);
+	end_clean();
+}

@@ -12,6 +12,7 @@
     s3.py BUCKET reserved                   the same within .varve/
     s3.py BUCKET etags                      "KEY ETAG" of current objects outside .varve/ that are no directories
     s3.py BUCKET versions KEY               "ID data|marker SIZE", oldest first
+    s3.py BUCKET uploads KEY                ids of multipart uploads of the key that nobody ended
 
 Keys are percent-encoded, in and out. The store is VARVE_TEST_S3_ENDPOINT with AWS_ACCESS_KEY_ID and
 AWS_SECRET_ACCESS_KEY. Exit status 1 with the store's words on standard error when it refuses.
@@ -135,6 +136,11 @@ def main():
     elif verb == "versions":
         for row in reversed(list(versions(bucket, rest[0]))):
             print(*row)
+    elif verb == "uploads":
+        root = ElementTree.fromstring(request("GET", f"/{bucket}", [("uploads", ""), ("prefix", rest[0])]))
+        for element in root.iter(NAMESPACE + "Upload"):
+            if text_of(element, "Key") == rest[0]:
+                print(text_of(element, "UploadId"))
     else:
         sys.exit(__doc__)
 

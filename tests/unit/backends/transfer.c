@@ -40,7 +40,8 @@ struct fake {
 	unsigned puts, gets, heads, completes, aborts, parts;
 	char seen_etag[16]; /* that the last get was pinned by */
 	bool stored;
-	char *mark; /* of the object stored */
+	char *mark;                   /* of the object stored */
+	unsigned inside, inside_most; /* puts at once */
 	struct backend_counters counters;
 };
 
@@ -132,6 +133,19 @@ static void fake_store(struct fake *fake, const struct meta *meta)
 	fake->stored = true;
 }
 
+/* Counts how many are here at once. */
+static void pass_slowly(struct fake *fake)
+{
+	pthread_mutex_lock(&fake->mutex);
+	if (++fake->inside > fake->inside_most)
+		fake->inside_most = fake->inside;
+	pthread_mutex_unlock(&fake->mutex);
+	usleep(2000);
+	pthread_mutex_lock(&fake->mutex);
+	fake->inside--;
+	pthread_mutex_unlock(&fake->mutex);
+}
+
 static int fake_put(struct backend *backend, const struct call *call, const struct put_request *request,
 		    struct object_info *ret_info, struct err *err)
 {
@@ -140,6 +154,7 @@ static int fake_put(struct backend *backend, const struct call *call, const stru
 	(void)call;
 	fake->puts++;
 	enum step step = next_step(fake, &r, err);
+	pass_slowly(fake);
 	if (request->condition.if_none_match && fake->stored && step == WORK)
 		return fail(err, ERR_PRECONDITION);
 	if (step == WORK || step == LOSE_REPLY)
@@ -618,4 +633,128 @@ Test(transfer, bandwidth_is_limited)
 	/* One second's worth, less the burst of a quarter. */
 	cr_assert_geq(clock_monotonic() - start, 600 * NS_PER_MS);
 	transfer_free(slow);
+}
+
+/* --- how many at once ---------------------------------------------------------------------------------------- */
+
+#define PUTTERS 12
+
+static void *put_some(void *arg)
+{
+	struct transfer *here = arg;
+	const struct put_request request = {.key = "k", .source = content_source, .size = SIZE};
+
+	for (int i = 0; i < 5; i++)
+		cr_assert_eq(transfer_put(here, NULL, &request, NULL, NULL), 0);
+	return NULL;
+}
+
+static unsigned peak_of_puts(struct transfer *here)
+{
+	pthread_t threads[PUTTERS];
+
+	fake.inside_most = 0;
+	for (int i = 0; i < PUTTERS; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, put_some, here), 0);
+	for (int i = 0; i < PUTTERS; i++)
+		pthread_join(threads[i], NULL);
+	return fake.inside_most;
+}
+
+static struct transfer *with_most(unsigned most)
+{
+	const struct transfer_options options = {.threads = 4, .max_requests = most};
+	struct transfer *made;
+
+	cr_assert_eq(transfer_new((struct backend *)&fake, &options, &made, NULL), 0);
+	return made;
+}
+
+Test(transfer, no_more_requests_at_once_than_allowed)
+{
+	struct transfer *few = with_most(3);
+
+	cr_assert_eq(peak_of_puts(few), 3);
+	transfer_free(few);
+	cr_assert_gt(peak_of_puts(transfer), 3, "without a limit as many as come");
+}
+
+static unsigned allowed_by(struct transfer *here)
+{
+	struct transfer_figures figures;
+
+	transfer_figures(here, &figures);
+	return figures.allowed;
+}
+
+Test(transfer, a_store_that_throttles_gets_half_and_then_one_more_at_a_time)
+{
+	const struct put_request request = {.key = "k", .source = content_source, .size = SIZE};
+	struct transfer *most = with_most(8);
+
+	SCRIPT(FAIL_THROTTLED);
+	cr_assert_eq(allowed_by(most), 8);
+	cr_assert_eq(transfer_put(most, NULL, &request, NULL, NULL), 0); /* fails, and succeeds alone */
+	cr_assert_eq(allowed_by(most), 2);
+	for (unsigned allowed = 2; allowed < 8; allowed++) {
+		for (unsigned i = 0; i < allowed; i++) {
+			cr_assert_eq(allowed_by(most), allowed);
+			cr_assert_eq(transfer_put(most, NULL, &request, NULL, NULL), 0);
+		}
+	}
+	for (int i = 0; i < 20; i++)
+		cr_assert_eq(transfer_put(most, NULL, &request, NULL, NULL), 0);
+	cr_assert_eq(allowed_by(most), 8, "never above what was asked for");
+	transfer_free(most);
+}
+
+Test(transfer, a_doubt_is_resolved_in_the_room_of_the_call_in_doubt)
+{
+	const struct put_request request = {.key = "k", .source = content_source, .size = SIZE, .meta = &meta};
+	struct transfer *one = with_most(1);
+
+	SCRIPT(LOSE_REPLY);
+	cr_assert_eq(transfer_put(one, NULL, &request, NULL, NULL), 0);
+	cr_assert_eq(fake.puts, 1);
+	transfer_free(one);
+}
+
+Test(transfer, who_is_essential_does_not_wait_for_room)
+{
+	const struct put_request request = {.key = "k", .source = content_source, .size = SIZE};
+	const struct call essential = {.essential = true};
+	struct transfer *one = with_most(1);
+	pthread_t other;
+
+	cr_assert_eq(pthread_create(&other, NULL, put_some, one), 0);
+	for (int i = 0; i < 200 && fake.inside_most < 2; i++)
+		cr_assert_eq(transfer_put(one, &essential, &request, NULL, NULL), 0);
+	pthread_join(other, NULL);
+	cr_assert_eq(fake.inside_most, 2);
+	transfer_free(one);
+}
+
+/* --- parts sent ahead ------------------------------------------------------------------------------------------- */
+
+Test(transfer, parts_sent_ahead_count_only_with_the_content_s_checksum)
+{
+	const struct put_request request = {
+		.key = "k", .source = content_source, .size = SIZE, .meta = &meta, .has_crc32c = true};
+	const struct transfer_part parts[] = {{.size = 4}, {.offset = 4, .size = 4}, {.offset = 8, .size = SIZE - 8}};
+	struct upload_part done[3] = {{0}};
+	struct transfer_begun begun = {.done = done};
+	AUTO_FREE char *id = NULL;
+
+	cr_assert_eq(transfer_probe(transfer, NULL, NULL), 0);
+	cr_assert_eq(transfer_upload_begin(transfer, NULL, &request, &id, NULL), 0);
+	begun.id = id;
+	for (unsigned i = 0; i < 2; i++)
+		cr_assert_eq(transfer_upload_part(transfer, NULL, &request, id, &parts[i], i + 1, &done[i], NULL), 0);
+	cr_assert_eq(fake.parts, 2);
+	done[1].crc32c ^= 1; /* the content is another by now */
+	cr_assert_eq(transfer_upload_finish(transfer, NULL, &request, &begun, parts, 3, NULL, NULL), 0);
+	cr_assert_eq(fake.parts, 4, "part 2 again, and part 3");
+	cr_assert_eq(fake.completes, 1);
+	for (unsigned i = 0; i < 3; i++)
+		upload_part_clear(&done[i]);
 }

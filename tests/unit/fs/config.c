@@ -129,6 +129,7 @@ Test(config, backslash_guards_commas_and_itself)
 Test(config, takes_every_value)
 {
 	options("close=store,fsync=disk,fsync_timeout=5m,snapdir=visible,cache_size=3G,reserve=1T,uid=12,gid=34,"
+		"max_requests=9,max_upload_rate=2M,max_download_rate=1g,"
 		"umask=0007,threads=256,allow_other,foreground,create,debug,profile=p,endpoint=https://h:9000");
 	cr_assert_eq(config.close, CONFIG_CLOSE_STORE);
 	cr_assert_eq(config.fsync, CONFIG_FSYNC_DISK);
@@ -140,6 +141,9 @@ Test(config, takes_every_value)
 	cr_assert_eq(config.gid, 34);
 	cr_assert_eq(config.umask, 07);
 	cr_assert_eq(config.threads, 256);
+	cr_assert_eq(config.max_requests, 9);
+	cr_assert_eq(config.max_upload_rate, UINT64_C(2) << 20);
+	cr_assert_eq(config.max_download_rate, UINT64_C(1) << 30);
 	cr_assert(config.allow_other && config.foreground && config.create);
 	cr_assert_eq(config.log_level, LOG_LEVEL_DEBUG);
 	cr_assert_str_eq(config.profile, "p");
@@ -178,6 +182,13 @@ Test(config, complaint_names_option_value_and_what_is_allowed)
 	refused("umask=", "umask=");
 	refused("uid=no-such-user-here", "uid=no-such-user-here");
 	refused("uid=4294967295", "uid=4294967295");
+	refused("max_requests=0", "1 to 256");
+	refused("max_requests=257", "1 to 256");
+	refused("max_requests=2x", "1 to 256");
+	refused("max_upload_rate=100K", "at least 256K");
+	refused("max_upload_rate=0", "at least 256K");
+	refused("max_upload_rate=fast", "bytes a second");
+	refused("max_download_rate=1Q", "bytes a second");
 	refused("threads=3", "4 to 256");
 	refused("threads=257", "4 to 256");
 	refused("threads=8x", "4 to 256");
