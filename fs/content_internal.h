@@ -17,6 +17,8 @@ struct contents {
 	int64_t read_timeout_ns;
 	uint8_t boot_id[16];
 	atomic_bool cancelled;
+	bool (*gone)(void *arg, const struct cat_gone *gone, const atomic_bool *cancelled); /* may be NULL */
+	void *gone_arg;
 	struct lock lock;
 	struct table table; /* guarded by lock */
 };
@@ -40,6 +42,7 @@ struct content {
 	uint64_t base_size;
 	uint32_t base_crc32c;
 	bool base_has_crc32c;
+	bool gone;       /* the store no longer has base, and no other copy is known */
 	uint64_t shared; /* seq of the version whose cache file is a second name of ours; 0: none */
 	bool changed;    /* since the newest version */
 	bool flushed;    /* the journal has all of `changed` */

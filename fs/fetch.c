@@ -8,6 +8,9 @@
  *  3. A small object is fetched whole, into memory, and its checksum compared before a byte of it is shown. A range of
  *     a large one is protected by its pin, its exact length and the transport's checksum.
  *  4. No two fetches in flight overlap; whoever needs bytes under way waits for them.
+ *  5. Bytes that the store has no more are never replaced by others: the reader is told. ENOENT of a past version, which
+ *     is a name that is no more; ESTALE of a live file, as NFS says it of a handle whose file others removed: by name
+ *     he finds what is there now.
  *
  * Threads: waiters on FUSE workers, fetches on the transfer pool.
  */
@@ -28,6 +31,7 @@
 #define WINDOW_FIRST (UINT64_C(1) << 20) /* readahead of a sequential reader: from here, doubling, … */
 #define WINDOW_MAX (UINT64_C(32) << 20)  /* … to here */
 #define IN_FLIGHT_MAX 8
+#define COPIES_TRIED 8 /* one after the other, when the store has lost them */
 #define POLL_NS (100 * NS_PER_MS)
 #define RESERVE_PATIENCE_NS (5 * NS_PER_SEC)
 /* When a readahead has failed the kernel asks again for the page that somebody waits for: who comes so soon after
@@ -43,6 +47,7 @@ struct fetch {
 	uint64_t object_size;
 	char *whole; /* invariant 3; NULL for ranges */
 	uint64_t at; /* next byte the sink expects */
+	bool gone;   /* invariant 5 */
 };
 
 static void fetch_free(struct fetch *fetch)
@@ -194,6 +199,27 @@ static bool pin_renewed(struct fetch *fetch)
 	return renewed;
 }
 
+static int gone_error(const struct content *content)
+{
+	return content->id & CACHE_HISTORY && !(content->id & CACHE_VERSION) ? -ENOENT : -ESTALE;
+}
+
+/* The store says that it has no such object: if so, the catalog learns it. */
+static bool is_gone(struct fetch *fetch)
+{
+	struct contents *owner = fetch->content->owner;
+	struct cat_gone gone = {
+		.ino = fetch->content->ino, .key = fetch->key, .native_id = fetch->native_id, .etag = fetch->etag};
+
+	if (!owner->gone)
+		return false;
+	{
+		LOCK_GUARD(&fetch->content->lock);
+		gone.seq = fetch->content->base;
+	}
+	return owner->gone(owner->gone_arg, &gone, &owner->cancelled);
+}
+
 static void fetch_end(struct fetch *fetch, int err)
 {
 	struct content *content = fetch->content;
@@ -207,7 +233,11 @@ static void fetch_end(struct fetch *fetch, int err)
 		if (err) {
 			content->failures++;
 			content->failed_at = fetch->start;
-			content->failure = err == -ENOSPC || err == -ENOENT || err == -EACCES ? err : -EIO;
+			content->failure = err == -ENOSPC || err == -EACCES ? err : -EIO;
+			if (fetch->gone) {
+				content->gone = true;
+				content->failure = gone_error(content);
+			}
 		}
 		bytes = ranges_total(&content->present);
 		(void)pthread_cond_broadcast(&content->cond);
@@ -217,15 +247,29 @@ static void fetch_end(struct fetch *fetch, int err)
 	content_put(content);
 }
 
+static bool is_missing(const struct err *error)
+{
+	return error->kind == ERR_NOT_FOUND || error->kind == ERR_PRECONDITION;
+}
+
 static void fetch_run(struct transfer_task *task)
 {
 	struct fetch *fetch = container_of(task, struct fetch, task);
 	struct err error = {0};
 	int err = fetch_once(fetch, &error);
 
-	if (err && (error.kind == ERR_NOT_FOUND || error.kind == ERR_PRECONDITION) && pin_renewed(fetch))
+	for (int tries = 0; err && is_missing(&error) && tries < COPIES_TRIED; tries++) {
+		if (!pin_renewed(fetch)) {
+			if (!is_gone(fetch))
+				break;
+			fetch->gone = !pin_renewed(fetch);
+			if (fetch->gone)
+				break;
+		}
+		error = (struct err){0};
 		err = fetch_once(fetch, &error);
-	if (err)
+	}
+	if (err && !fetch->gone) /* that was said */
 		log_warn("fetch", "cannot read %s [%llu, %llu): %s", fetch->key, (unsigned long long)fetch->start,
 			 (unsigned long long)fetch->end, error.kind ? error.message : strerror(-err));
 	fetch_end(fetch, err);
@@ -371,7 +415,7 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 	content->read_next = end;
 	while (ranges_next_gap(&content->present, start, end, &gap)) {
 		if (!content->copy.key)
-			return -EIO;
+			return content->gone ? gone_error(content) : -EIO;
 		if (content->failures != failures && content->failed_at < end)
 			return content->failure;
 		failures = content->failures;
