@@ -1580,7 +1580,7 @@ static void flight_recall(struct table_node *node, void *arg)
 	background_ended(reconcile);
 }
 
-void reconcile_free(struct reconcile *reconcile)
+void reconcile_stop(struct reconcile *reconcile)
 {
 	if (!reconcile)
 		return;
@@ -1589,6 +1589,15 @@ void reconcile_free(struct reconcile *reconcile)
 	table_each(&reconcile->flights, flight_recall, reconcile);
 	while (reconcile->background)
 		(void)lock_wait(&reconcile->lock, &reconcile->landed, 0); /* stop cancels their calls */
+	lock_release(&reconcile->lock);
+}
+
+void reconcile_free(struct reconcile *reconcile)
+{
+	if (!reconcile)
+		return;
+	reconcile_stop(reconcile);
+	lock_acquire(&reconcile->lock);
 	table_each(&reconcile->asked, asked_drop, reconcile);
 	lock_release(&reconcile->lock);
 	table_destroy(&reconcile->flights);

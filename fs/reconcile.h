@@ -30,7 +30,9 @@ struct reconcile_options {
 	void *changed_arg;
 };
 int reconcile_new(const struct reconcile_options *options, struct reconcile **ret_reconcile);
-/* Cancels what runs in the background and waits for it. NULL is fine. */
+/* Cancels what runs in the background and waits for it; nothing begins there any more. NULL is fine. */
+void reconcile_stop(struct reconcile *reconcile);
+/* The same, and frees it. NULL is fine. */
 void reconcile_free(struct reconcile *reconcile);
 
 /* Lists the directory completely and adopts it. Whoever calls while it is being listed gets that listing's outcome. */
