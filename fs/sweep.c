@@ -36,7 +36,7 @@
 #include "table.h"
 
 #define MODULE "sweep"
-#define FIRST_AFTER (5 * NS_PER_SEC) /* what a mount begins with goes first */
+#define FIRST_AFTER (60 * NS_PER_SEC) /* what a mount begins with goes first */
 #define IDENTITY ".varve/id"
 #define RESERVED ".varve/"
 #define ROWS 512 /* looked at in one view */
@@ -606,7 +606,7 @@ static int pass(struct sweep *sweep)
 	if (rc)
 		return rc;
 	if (!sweep->identity) {
-		log_warn(MODULE, "the listing does not show " IDENTITY ": nothing is concluded from what it lacks");
+		log_info(MODULE, "the listing does not show " IDENTITY ": nothing is concluded from what it lacks");
 		return 0;
 	}
 	if (sweep->seen.count)

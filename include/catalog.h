@@ -45,6 +45,7 @@ enum cat_inode_flag {
 	CAT_OWN_ATTRS = 1 << 3,  /* directory: chmod/chown/utimens/xattr gave it attributes worth a `d/` object */
 	CAT_FLUSHED = 1 << 4,    /* with CAT_DIRTY: a close() or fsync(disk) acknowledged these changes */
 	CAT_DISCARDED = 1 << 5,  /* unlinked before its first close: never to be stored */
+	CAT_TAKEN = 1 << 6,      /* file: others took or removed its last name. What is written to it yet is a conflict */
 };
 
 struct cat_inode {

@@ -387,7 +387,7 @@ Test(outside, what_others_deleted_before_the_first_mount_is_in_the_past)
 	cr_assert(shows(".versions/+deleted/old/g", "g"));
 	cr_assert(shows(".versions/+deleted/old/deep/f", "deep"));
 	cr_assert(is_absent("gone") && is_absent("old/g") && is_absent("old/deep/f"));
-	OK(mounted_shell(&m, "\"$VARVE\" undelete \"$MNT/gone\"", NULL, 0));
+	OK(mounted_shell(&m, "cp \"$MNT/.versions/+deleted/gone\" \"$MNT/gone\"", NULL, 0));
 	cr_assert(shows("gone", "two"));
 	mounted_settle(&m, 30);
 	cr_assert_eq(count_names(".versions/gone"), 3);
@@ -552,6 +552,29 @@ Test(outside, a_name_made_by_both_keeps_both_in_a_plain_bucket)
 Test(outside, a_name_made_by_both_keeps_both_in_a_directory)
 {
 	both_created(MOUNTED_LOCAL);
+}
+
+Test(outside, what_is_written_to_a_file_whose_name_others_took_is_kept)
+{
+	int fd;
+
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=1");
+	write_line("f", "base");
+	mounted_settle(&m, 30);
+	fd = open(at("f"), O_WRONLY);
+	cr_assert_geq(fd, 0);
+	other_puts("f", "theirs");
+	SOON(shows("f", "theirs"));
+	cr_assert_eq(write(fd, "ours\n", 5), 5);
+	OK(close(fd));
+	SOON(count_conflicts("f", "ours") == 1);
+	mounted_settle(&m, 30);
+	cr_assert(shows("f", "theirs"));
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "rm -rf \"$STATE/cache\"", NULL, 0));
+	mounted_start(&m, "sweep=0");
+	cr_assert_eq(count_conflicts("f", "ours"), 1);
 }
 
 static void changed_and_deleted(enum mounted_store store)
