@@ -340,6 +340,56 @@ static void list_dedupe(struct findings *findings)
 	findings->count = kept;
 }
 
+static int any_past(void *arg, const struct cat_past *past)
+{
+	(void)arg;
+	(void)past; /* that there is one says it all */
+	return 1;
+}
+
+/* Was this prefix a name here that ended, and is there nothing beneath it? 1, 0, -errno. */
+static int is_phantom(struct reconcile *reconcile, const struct call *call, uint64_t dir, const struct cat_found *found,
+		      struct err *err)
+{
+	struct list_request request = {.prefix = found->key, .max = 1};
+	struct list_page page = {0};
+	struct cat_inode inode;
+	int rc;
+
+	if (!found->directory || found->etag || catalog_lookup(reconcile->options.catalog, dir, found->name, &inode) == 0)
+		return 0;
+	rc = catalog_past(reconcile->options.catalog, dir, found->name, any_past, NULL);
+	if (rc <= 0)
+		return rc;
+	rc = transfer_list(reconcile->options.transfer, call, &request, &page, err);
+	if (rc)
+		return rc;
+	rc = !page.count && !page.next;
+	list_page_clear(&page);
+	return rc;
+}
+
+/* MinIO lists a prefix under which everything is deleted as if something were there: a directory that was removed or
+ * renamed must not come back so. */
+static int drop_phantoms(struct reconcile *reconcile, const struct call *call, uint64_t dir, struct findings *findings,
+			 struct err *err)
+{
+	size_t kept = 0;
+	int rc = 0;
+
+	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
+		return 0;
+	for (size_t i = 0; i < findings->count && rc >= 0; i++) {
+		rc = is_phantom(reconcile, call, dir, &findings->found[i], err);
+		if (!rc)
+			findings->found[kept++] = findings->found[i];
+	}
+	if (rc < 0)
+		return err->kind ? rc : err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir);
+	findings->count = kept;
+	return 0;
+}
+
 static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
 {
 	const struct reconcile_options *options = &reconcile->options;
@@ -368,6 +418,9 @@ static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call
 	if (rc)
 		goto out;
 	list_dedupe(&list.findings);
+	rc = drop_phantoms(reconcile, call, dir, &list.findings, err);
+	if (rc)
+		goto out;
 	adopt.found = list.findings.found;
 	adopt.count = list.findings.count;
 	rc = catalog_adopt(options->catalog, &adopt);

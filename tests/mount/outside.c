@@ -405,6 +405,21 @@ Test(outside, the_sweep_finds_names_that_came_and_went_between_two_looks)
 	SOON(shows(".versions/+deleted/brief", "one")); /* a pass may have seen it alive */
 }
 
+Test(outside, a_directory_that_was_renamed_does_not_come_back)
+{
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=1");
+	OK(mkdir(at("old"), 0755));
+	write_line("old/f", "f");
+	mounted_settle(&m, 30);
+	OK(rename(at("old"), at("new")));
+	mounted_settle(&m, 30);
+	other_puts("other", "makes the sweep list the root");
+	SOON(shows("other", "makes the sweep list the root"));
+	cr_assert(is_absent("old"));
+	cr_assert(shows("new/f", "f"));
+}
+
 /* --- suspended versioning --------------------------------------------------------------------------------------- */
 
 Test(outside, a_null_version_that_was_written_over_is_not_read_as_the_older_one)
