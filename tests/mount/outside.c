@@ -546,6 +546,24 @@ Test(outside, a_conflict_keeps_both_in_a_directory)
 	both_are_kept(MOUNTED_LOCAL);
 }
 
+Test(outside, a_conflict_survives_a_crash_in_its_middle)
+{
+	new_store(MOUNTED_S3);
+	mounted_kill_at("conflict-recorded");
+	start_through_proxy("sweep=0");
+	write_line("f", "base");
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	write_line("f", "ours");
+	other_puts("f", "theirs");
+	proxy_restore(&proxy);
+	cr_assert(mounted_died(&m, 60));
+	mounted_start(&m, "sweep=0");
+	mounted_settle(&m, 60);
+	SOON(shows("f", "theirs"));
+	cr_assert_eq(count_conflicts("f", "ours"), 1);
+}
+
 static void both_created(enum mounted_store store)
 {
 	start_for_conflict(store);
