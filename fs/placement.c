@@ -893,6 +893,20 @@ static int known_closure(struct cat_txn *txn, void *arg)
 	return cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
 }
 
+/* Sent by an earlier process, whose mark holds another epoch? */
+static bool is_this_version(const struct facts *facts, const struct object_info *info)
+{
+	static const unsigned both = OBJMETA_FILE_ID | OBJMETA_SEQ;
+	const struct cat_version *version = &facts->version;
+	struct objmeta meta;
+
+	objmeta_decode(&info->meta, &meta);
+	if ((meta.has & both) != both || meta.seq != version->seq || info->size != version->size ||
+	    memcmp(meta.file_id, facts->inode.file_id, sizeof(meta.file_id)) != 0)
+		return false;
+	return !(meta.has & OBJMETA_CRC32C) || !(version->flags & CAT_HAS_CRC32C) || meta.crc32c == version->crc32c;
+}
+
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */
 static int stand_aside(struct placement *placement, const struct facts *facts, const char *key)
 {
@@ -928,6 +942,9 @@ static int meet_others(struct placement *placement, const struct facts *facts, c
 		log_info("placement", "%s was removed by others while it was changed here: it is there again",
 			 refused->key);
 		result = upload_to(placement, facts, &again, ret_info, err);
+	} else if (is_this_version(facts, &info)) {
+		*ret_info = info;
+		return 0;
 	} else if (catalog_view(placement->catalog, known_closure, &info) == 0) {
 		again.guard = GUARD_SEEN;
 		again.seen = info.etag;

@@ -1820,18 +1820,42 @@ static int store_answers(struct reconcile *reconcile, const struct call *call)
 	return rc;
 }
 
-/* A copy made before versioning was switched on lies under the id "null" once there is something newer. */
-static int found_as_null(struct reconcile *reconcile, const struct cat_gone *gone, const struct call *call)
+struct unnamed {
+	const struct cat_gone *gone;
+	char *native_id; /* malloc'd; NULL: not found */
+};
+
+static int take_unnamed(void *arg, const struct object_info *info)
 {
+	struct unnamed *unnamed = arg;
+
+	if (strcmp(info->key, unnamed->gone->key) != 0)
+		return 1; /* the key itself is the first of all that begin with it */
+	if ((info->flags & OBJECT_DELETE_MARKER) || !info->native_id || !info->etag ||
+	    strcmp(info->etag, unnamed->gone->etag) != 0)
+		return 0;
+	unnamed->native_id = strdup(info->native_id);
+	return unnamed->native_id ? 1 : -ENOMEM;
+}
+
+/* Known from a plain listing, or stored before versioning was switched on: the catalog has no id of it. Once there is
+ * something newer at the key it is found among its versions. 1: it was, and has its id now; 0; -errno. */
+static int found_beneath(struct reconcile *reconcile, const struct cat_gone *gone, const struct call *call)
+{
+	struct unnamed unnamed = {.gone = gone};
+	struct version_walk walk = {
+		.request = {.prefix = gone->key, .versions = true}, .take = take_unnamed, .arg = &unnamed};
+	struct err why = {0};
 	int rc;
 
 	if (gone->native_id || !gone->etag || !transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
 		return 0;
-	rc = still_there(reconcile, gone, "null", call);
-	if (rc == 1) {
-		rc = catalog_copy_named(reconcile->options.catalog, gone, "null");
+	rc = version_pages(reconcile, call, &walk, &why);
+	if (!rc && unnamed.native_id) {
+		rc = catalog_copy_named(reconcile->options.catalog, gone, unnamed.native_id);
 		rc = rc ? rc : 1;
 	}
+	free(unnamed.native_id);
 	return rc;
 }
 
@@ -1844,7 +1868,7 @@ int reconcile_gone(struct reconcile *reconcile, const struct cat_gone *gone, enu
 
 	*ret_gone = false;
 	if (!rc)
-		rc = found_as_null(reconcile, gone, call);
+		rc = found_beneath(reconcile, gone, call);
 	if (!rc && doubt == RECONCILE_READ)
 		rc = store_answers(reconcile, call);
 	if (rc)

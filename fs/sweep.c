@@ -12,7 +12,7 @@
  *  2. What is missing in a listing is asked for by itself before it is believed to be gone: a listing takes its time, and
  *     a store's times (those of multipart uploads above all) do not tell what came after its beginning.
  *  3. Directories that nobody has opened yet are passed over: they are listed when somebody does.
- *  4. Of what was listed 8 bytes are kept for each object or version, in `seen`.
+ *  4. Of what was listed 8 bytes are kept for each object, 16 for each version with an id, in `seen`.
  *
  * Threads: one, which waits between passes; pages are fetched on the pool in the background class. `lock` guards what
  * figures show and what wakes the thread; the rest is the thread's own.
@@ -160,13 +160,23 @@ static uint64_t seen_hash(const char *key, const char *native_id, const char *et
 	return hash_u64(hash_bytes(key, strlen(key))) ^ hash_bytes(id, strlen(id));
 }
 
-static int see(struct sweep *sweep, const struct object_info *info)
+static int see_as(struct sweep *sweep, const char *key, const char *native_id, const char *etag)
 {
 	int rc = numbers_room(&sweep->seen);
 
 	if (!rc)
-		sweep->seen.cells[sweep->seen.count++] = seen_hash(info->key, info->native_id, info->etag);
+		sweep->seen.cells[sweep->seen.count++] = seen_hash(key, native_id, etag);
 	return rc;
+}
+
+/* By its id, and by its etag: plain listings tell no ids, so what is known from them has none. */
+static int see(struct sweep *sweep, const struct object_info *info)
+{
+	int rc = see_as(sweep, info->key, info->native_id, info->etag);
+
+	return rc || !info->etag || cat_object_id(info->native_id, info->etag) == info->etag
+		       ? rc
+		       : see_as(sweep, info->key, NULL, info->etag);
 }
 
 /* --- comparing ---------------------------------------------------------------------------------------------------- */
@@ -417,9 +427,11 @@ static int page_take(struct sweep *sweep)
 	for (size_t i = 0; i < sweep->page.count && !rc; i++) {
 		const struct object_info *info = &sweep->page.entries[i];
 
-		sweep->identity |= strcmp(info->key, IDENTITY) == 0;
-		if (!(info->flags & OBJECT_DELETE_MARKER))
-			rc = see(sweep, info);
+		if (info->flags & OBJECT_DELETE_MARKER)
+			continue;
+		sweep->identity |=
+			strcmp(info->key, IDENTITY) == 0 && (!sweep->versions || (info->flags & OBJECT_LATEST));
+		rc = see(sweep, info);
 	}
 	if (!rc)
 		rc = catalog_view(sweep->options.catalog, compare_page, sweep);

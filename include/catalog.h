@@ -531,7 +531,7 @@ struct cat_gone_effect {
 	char name[CAT_NAME_MAX + 1];
 };
 int catalog_gone(struct catalog *catalog, const struct cat_gone *gone, struct cat_gone_effect *ret_effect);
-/* The copy has the native id "null" by now: versioning came after it. */
+/* The copy, of which no native id was known, has this one. */
 int catalog_copy_named(struct catalog *catalog, const struct cat_gone *copy, const char *native_id);
 
 /* A walk over everything, a batch at a time: zero it to begin. */

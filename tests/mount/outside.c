@@ -251,6 +251,23 @@ Test(outside, a_live_file_whose_object_vanished_is_told_from_the_one_that_is_the
 	other_deletes("f");
 }
 
+Test(outside, a_version_known_without_its_id_is_found_beneath_what_replaced_it)
+{
+	char path[400];
+
+	new_store(MOUNTED_S3);
+	other_puts("f", "one");
+	mounted_start(&m, "sweep=1");
+	OK(access(at("f"), F_OK)); /* known from a listing, which tells no ids */
+	other_puts("f", "two");
+	SOON(shows("f", "two"));
+	SOON(mounted_status(&m, "others.sweeps") > 2);
+	cr_assert_eq(mounted_status(&m, "others.expired"), 0);
+	cr_assert_eq(count_names(".versions/f"), 2);
+	entry_path("f", 0, path);
+	cr_assert(shows(path, "one"));
+}
+
 Test(outside, an_object_replaced_without_versions_is_not_mixed_with_the_new_one)
 {
 	int fd;
