@@ -1234,13 +1234,35 @@ static int is_known(struct cat_txn *txn, const struct cat_found *found, const st
 		better = copy;
 		better.native_id = (char *)found->native_id;
 		rc = cat_copy_replace(txn, &copy, &better);
-		if (rc == 0)
+		if (rc == 0 && inode->nlink) /* else the key is somebody else's by now, or nobody's */
 			rc = put_key_record(txn, found, inode);
 		if (rc == 0)
 			rc = 1;
 	}
 	cat_copy_clear(&copy);
 	return rc;
+}
+
+/* Of another inode: the key's object now, or one that came after this one had lost its name. 1, 0, -errno. */
+static int is_anothers(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+{
+	struct cat_version newest;
+	struct cat_key record;
+	bool others;
+	int rc = cat_key_get(txn, 0, found->key, &record);
+
+	if (rc == 0) {
+		others = record.ino != inode->ino && same_object(found, &record);
+		cat_key_clear(&record);
+		if (others)
+			return 1;
+	}
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	rc = inode->nlink ? -ENOENT : cat_version_get(txn, inode->ino, inode->version, &newest);
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	return found->modified_ns > newest.commit_ns;
 }
 
 /* One of our own whose reply was lost: its upload job is still there and will find it. 1, 0, -errno. */
@@ -1265,6 +1287,8 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 
 	if (rc == 0)
 		rc = is_on_its_way(txn, found, inode);
+	if (rc == 0)
+		rc = is_anothers(txn, found, inode);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	fill_facts(found, inode, &version);
