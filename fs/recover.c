@@ -298,7 +298,7 @@ static int recover_changes(struct contents *contents, const struct pair *pair, u
 		err = content_get(contents, pair->ino, 0, &content);
 	if (err)
 		goto out;
-	if (found.inode.nlink || (found.inode.flags & CAT_TAKEN)) {
+	if (found.inode.nlink) {
 		err = commit_found(contents, content, &found, suspect);
 	} else {
 		LOCK_GUARD(&content->lock);
