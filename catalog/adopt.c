@@ -303,6 +303,8 @@ static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_h
 		return rc;
 	inode.nlink = S_ISDIR(inode.mode) || inode.nlink == 0 ? 0 : inode.nlink - 1;
 	inode.ctime = cat_now(txn);
+	if (S_ISREG(inode.mode) && inode.nlink == 0)
+		inode.flags |= CAT_TAKEN;
 	return cat_inode_put(txn, &inode);
 }
 
@@ -778,10 +780,8 @@ static int check_same_object(struct cat_txn *txn, const struct cat_found *found,
 	if (rc < 0)
 		return rc == -ENOENT ? -ESTALE : rc;
 	differs = version.size != found->size || strcmp(copy.key, found->key) != 0;
-	if (copy.native_id && found->native_id)
-		differs = differs || strcmp(copy.native_id, found->native_id) != 0;
-	else if (copy.etag && found->etag)
-		differs = differs || strcmp(copy.etag, found->etag) != 0;
+	if ((copy.native_id && found->native_id) || (copy.etag && found->etag))
+		differs = differs || !cat_same_object(copy.native_id, copy.etag, found->native_id, found->etag);
 	cat_copy_clear(&copy);
 	return differs ? -ESTALE : 0;
 }
@@ -862,11 +862,7 @@ struct meeting {              /* what the catalog has where the object was found
 
 static bool same_object(const struct cat_found *found, const struct cat_key *record)
 {
-	if (found->native_id && record->native_id)
-		return same_string(found->native_id, record->native_id);
-	if (found->etag && record->etag)
-		return same_string(found->etag, record->etag);
-	return false;
+	return cat_same_object(found->native_id, found->etag, record->native_id, record->etag);
 }
 
 /* The object is the one we know: only what we did not know of it is added. */
@@ -884,6 +880,19 @@ static int meet_known(struct cat_txn *txn, const struct cat_found *found, const 
 	return rc == -ESTALE ? 0 : rc;
 }
 
+/* Does the name show what could not become the key's object, because somebody else's was there? 1, 0, -errno. */
+static int stands_aside(struct cat_txn *txn, uint64_t ino)
+{
+	struct cat_version version;
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, ino, &inode);
+
+	if (rc < 0 || !inode.version)
+		return rc;
+	rc = cat_version_get(txn, ino, inode.version, &version);
+	return rc < 0 ? rc : version.origin == CAT_ORIGIN_CONFLICT;
+}
+
 /* A known name over which the listing may have something new. */
 static int meet_name(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found,
 		     const struct meeting *meeting)
@@ -891,9 +900,12 @@ static int meet_name(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 	int64_t stored_ns = 0;
 	int rc = is_settled(txn, adopt, &meeting->name);
 
-	/* An object where we know of none did not replace one we knew. */
-	if (rc <= 0 || !meeting->recorded || meeting->name.type == S_IFDIR)
+	if (rc <= 0 || meeting->name.type == S_IFDIR)
 		return rc < 0 ? rc : 0;
+	if (!meeting->recorded) { /* it did not replace what we knew, unless ours had to stand aside for it */
+		rc = stands_aside(txn, meeting->name.ino);
+		return rc == 1 ? put_newcomer(txn, adopt, found, meeting->name.name, &meeting->name) : rc;
+	}
 	if (same_object(found, &meeting->record))
 		return meeting->record.ino == meeting->name.ino ? meet_known(txn, found, meeting) : 0;
 	rc = stored_at(txn, &meeting->record, &stored_ns);
@@ -1209,10 +1221,9 @@ static ssize_t choose_place(const struct versions *versions, uint64_t current, s
 /* Is this object one of the versions we know? A copy without native id learns it here. 1, 0, -errno. */
 static int is_known(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
 {
-	const char *id = found->native_id ? found->native_id : found->etag;
 	struct cat_copy copy, better;
 	uint64_t ino, seq;
-	int rc = cat_place_get(txn, 0, found->key, id ? id : "", &ino, &seq);
+	int rc = cat_place_get(txn, 0, found->key, cat_object_id(found->native_id, found->etag), &ino, &seq);
 
 	if (rc == 0)
 		return 1;
@@ -1227,13 +1238,35 @@ static int is_known(struct cat_txn *txn, const struct cat_found *found, const st
 		better = copy;
 		better.native_id = (char *)found->native_id;
 		rc = cat_copy_replace(txn, &copy, &better);
-		if (rc == 0)
+		if (rc == 0 && inode->nlink) /* else the key is somebody else's by now, or nobody's */
 			rc = put_key_record(txn, found, inode);
 		if (rc == 0)
 			rc = 1;
 	}
 	cat_copy_clear(&copy);
 	return rc;
+}
+
+/* Of another inode: the key's object now, or one that came after this one had lost its name. 1, 0, -errno. */
+static int is_anothers(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
+{
+	struct cat_version newest;
+	struct cat_key record;
+	bool others;
+	int rc = cat_key_get(txn, 0, found->key, &record);
+
+	if (rc == 0) {
+		others = record.ino != inode->ino && same_object(found, &record);
+		cat_key_clear(&record);
+		if (others)
+			return 1;
+	}
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
+	rc = inode->nlink ? -ENOENT : cat_version_get(txn, inode->ino, inode->version, &newest);
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	return found->modified_ns > newest.commit_ns;
 }
 
 static int has_identity(void *arg, const struct cat_version *version)
@@ -1276,6 +1309,8 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 
 	if (rc == 0)
 		rc = is_copy_of_ours(txn, found);
+	if (rc == 0)
+		rc = is_anothers(txn, found, inode);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	fill_facts(found, inode, &version);
@@ -1341,4 +1376,287 @@ out:
 	free(versions.sorted);
 	free(versions.known);
 	return rc;
+}
+
+/* --- names of the past alone -------------------------------------------------------------------- */
+
+struct deleting {
+	const struct cat_deleted *request;
+	const struct cat_found **newer; /* unknown, and newer than what the name held last; oldest first */
+	struct cat_found *older;        /* unknown, of `heir` */
+	size_t newer_count, older_count;
+	uint64_t heir; /* had the name last; 0: nobody, or no file */
+	uint64_t made; /* the new inode */
+};
+
+/* 1: it may be taken; 0: something of ours is there. */
+static int may_take_deleted(struct cat_txn *txn, const struct cat_deleted *request)
+{
+	struct cat_key record;
+	struct cat_name name;
+	int rc = cat_name_get(txn, request->dir, request->name, &name);
+
+	if (rc != -ENOENT)
+		return rc;
+	rc = cat_jobs_on_key(txn, request->key);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = cat_key_get(txn, 0, request->key, &record);
+	if (rc == 0)
+		cat_key_clear(&record);
+	return rc == 0 ? 0 : rc == -ENOENT ? 1 : rc;
+}
+
+/* Who had the name last. -ENOENT: nobody ever. */
+static int last_holder(struct cat_txn *txn, const struct cat_deleted *request, struct cat_past *ret_past)
+{
+	struct schema_key from, to;
+	int rc;
+
+	schema_key_past(&from, request->dir, request->name, 0);
+	schema_key_past(&to, request->dir, request->name, UINT64_MAX);
+	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, ret_past);
+	return rc < 0 ? rc : rc == 1 ? 0 : -ENOENT;
+}
+
+/* Its newest content is older than this. INT64_MIN: all is. */
+static int heir_of(struct cat_txn *txn, struct deleting *deleting, int64_t *ret_newest)
+{
+	struct cat_version version;
+	struct cat_inode inode;
+	struct cat_past past;
+	int rc = last_holder(txn, deleting->request, &past);
+
+	*ret_newest = INT64_MIN;
+	deleting->heir = 0;
+	if (rc < 0 || !S_ISREG(past.type))
+		return rc == -ENOENT ? 0 : rc;
+	rc = cat_inode_get(txn, past.ino, &inode);
+	if (rc < 0 || !inode.version)
+		return rc;
+	rc = cat_version_get(txn, past.ino, inode.version, &version);
+	if (rc < 0)
+		return rc;
+	*ret_newest = version.commit_ns;
+	deleting->heir = past.ino;
+	return 0;
+}
+
+static int newest_last(const void *a, const void *b)
+{
+	return time_compare(b, a);
+}
+
+/* Shares what nobody knows yet out between the one who had the name last and a new inode. */
+static int share_out(struct cat_txn *txn, struct deleting *deleting)
+{
+	const struct cat_deleted *request = deleting->request;
+	int64_t newest;
+	int rc = heir_of(txn, deleting, &newest);
+
+	deleting->newer_count = deleting->older_count = 0;
+	for (size_t i = 0; i < request->count && rc >= 0; i++) {
+		const struct cat_found *found = &request->versions[i];
+		uint64_t ino, seq;
+
+		rc = cat_place_get(txn, 0, found->key, cat_object_id(found->native_id, found->etag), &ino, &seq);
+		if (rc != -ENOENT)
+			continue;
+		rc = 0;
+		if (deleting->heir && found->modified_ns <= newest)
+			deleting->older[deleting->older_count++] = *found;
+		else
+			deleting->newer[deleting->newer_count++] = found;
+	}
+	if (deleting->newer_count)
+		qsort(deleting->newer, deleting->newer_count, sizeof(*deleting->newer), newest_last);
+	return rc < 0 ? rc : 0;
+}
+
+static int put_past(struct cat_txn *txn, const struct cat_deleted *request, const struct cat_inode *inode,
+		    int64_t since_ns)
+{
+	struct cat_past past = {
+		.parent = request->dir,
+		.ino = inode->ino,
+		.since = cat_next_seq(txn),
+		.since_ns = since_ns,
+		.until_ns = request->until_ns,
+		.type = inode->mode & S_IFMT,
+		.began = CAT_HOW_ADOPT,
+		.ended = CAT_HOW_VANISH,
+	};
+	struct cat_found named = {.name = request->name, .component = request->component, .key = request->key};
+	struct cat_adopt adopt_request = {.dir = request->dir};
+	struct adopt adopt = {.request = &adopt_request};
+	struct schema_key key;
+	struct buf *value;
+	int rc = record_component(txn, &adopt, &named, request->name);
+
+	if (rc < 0)
+		return rc;
+	past.until = cat_next_seq(txn);
+	if (!past.until_ns)
+		past.until_ns = cat_now(txn);
+	if (past.until_ns <= past.since_ns) /* two clocks, or one that was set back */
+		past.until_ns = past.since_ns + 1;
+	cat_name_set(past.name, request->name);
+	value = cat_scratch(txn);
+	schema_key_past(&key, past.parent, past.name, past.until);
+	schema_encode_past(&past, value);
+	return cat_put(txn, &key, value);
+}
+
+static void deleted_inode(struct cat_txn *txn, const struct cat_deleted *request, const struct cat_found *newest,
+			  struct cat_inode *ret_inode)
+{
+	const struct cat_found directory = {.directory = true, .modified_ns = request->since_ns};
+	const struct cat_adopt defaults = {
+		.dir = request->dir,
+		.file_mode = request->file_mode,
+		.dir_mode = request->dir_mode,
+		.uid = request->uid,
+		.gid = request->gid,
+	};
+
+	fill_inode(txn, &defaults, newest ? newest : &directory, ret_inode);
+	ret_inode->nlink = 0;
+	ret_inode->flags = 0; /* nothing current is there to be asked */
+	if (newest)           /* content is shown as content */
+		ret_inode->mode = S_IFREG | (ret_inode->mode & 0777);
+}
+
+static int put_deleted_versions(struct cat_txn *txn, const struct deleting *deleting, struct cat_inode *inode)
+{
+	size_t first = deleting->newer_count > BATCH ? deleting->newer_count - BATCH : 0;
+	int64_t shown_ms = INT64_MIN;
+	int rc = 0;
+
+	for (size_t i = first; i < deleting->newer_count && rc == 0; i++) {
+		const struct cat_found *found = deleting->newer[i];
+		struct cat_version version = {.ino = inode->ino};
+		struct cat_copy copy;
+
+		if (is_ours(found))
+			cat_seq_above(txn, found->seq);
+		version.seq = cat_next_seq(txn);
+		fill_facts(found, inode, &version);
+		version.shown_ms = version.commit_ns / NS_PER_MS;
+		if (version.shown_ms <= shown_ms)
+			version.shown_ms = shown_ms + 1;
+		shown_ms = version.shown_ms;
+		fill_copy(found, version.ino, version.seq, &copy);
+		inode->version = version.seq;
+		inode->size = version.size;
+		rc = cat_version_put(txn, &version);
+		if (rc == 0)
+			rc = cat_copy_add(txn, &copy);
+	}
+	return rc;
+}
+
+static int deleted_closure(struct cat_txn *txn, void *arg)
+{
+	struct deleting *deleting = arg;
+	const struct cat_deleted *request = deleting->request;
+	const struct cat_found *newest = NULL;
+	struct cat_inode inode, dir;
+	struct cat_past past;
+	int rc;
+
+	deleting->made = 0;
+	deleting->newer_count = deleting->older_count = 0;
+	rc = may_take_deleted(txn, request);
+	if (rc <= 0)
+		return rc;
+	rc = cat_inode_get(txn, request->dir, &dir);
+	if (rc < 0)
+		return rc;
+	if (request->directory) {
+		rc = last_holder(txn, request, &past);
+		if (rc != -ENOENT)
+			return rc;
+	} else {
+		rc = share_out(txn, deleting);
+		if (rc < 0 || !deleting->newer_count)
+			return rc;
+		newest = deleting->newer[deleting->newer_count - 1];
+	}
+	deleted_inode(txn, request, newest, &inode);
+	if (newest)
+		rc = put_deleted_versions(txn, deleting, &inode);
+	else
+		rc = 0;
+	if (rc == 0)
+		rc = cat_inode_put(txn, &inode);
+	if (rc == 0)
+		rc = put_past(txn, request, &inode, newest ? deleting->newer[0]->modified_ns : request->since_ns);
+	deleting->made = inode.ino;
+	return rc;
+}
+
+int catalog_adopt_deleted(struct catalog *catalog, const struct cat_deleted *deleted)
+{
+	struct deleting deleting = {.request = deleted};
+	int rc = cat_name_check(deleted->name);
+
+	if (rc < 0)
+		return rc;
+	deleting.newer = calloc(deleted->count + 1, sizeof(*deleting.newer));
+	deleting.older = calloc(deleted->count + 1, sizeof(*deleting.older));
+	rc = deleting.newer && deleting.older ? catalog_update(catalog, deleted_closure, &deleting) : -ENOMEM;
+	if (rc == 0 && deleting.older_count)
+		rc = catalog_adopt_versions(catalog, deleting.heir, deleting.older, deleting.older_count);
+	if (rc == 0 && deleting.made && deleting.newer_count > BATCH) /* those that one update did not take */
+		rc = catalog_adopt_versions(catalog, deleting.made, deleted->versions, deleted->count);
+	free(deleting.newer);
+	free(deleting.older);
+	return rc;
+}
+
+struct past_dir {
+	uint64_t ino;
+	struct cat_past found;
+};
+
+static int find_past_dir(struct cat_txn *txn, uint64_t parent, struct past_dir *dir)
+{
+	struct kv_bytes key, value;
+	struct schema_key prefix;
+	struct rows rows;
+	int rc;
+
+	schema_key_number(&prefix, SCHEMA_PAST, parent);
+	rows_open(&rows, &prefix, KV_FORWARD);
+	while ((rc = rows_next(&rows, txn, &key, &value)) == 0) {
+		rc = cat_check_row(key, schema_decode_past(key, value, &dir->found));
+		if (rc < 0 || (dir->found.ino == dir->ino && dir->found.began == CAT_HOW_ADOPT &&
+			       dir->found.ended == CAT_HOW_VANISH))
+			break;
+	}
+	rows_close(&rows);
+	return rc;
+}
+
+int cat_key_ever(struct cat_txn *txn, uint64_t ino, struct buf *ret_key)
+{
+	struct past_dir dir = {.ino = ino};
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, ino, &inode);
+
+	if (rc < 0 || ino == CAT_ROOT_INO)
+		return rc;
+	if (!S_ISDIR(inode.mode))
+		return -ENOTDIR;
+	if (inode.nlink) {
+		rc = cat_key_of(txn, ino, ret_key);
+	} else {
+		rc = find_past_dir(txn, inode.parent, &dir);
+		if (rc == 0)
+			rc = cat_key_ever(txn, inode.parent, ret_key);
+		if (rc == 0)
+			rc = cat_component_of(txn, inode.parent, dir.found.name, ret_key);
+	}
+	buf_addc(ret_key, '/');
+	return rc == 0 && buf_failed(ret_key) ? -ENOMEM : rc;
 }

@@ -124,9 +124,6 @@ uint32_t cat_identity_own(const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64
 uint32_t cat_identity_foreign(const char *key, const char *native_id);
 /* The newest version with seq <= at. -ENOENT. */
 int cat_version_at(struct cat_txn *txn, uint64_t ino, uint64_t at, struct cat_version *ret_version);
-/* The version lying at (key, id): id is the native id, or the etag where there is none. -ENOENT. */
-int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *key, const char *id, uint64_t *ret_ino,
-		  uint64_t *ret_seq);
 /* Rewrites the copy in place, its place with it. */
 int cat_copy_replace(struct cat_txn *txn, const struct cat_copy *before, const struct cat_copy *after);
 int cat_job_add(struct cat_txn *txn, enum cat_job_type type, uint64_t ino, const char *key);

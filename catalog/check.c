@@ -358,9 +358,9 @@ static int check_copy(struct check *check, struct kv_bytes key, struct kv_bytes 
 	if (rc == -ENOENT)
 		problem(check, "dangling copy", copy.ino, "of version %" PRIu64 " at '%s'", copy.seq, copy.key);
 	if (!is_fatal(rc) && copy.state == CAT_STORED) {
-		const char *id = copy.native_id ? copy.native_id : copy.etag;
+		const char *id = cat_object_id(copy.native_id, copy.etag);
 
-		rc = cat_place_get(check->txn, copy.backend, copy.key, id ? id : "", &ino, &seq);
+		rc = cat_place_get(check->txn, copy.backend, copy.key, id, &ino, &seq);
 		if (rc == -ENOENT)
 			problem(check, "copy without place", copy.ino, "at '%s'", copy.key);
 	}

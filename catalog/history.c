@@ -10,6 +10,9 @@
  *
  * Each interval is walked once (it is known by its `since`, which is unique), so
  * the work is linear in intervals and versions, and rings of renames end.
+ * Whoever still had a file open when others took its name may have written to it: the versions of such an inode
+ * (CAT_TAKEN) stay with the name it lost, however late they came.
+ *
  * A name is walked from its newest interval down to the first already walked:
  * all older ones have been, too.
  *
@@ -29,6 +32,7 @@ struct interval {
 	int64_t since_ns;
 	enum cat_how how;
 	bool directory;
+	bool taken; /* ended as others' doing ends one */
 	uint64_t from_parent;
 	char from_name[CAT_NAME_MAX + 1];
 };
@@ -42,6 +46,7 @@ static void interval_of_past(const struct cat_past *past, struct interval *ret_i
 		.since_ns = past->since_ns,
 		.how = past->began,
 		.directory = S_ISDIR(past->type),
+		.taken = past->ended == CAT_HOW_REPLACE || past->ended == CAT_HOW_VANISH,
 		.from_parent = past->from_parent,
 	};
 	cat_name_set(ret_interval->from_name, past->from_name);
@@ -231,12 +236,24 @@ static int bring_history(struct history *history, const struct interval *interva
 	return rc ? rc : 1;
 }
 
+/* The last version that belongs to the interval. */
+static int last_of(struct cat_txn *txn, const struct interval *interval, uint64_t *ret_last)
+{
+	struct cat_inode inode = {0};
+	int rc = interval->taken ? cat_inode_get(txn, interval->ino, &inode) : 0;
+
+	*ret_last = inode.flags & CAT_TAKEN && !inode.nlink ? UINT64_MAX : interval->until - 1;
+	return rc == -ENOENT ? 0 : rc;
+}
+
 static int add_interval(struct history *history, const struct interval *interval, enum beginning beginning)
 {
-	uint64_t first = interval->since + 1;
+	uint64_t first = interval->since + 1, last;
 	struct cat_version version;
 	int rc = mark_seen(history, interval->since);
 
+	if (rc == 0)
+		rc = last_of(history->txn, interval, &last);
 	if (rc < 0)
 		return rc;
 	history->lived = true;
@@ -254,7 +271,7 @@ static int add_interval(struct history *history, const struct interval *interval
 		if (rc < 0 && rc != -ENOENT)
 			return rc;
 	}
-	return cat_version_each(history->txn, interval->ino, first, interval->until - 1, add_entry, history);
+	return cat_version_each(history->txn, interval->ino, first, last, add_entry, history);
 }
 
 /* --- walking names ------------------------------------------------------------------------------ */

@@ -375,12 +375,33 @@ int cat_version_at(struct cat_txn *txn, uint64_t ino, uint64_t at, struct cat_ve
 
 /* --- copies ------------------------------------------------------------------------------------- */
 
-/* What tells one object of a key from another. */
+/* A suspended bucket gives "null" to one object after the other. */
+static bool is_own_id(const char *native_id)
+{
+	return native_id && strcmp(native_id, "null") != 0;
+}
+
+const char *cat_object_id(const char *native_id, const char *etag)
+{
+	if (is_own_id(native_id))
+		return native_id;
+	return etag ? etag : native_id ? native_id : "";
+}
+
+bool cat_same_object(const char *native_id, const char *etag, const char *other_native_id, const char *other_etag)
+{
+	if (native_id && other_native_id) {
+		if (strcmp(native_id, other_native_id) != 0)
+			return false;
+		if (is_own_id(native_id) || !etag || !other_etag)
+			return true;
+	}
+	return etag && other_etag && strcmp(etag, other_etag) == 0;
+}
+
 static const char *copy_id(const struct cat_copy *copy)
 {
-	if (copy->native_id)
-		return copy->native_id;
-	return copy->etag ? copy->etag : "";
+	return cat_object_id(copy->native_id, copy->etag);
 }
 
 static int copy_put(struct cat_txn *txn, const struct cat_copy *copy)

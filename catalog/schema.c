@@ -20,7 +20,7 @@
 #define OBJECT_KEY_CUT 384 /* longer object keys are cut here and completed by a digest */
 #define PLACE_KEY_CUT 128  /* keeps places of neighbours together; the digest tells them apart */
 #define PLACE_DIGEST 16
-#define FLAGS_KNOWN (CAT_DIRTY | CAT_LISTED | CAT_UNRESOLVED | CAT_OWN_ATTRS | CAT_FLUSHED | CAT_DISCARDED)
+#define FLAGS_KNOWN (CAT_DIRTY | CAT_LISTED | CAT_UNRESOLVED | CAT_OWN_ATTRS | CAT_FLUSHED | CAT_DISCARDED | CAT_TAKEN)
 
 /* --- keys --------------------------------------------------------------------------------------- */
 

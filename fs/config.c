@@ -36,6 +36,7 @@
 
 #define DEFAULT_RESERVE (UINT64_C(256) << 20)
 #define DEFAULT_FSYNC_TIMEOUT (60 * NS_PER_SEC)
+#define DEFAULT_SWEEP (3600 * NS_PER_SEC)
 #define LEAST_CACHE (UINT64_C(1) << 20)
 #define LEAST_RATE (UINT64_C(256) << 10)
 #define LEAST_THREADS 4
@@ -48,6 +49,7 @@ void config_init(struct config *config)
 	*config = (struct config){
 		.log_level = LOG_LEVEL_INFO,
 		.fsync_timeout_ns = DEFAULT_FSYNC_TIMEOUT,
+		.sweep_ns = DEFAULT_SWEEP,
 		.reserve = DEFAULT_RESERVE,
 		.uid = getuid(),
 		.gid = getgid(),
@@ -216,6 +218,15 @@ static int set_fsync(struct config *config, const char *value)
 static int set_fsync_timeout(struct config *config, const char *value)
 {
 	return take_duration(value, &config->fsync_timeout_ns);
+}
+
+static int set_sweep(struct config *config, const char *value)
+{
+	if (strcmp(value, "0") == 0) {
+		config->sweep_ns = 0;
+		return 0;
+	}
+	return take_duration(value, &config->sweep_ns);
 }
 
 static int set_snapdir(struct config *config, const char *value)
@@ -444,6 +455,8 @@ static const struct option_row {
 	{"close", TAKES_VALUE, "journal or store: what close() of a changed file waits for", set_close},
 	{"fsync", TAKES_VALUE, "store or disk: what fsync() waits for", set_fsync},
 	{"fsync_timeout", TAKES_VALUE, "a time without progress, as in 90, 90s, 5m or 1h", set_fsync_timeout},
+	{"sweep", TAKES_VALUE, "a time between comparisons of the whole store, as in 90, 90s, 5m or 1h; 0: none",
+	 set_sweep},
 	{"snapdir", TAKES_VALUE, "hidden, visible or off: .versions in listings", set_snapdir},
 	{"cache_size", TAKES_VALUE, "bytes, or a number with K, M, G or T; at least 1M", set_cache_size},
 	{"reserve", TAKES_VALUE, "bytes of the cache's disk to leave free, or a number with K, M, G or T", set_reserve},
@@ -497,6 +510,8 @@ const char *config_option_help(void)
 	       "  close=journal|store  what close() of a changed file waits for\n"
 	       "  fsync=store|disk     what fsync() waits for\n"
 	       "  fsync_timeout=TIME   fsync() fails after so long without progress; default 60s\n"
+	       "  sweep=TIME           the whole store is looked through for others' changes so\n"
+	       "                       often; default 1h, 0: never\n"
 	       "  snapdir=hidden|visible|off\n"
 	       "                       .versions: reached by name, also listed, or not there\n"
 	       "  cache_size=SIZE      most bytes cached (K M G T); default: what the disk has\n"

@@ -43,6 +43,7 @@ struct config {
 	enum config_fsync fsync;
 	enum config_snapdir snapdir;
 	int64_t fsync_timeout_ns; /* > 0: without progress for so long, fsync gives EIO */
+	int64_t sweep_ns;         /* between passes over the whole store; 0: none */
 	uint64_t cache_size;      /* bytes; 0: what the disk has, less the reserve */
 	uint64_t reserve;         /* bytes of that disk always left free */
 	uid_t uid;                /* owner and mode of what the store says nothing about */

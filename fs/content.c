@@ -833,6 +833,13 @@ static int commit_locked(struct content *content, enum cat_origin origin, uint32
 			      : content_commit_locked(content, origin, author, ret_seq);
 }
 
+/* No name: its bytes live as long as its handles, no longer. Unless it was others who took the name: whoever had the
+ * file open for writing did not give his changes up. */
+static bool has_no_future(const struct cat_inode *inode)
+{
+	return !inode->nlink && !(inode->flags & CAT_TAKEN);
+}
+
 static int commit_if_changed(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
@@ -843,11 +850,11 @@ static int commit_if_changed(struct content *content, enum cat_origin origin, ui
 	err = catalog_getattr(content->owner->catalog, content->ino, &inode);
 	if (err)
 		return err;
-	if (!inode.nlink) { /* no name: its bytes live as long as its handles, no longer */
+	if (has_no_future(&inode)) {
 		*ret_seq = inode.version;
 		return 0;
 	}
-	return commit_locked(content, origin, author, ret_seq);
+	return commit_locked(content, inode.nlink ? origin : CAT_ORIGIN_CONFLICT, author, ret_seq);
 }
 
 int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
@@ -879,8 +886,9 @@ int content_settle(struct contents *contents, uint64_t ino)
 		bool acknowledged =
 			content->loose ? !content->writers || content->flushed : content->changed && content->flushed;
 
-		if (acknowledged && !content->discarded && inode.nlink)
-			err = commit_locked(content, CAT_ORIGIN_CLOSE, content->author, &seq);
+		if (acknowledged && !content->discarded && !has_no_future(&inode))
+			err = commit_locked(content, inode.nlink ? CAT_ORIGIN_CLOSE : CAT_ORIGIN_CONFLICT,
+					    content->author, &seq);
 	}
 	content_put(content);
 	return err;

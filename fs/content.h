@@ -33,6 +33,7 @@
 #ifndef VARVE_FS_CONTENT_H
 #define VARVE_FS_CONTENT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -58,6 +59,10 @@ struct contents_options {
 	const char *cache_dir;
 	uint64_t cache_limit, cache_reserve;
 	int64_t read_timeout_ns; /* 0: 30 s */
+	/* The store said that it has no such copy: true when that is so and the catalog has learned it. On a pool
+	 * thread, without locks. May be NULL. */
+	bool (*gone)(void *arg, const struct cat_gone *gone, const atomic_bool *cancelled);
+	void *gone_arg;
 };
 int contents_new(const struct contents_options *options, struct contents **ret_contents);
 void contents_free(struct contents *contents);

@@ -20,6 +20,8 @@ struct contents {
 	atomic_bool cancelled;
 	atomic_uint streams;    /* readers in sequence, of all contents: they share what may be fetched ahead */
 	_Atomic int64_t rtt_ns; /* how long the store takes for a small range, at best; 0: not known */
+	bool (*gone)(void *arg, const struct cat_gone *gone, const atomic_bool *cancelled); /* may be NULL */
+	void *gone_arg;
 	struct lock lock;
 	struct table table;  /* guarded by lock, as is what follows */
 	struct list watched; /* backing.c: loose contents without a writer, each with a reference */
@@ -55,6 +57,7 @@ struct content {
 	uint64_t base_size;
 	uint32_t base_crc32c;
 	bool base_has_crc32c;
+	bool gone;       /* the store no longer has base, and no other copy is known */
 	uint64_t shared; /* seq of the version whose cache file is a second name of ours; 0: none */
 	bool changed;    /* since the newest version */
 	bool flushed;    /* the journal has all of `changed` */

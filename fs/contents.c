@@ -116,6 +116,7 @@ int content_load_copy(struct content *content)
 	if (!content->base)
 		return 0;
 	err = catalog_view(content->owner->catalog, load_copy, &load);
+	content->gone = load.version.state == CAT_EXPIRED;
 	if (err)
 		return err == -ENOENT ? 0 : err;
 	content->copy = load.copy;
@@ -705,6 +706,8 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 	contents->catalog = options->catalog;
 	contents->transfer = options->transfer;
 	contents->read_timeout_ns = options->read_timeout_ns ? options->read_timeout_ns : READ_TIMEOUT_NS;
+	contents->gone = options->gone;
+	contents->gone_arg = options->gone_arg;
 	contents_boot_id(contents->boot_id);
 	lock_init(&contents->lock, LOCK_CONTENTS);
 	lock_init(&contents->meter_lock, LOCK_LEAF);

@@ -474,6 +474,9 @@ static void serve_request(struct control *control, struct client *client, const 
 	} else if (strcmp(op, "hurry") == 0) {
 		session_hurry(control->session);
 		client_say_json(client, json_pack("{s:b}", "ok", 1));
+	} else if (strcmp(op, "sweep") == 0) {
+		session_sweep(control->session);
+		client_say_json(client, json_pack("{s:b}", "ok", 1));
 	} else if (strcmp(op, "drain") == 0) {
 		client->mode = CLIENT_DRAINING;
 		say_figures(control, client);

@@ -16,6 +16,9 @@
  *     for goes over the limit, as far as the disk's reserve allows. So the cache exceeds its limit by no more than what
  *     readers wait for at one moment (at most one request of the kernel each) and STEP for each fetch under way, and
  *     fetches cannot wait for readers who wait for them.
+ *  7. Bytes that the store has no more are never replaced by others: the reader is told. ENOENT of a past version,
+ * which is a name that is no more; ESTALE of a live file, as NFS says it of a handle whose file others removed: by name
+ *     he finds what is there now.
  *
  * How much is fetched is readahead.c's decision for files over FETCH_WHOLE_MAX. Beyond that lone reads of a file of
  * moderate size buy the rest of it once their round trips have cost as much (readahead_allowance).
@@ -49,6 +52,7 @@
 #define SPECULATE_CAP (UINT64_C(1) << 30)
 #define BRIDGED (UINT64_C(128) << 10)
 #define SAVE_EVERY (UINT64_C(64) << 20)
+#define COPIES_TRIED 8 /* one after the other, when the store has lost them */
 #define POLL_NS (100 * NS_PER_MS)
 #define ROOM_PATIENCE_NS (5 * NS_PER_SEC)
 /* When a readahead has failed the kernel asks again for the page that somebody waits for: who comes so soon after
@@ -71,6 +75,7 @@ struct fetch {
 	bool whole; /* invariant 4 */
 	bool inlined;
 	bool no_room; /* given up for lack of it */
+	bool gone;    /* invariant 7 */
 	char *bytes;  /* [at - held, at): not in the cache file yet */
 	uint64_t held, room;
 	uint64_t at;              /* next byte the sink expects */
@@ -410,6 +415,27 @@ static bool pin_renewed(struct fetch *fetch)
 	return renewed;
 }
 
+static int gone_error(const struct content *content)
+{
+	return content->id & CACHE_HISTORY && !(content->id & CACHE_VERSION) ? -ENOENT : -ESTALE;
+}
+
+/* The store says that it has no such object: if so, the catalog learns it. */
+static bool is_gone(struct fetch *fetch)
+{
+	struct contents *owner = fetch->content->owner;
+	struct cat_gone gone = {
+		.ino = fetch->content->ino, .key = fetch->key, .native_id = fetch->native_id, .etag = fetch->etag};
+
+	if (!owner->gone)
+		return false;
+	{
+		LOCK_GUARD(&fetch->content->lock);
+		gone.seq = fetch->content->base;
+	}
+	return owner->gone(owner->gone_arg, &gone, &owner->cancelled);
+}
+
 static void fetch_end(struct fetch *fetch, int err)
 {
 	struct content *content = fetch->content;
@@ -421,7 +447,11 @@ static void fetch_end(struct fetch *fetch, int err)
 		if (err && !fetch->no_room) {
 			content->failures++;
 			content->failed = (struct range){fetch->start, fetch->end};
-			content->failure = err == -ENOSPC || err == -ENOENT || err == -EACCES ? err : -EIO;
+			content->failure = err == -ENOSPC || err == -EACCES ? err : -EIO;
+			if (fetch->gone) {
+				content->gone = true;
+				content->failure = gone_error(content);
+			}
 		}
 		wake_readers(content, fetch->start, fetch->end, err);
 		/* Killed, we may forget what was fetched since the record; that it is not much is all that is asked. */
@@ -433,14 +463,28 @@ static void fetch_end(struct fetch *fetch, int err)
 	content_put(content);
 }
 
+static bool is_missing(const struct err *error)
+{
+	return error->kind == ERR_NOT_FOUND || error->kind == ERR_PRECONDITION;
+}
+
 static void fetch_run(struct transfer_task *task)
 {
 	struct fetch *fetch = container_of(task, struct fetch, task);
 	struct err error = {0};
 	int err = fetch_once(fetch, &error);
 
-	if (err && (error.kind == ERR_NOT_FOUND || error.kind == ERR_PRECONDITION) && pin_renewed(fetch))
+	for (int tries = 0; err && is_missing(&error) && tries < COPIES_TRIED; tries++) {
+		if (!pin_renewed(fetch)) {
+			if (!is_gone(fetch))
+				break;
+			fetch->gone = !pin_renewed(fetch);
+			if (fetch->gone)
+				break;
+		}
+		error = (struct err){0};
 		err = fetch_once(fetch, &error);
+	}
 	if (err && fetch->inlined && err_is_transient(error.kind)) {
 		fetch->content->owner->rtt_ns = INLINE_PATIENCE_NS;
 		lock_acquire(&fetch->content->lock);
@@ -449,7 +493,7 @@ static void fetch_run(struct transfer_task *task)
 		transfer_submit(fetch->content->owner->transfer, &fetch->task);
 		return;
 	}
-	if (err && !fetch->no_room)
+	if (err && !fetch->no_room && !fetch->gone) /* that was said */
 		log_warn("fetch", "cannot read %s [%llu, %llu): %s", fetch->key, (unsigned long long)fetch->start,
 			 (unsigned long long)fetch->end, error.kind ? error.message : strerror(-err));
 	fetch_end(fetch, err);
@@ -764,7 +808,7 @@ static int wait_until_there(struct content *content, struct wait *wait)
 
 	while (!err && ranges_next_gap(&content->present, reader->start, reader->end, &gap)) {
 		if (!content->copy.key)
-			return -EIO;
+			return content->gone ? gone_error(content) : -EIO;
 		if (has_failed(content, wait))
 			return content->failure;
 		err = start_needed(content, wait);

@@ -7,6 +7,9 @@
  * own versioning, or, without it, by a copy under `.varve/versions/` made first (preserve) and a conditional write.
  *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id.
  *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
+ *  5. An upload replaces what the catalog knows to lie at the key, and nothing else. Where somebody else's object is
+ *     there by now, that one is the file: ours goes to a key of its own, as a version of origin `conflict`, and the
+ * next listing gives theirs the name. Where the store knows no conditions, ours is written and theirs found beneath it.
  *
  * Every step reads the catalog anew, so a job can stop anywhere and run again.
  * Threads: pool threads; no state but the pointers and `cancelled`.
@@ -43,6 +46,8 @@
 #define JOB_PATIENCE_NS (120 * NS_PER_SEC)
 #define JOB_LEAST_RATE_SHIFT 14 /* bytes per second: 16 KiB */
 #define TREE_BATCH 256
+#define REPROBE_PAUSE_NS (60 * NS_PER_SEC)
+#define RESERVED ".varve/"
 
 struct placement {
 	struct catalog *catalog;
@@ -50,7 +55,10 @@ struct placement {
 	struct contents *contents;
 	struct lease *lease;
 	struct ahead *ahead; /* NULL: read only */
+	struct placement_others others;
 	atomic_bool cancelled;
+	_Atomic uint64_t conflicts;
+	_Atomic int64_t probed; /* monotonic: when versioning was last asked for because of a reply */
 	char host[64];
 };
 
@@ -65,6 +73,7 @@ int placement_new(const struct placement_options *options, struct placement **re
 	placement->contents = options->contents;
 	placement->lease = options->lease;
 	placement->ahead = options->ahead;
+	placement->others = options->others;
 	(void)gethostname(placement->host, sizeof(placement->host) - 1); /* without a name the field stays empty */
 	*ret_placement = placement;
 	return 0;
@@ -91,6 +100,34 @@ void placement_reprobe(struct placement *placement, struct err *err)
 static bool versioned(const struct placement *placement)
 {
 	return transfer_can(placement->transfer, BACKEND_VERSIONS);
+}
+
+uint64_t placement_conflicts(struct placement *placement)
+{
+	return atomic_load(&placement->conflicts);
+}
+
+/* Versioning may have been switched: asked now, unless that was done just now. */
+static void doubt_versioning(struct placement *placement)
+{
+	int64_t now = clock_monotonic(), last = atomic_load(&placement->probed);
+	struct err error = {0};
+
+	if ((last && now - last < REPROBE_PAUSE_NS) || !atomic_compare_exchange_strong(&placement->probed, &last, now))
+		return;
+	placement_reprobe(placement, &error);
+}
+
+/* Has the store given, or would it keep, what lies there under an id of its own? */
+static bool has_own_id(const char *native_id)
+{
+	return native_id && strcmp(native_id, "null") != 0;
+}
+
+/* What pins an object beside its id: where that tells nothing, the etag. */
+static char *pin_of(const char *native_id, char *etag)
+{
+	return has_own_id(native_id) ? NULL : etag;
 }
 
 static struct call call_for(const struct placement *placement, uint64_t bytes)
@@ -304,7 +341,7 @@ static int copy_aside(struct placement *placement, const struct object_info *inf
 {
 	struct call call = call_for(placement, info->size);
 	struct copy_request request = {
-		.source = {.key = info->key, .native_id = info->native_id, .etag = info->native_id ? NULL : info->etag},
+		.source = {.key = info->key, .native_id = info->native_id, .etag = pin_of(info->native_id, info->etag)},
 		.key = to,
 		.meta = &info->meta,
 		.storage_class = info->storage_class,
@@ -403,8 +440,11 @@ static int head_current(struct placement *placement, const char *key, struct obj
 	return result;
 }
 
-/* The object at `key` as the store shows it gets another copy, unless it has one. */
-static int preserve_object(struct placement *placement, struct object_info *info, struct err *err)
+enum others { KEEP_OTHERS, MIND_OTHERS };
+
+/* The object at `key` as the store shows it gets another copy, unless it has one. MIND_OTHERS: ERR_PRECONDITION when it
+ * is not the one we know. */
+static int preserve_object(struct placement *placement, struct object_info *info, enum others others, struct err *err)
 {
 	struct key_get get = {.key = info->key};
 	struct sole sole = {.key = info->key, .record = &get.record};
@@ -414,6 +454,10 @@ static int preserve_object(struct placement *placement, struct object_info *info
 	bool ours = known && get.record.etag && info->etag && strcmp(get.record.etag, info->etag) == 0;
 	int result = 0;
 
+	if (!ours && others == MIND_OTHERS) {
+		result = err_set(err, ERR_PRECONDITION, "%s was written by others", info->key);
+		goto out;
+	}
 	if (ours && get.record.kind != CAT_KEY_DATA)
 		goto out; /* markers, links and directories are made anew from the catalog */
 	if (ours) {
@@ -440,17 +484,14 @@ out:
  * Before the object of `key` is overwritten or removed on a store without versions. Says on which condition the key may
  * be written: the etag that was preserved (malloc'd), or that it be free.
  */
-static int preserve(struct placement *placement, const char *key, struct put_condition *ret_condition, char **ret_etag,
-		    struct err *err)
+static int preserve_from(struct placement *placement, const char *key, enum others others,
+			 struct put_condition *ret_condition, char **ret_etag, struct err *err)
 {
 	struct object_info info = {0};
-	int result;
+	int result = head_current(placement, key, &info, err);
 
-	if (versioned(placement))
-		return 0;
-	result = head_current(placement, key, &info, err);
 	if (!result && info.key)
-		result = preserve_object(placement, &info, err);
+		result = preserve_object(placement, &info, others, err);
 	if (!result && info.key && transfer_can(placement->transfer, BACKEND_IF_MATCH)) {
 		*ret_etag = info.etag;
 		info.etag = NULL;
@@ -460,6 +501,74 @@ static int preserve(struct placement *placement, const char *key, struct put_con
 		ret_condition->if_none_match = true;
 	object_info_clear(&info);
 	return result;
+}
+
+static int preserve(struct placement *placement, const char *key, struct put_condition *ret_condition, char **ret_etag,
+		    struct err *err)
+{
+	return versioned(placement) ? 0 : preserve_from(placement, key, KEEP_OTHERS, ret_condition, ret_etag, err);
+}
+
+/* --- what an upload may replace -------------------------------------------------------------------------------------
+ */
+
+enum guard {
+	GUARD_RECORDED, /* what the catalog knows to lie there, or nothing */
+	GUARD_SEEN,     /* what was seen there */
+	GUARD_NONE,
+};
+
+static bool is_reserved(const char *key)
+{
+	return strncmp(key, RESERVED, strlen(RESERVED)) == 0;
+}
+
+/* The condition of a put on a store with versions. ret_etag: malloc'd, what it borrows. */
+static int condition_of(struct placement *placement, const char *key, struct put_condition *ret_condition,
+			char **ret_etag)
+{
+	struct key_get get = {.key = key};
+	int result = catalog_view(placement->catalog, get_key, &get);
+
+	if (result == -ENOENT) {
+		ret_condition->if_none_match = transfer_can(placement->transfer, BACKEND_IF_NONE_MATCH);
+		return 0;
+	}
+	if (result)
+		return result;
+	if (transfer_can(placement->transfer, BACKEND_IF_MATCH) && get.record.etag) {
+		*ret_etag = get.record.etag;
+		get.record.etag = NULL;
+		ret_condition->if_match = *ret_etag;
+	}
+	if (get.record.kind == CAT_KEY_DATA && !has_own_id(get.record.native_id))
+		doubt_versioning(placement); /* only while it is on does this one survive */
+	cat_key_clear(&get.record);
+	return 0;
+}
+
+/* `seen`: of GUARD_SEEN. Makes safe what lies at the key, and says on which condition the key may be written. */
+static int guard_key(struct placement *placement, const char *key, enum guard guard, const char *seen,
+		     struct put_condition *ret_condition, char **ret_etag, struct err *err)
+{
+	int result = 0;
+
+	if (is_reserved(key))
+		guard = GUARD_NONE;
+	if (guard == GUARD_RECORDED && versioned(placement)) {
+		result = condition_of(placement, key, ret_condition, ret_etag);
+		if (result || versioned(placement))
+			return result;
+		*ret_condition = (struct put_condition){0}; /* it was switched off */
+		free(*ret_etag);
+		*ret_etag = NULL;
+	}
+	if (!versioned(placement))
+		return preserve_from(placement, key, guard == GUARD_RECORDED ? MIND_OTHERS : KEEP_OTHERS, ret_condition,
+				     ret_etag, err);
+	if (guard == GUARD_SEEN && transfer_can(placement->transfer, BACKEND_IF_MATCH))
+		ret_condition->if_match = seen;
+	return 0;
 }
 
 /* --- upload
@@ -643,9 +752,17 @@ static int send(struct placement *placement, struct content *content, struct put
 	return result ? result : transfer_put(placement->transfer, &call, request, ret_info, err);
 }
 
-static int upload_to(struct placement *placement, const struct facts *facts, const char *key,
+/* Where to, and what may be there. */
+struct target {
+	const char *key;
+	enum guard guard;
+	const char *seen; /* etag of GUARD_SEEN */
+};
+
+static int upload_to(struct placement *placement, const struct facts *facts, const struct target *target,
 		     struct object_info *ret_info, struct err *err)
 {
+	const char *key = target->key;
 	struct content *content = NULL;
 	struct meta meta = {0};
 	AUTO_FREE char *etag = NULL;
@@ -667,7 +784,7 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 	request.source_arg = content;
 	result = meta_of(placement, facts, &meta);
 	if (!result)
-		result = preserve(placement, key, &request.condition, &etag, err);
+		result = guard_key(placement, key, target->guard, target->seen, &request.condition, &etag, err);
 	killpoint("upload-started");
 	if (!result)
 		result = send_stream(placement, facts, &request, ret_info, err);
@@ -701,7 +818,8 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 	AUTO_BUF key = BUF_INIT;
 	int err;
 
-	if (facts->version.origin == CAT_ORIGIN_SUSPECT) { /* kept, but never as the file */
+	/* Kept, but never as the file. */
+	if (facts->version.origin == CAT_ORIGIN_SUSPECT || facts->version.origin == CAT_ORIGIN_CONFLICT) {
 		own_key(&facts->inode, facts->version.seq, &key);
 		*ret_key = buf_detach(&key);
 		return *ret_key ? 0 : -ENOMEM;
@@ -863,14 +981,6 @@ static int note_sending(struct placement *placement, struct cat_job *job, const 
 	return catalog_job_update(placement->catalog, job);
 }
 
-static int send_to(struct placement *placement, const struct facts *facts, struct cat_job *job, const char *key,
-		   struct object_info *ret_info, struct err *err)
-{
-	int result = note_sending(placement, job, key);
-
-	return result ? result : upload_to(placement, facts, key, ret_info, err);
-}
-
 struct given_up {
 	const struct cat_version *version;
 	uint64_t job;
@@ -894,6 +1004,120 @@ static int give_up(struct placement *placement, const struct facts *facts, uint6
 		  facts->links ? facts->links->key : "a removed file");
 	version.state = CAT_FAILED;
 	return catalog_update(placement->catalog, record_given_up, &given_up);
+}
+
+/* --- conflicts: what lies at the key is not what we replace
+ * ------------------------------------------------------------ */
+
+/* Is it a version that we know, only not as the key's current object? */
+static int known_closure(struct cat_txn *txn, void *arg)
+{
+	const struct object_info *info = arg;
+	uint64_t ino, seq;
+
+	return cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
+}
+
+/* Sent by an earlier process, whose mark holds another epoch? */
+static bool is_this_version(const struct facts *facts, const struct object_info *info)
+{
+	static const unsigned both = OBJMETA_FILE_ID | OBJMETA_SEQ;
+	const struct cat_version *version = &facts->version;
+	struct objmeta meta;
+
+	objmeta_decode(&info->meta, &meta);
+	if ((meta.has & both) != both || meta.seq != version->seq || info->size != version->size ||
+	    memcmp(meta.file_id, facts->inode.file_id, sizeof(meta.file_id)) != 0)
+		return false;
+	return !(meta.has & OBJMETA_CRC32C) || !(version->flags & CAT_HAS_CRC32C) || meta.crc32c == version->crc32c;
+}
+
+/* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */
+static int stand_aside(struct placement *placement, const struct facts *facts, const char *key)
+{
+	int result = catalog_conflict(placement->catalog, facts->inode.ino, facts->version.seq);
+
+	if (result)
+		return result;
+	atomic_fetch_add(&placement->conflicts, 1);
+	log_warn("placement",
+		 "conflict: %s was written by others while changes made here were on their way: theirs is the file, "
+		 "ours is kept as version %08" PRIx32 " in its history",
+		 key, facts->version.identity);
+	killpoint("conflict-recorded");
+	return -EAGAIN;
+}
+
+/* The store refused the condition. What is there decides. */
+static int meet_others(struct placement *placement, const struct facts *facts, const struct target *refused,
+		       struct object_info *ret_info, struct err *err)
+{
+	struct target again = {.key = refused->key, .guard = GUARD_NONE};
+	struct object_info info = {0};
+	int result;
+
+	*err = (struct err){0};
+	result = find_sent(placement, facts, refused->key, ret_info, err);
+	if (result != -ENOENT)
+		return result; /* it was ourselves */
+	result = head_current(placement, refused->key, &info, err);
+	if (result)
+		return result;
+	if (!info.key) { /* removed by others: ours brings it back */
+		log_info("placement", "%s was removed by others while it was changed here: it is there again",
+			 refused->key);
+		result = upload_to(placement, facts, &again, ret_info, err);
+	} else if (is_this_version(facts, &info)) {
+		*ret_info = info;
+		return 0;
+	} else if (catalog_view(placement->catalog, known_closure, &info) == 0) {
+		again.guard = GUARD_SEEN;
+		again.seen = info.etag;
+		result = upload_to(placement, facts, &again, ret_info, err);
+	} else {
+		result = stand_aside(placement, facts, refused->key);
+	}
+	object_info_clear(&info);
+	return result;
+}
+
+static int send_to(struct placement *placement, const struct facts *facts, const char *key,
+		   struct object_info *ret_info, struct err *err)
+{
+	struct target target = {.key = key, .guard = GUARD_RECORDED};
+	int result = upload_to(placement, facts, &target, ret_info, err);
+
+	return result && err->kind == ERR_PRECONDITION ? meet_others(placement, facts, &target, ret_info, err) : result;
+}
+
+/* What a stored upload tells of others, and of the store. */
+static void look_around(struct placement *placement, const struct facts *facts, const struct object_info *info)
+{
+	const struct placement_others *others = &placement->others;
+	bool conditional = transfer_can(placement->transfer, BACKEND_IF_MATCH) &&
+			   transfer_can(placement->transfer, BACKEND_IF_NONE_MATCH);
+
+	if (versioned(placement) != has_own_id(info->native_id))
+		doubt_versioning(placement);
+	if (facts->version.origin == CAT_ORIGIN_CONFLICT && others->contested)
+		others->contested(others->arg, facts->inode.ino);
+	else if (versioned(placement) && !conditional && others->overwrote)
+		others->overwrote(others->arg, facts->inode.ino);
+}
+
+/* Its name is gone and a directory has the key where keys are paths: history finds it anywhere. */
+static int send_aside(struct placement *placement, const struct facts *facts, struct cat_job *job, char **key,
+		      struct object_info *ret_info, struct err *err)
+{
+	AUTO_BUF own = BUF_INIT;
+	int result;
+
+	own_key(&facts->inode, facts->version.seq, &own);
+	free(*key);
+	*key = buf_detach(&own);
+	*err = (struct err){0};
+	result = *key ? note_sending(placement, job, *key) : -ENOMEM;
+	return result ? result : send_to(placement, facts, *key, ret_info, err);
 }
 
 static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
@@ -925,17 +1149,11 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 		key = NULL;
 		result = upload_key(placement, &facts, job, &key);
 		if (!result)
-			result = send_to(placement, &facts, job, key, &info, err);
-		/* Its name is gone and a directory has the key where keys are paths: history finds it anywhere. */
-		if (result && err->kind == ERR_CONFLICT && !facts.links && !is_own_key(key)) {
-			AUTO_BUF own = BUF_INIT;
-
-			own_key(&facts.inode, facts.version.seq, &own);
-			free(key);
-			key = buf_detach(&own);
-			*err = (struct err){0};
-			result = key ? send_to(placement, &facts, job, key, &info, err) : -ENOMEM;
-		}
+			result = note_sending(placement, job, key);
+		if (!result)
+			result = send_to(placement, &facts, key, &info, err);
+		if (result && err->kind == ERR_CONFLICT && !facts.links && !is_own_key(key))
+			result = send_aside(placement, &facts, job, &key, &info, err);
 	}
 	if (result == -ENODATA && !err->kind) {
 		result = give_up(placement, &facts, job->seq);
@@ -944,8 +1162,10 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 	killpoint("upload-sent");
 	if (!result)
 		result = record_stored(placement, &facts, job->seq, key, &info);
-	if (!result)
+	if (!result) {
 		killpoint("journal-retired");
+		look_around(placement, &facts, &info);
+	}
 out:
 	object_info_clear(&info);
 	facts_clear(&facts);
@@ -1094,7 +1314,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	struct copy_request request = {
 		.source = {.key = facts->copy.key,
 			   .native_id = facts->copy.native_id,
-			   .etag = facts->copy.native_id ? NULL : facts->copy.etag},
+			   .etag = pin_of(facts->copy.native_id, facts->copy.etag)},
 		.key = key,
 		.meta = &meta,
 		.content_type = objmeta_content_type(facts->inode.mode),
@@ -1160,6 +1380,21 @@ static int relocate(struct placement *placement, const struct facts *facts, cons
 	return result;
 }
 
+/* Somebody else's object is still where a version that had to stand aside would belong. 1, 0, -errno. */
+static int is_contested(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	struct object_info info = {0};
+	int result;
+
+	if (facts->version.origin != CAT_ORIGIN_CONFLICT || !is_reserved(facts->copy.key))
+		return 0;
+	result = head_current(placement, facts->links->key, &info, err);
+	if (!result)
+		result = info.key != NULL;
+	object_info_clear(&info);
+	return result;
+}
+
 static int place_file(struct placement *placement, const struct facts *facts, struct err *err)
 {
 	int result = 0;
@@ -1167,6 +1402,9 @@ static int place_file(struct placement *placement, const struct facts *facts, st
 	/* What is not stored yet is placed by its own upload. */
 	if (!facts->links || !facts->has_version || facts->version.state != CAT_STORED || !facts->copy.key)
 		return 0;
+	result = is_contested(placement, facts, err);
+	if (result)
+		return result < 0 ? result : 0;
 	if (strcmp(facts->copy.key, facts->links->key) != 0)
 		result = relocate(placement, facts, facts->links->key, err);
 	for (const struct link *link = facts->links->next; link && !result; link = link->next) {
@@ -1240,17 +1478,10 @@ static int record_removed(struct cat_txn *txn, void *arg)
 	return err && err != -ENOENT ? err : cat_key_delete(txn, 0, removed->key);
 }
 
-static bool same_text(const char *a, const char *b)
-{
-	return a && b && strcmp(a, b) == 0;
-}
-
 /* Does the store still hold at the key what our record says? */
 static bool still_ours(const struct cat_key *record, const struct object_info *info)
 {
-	if (record->native_id && info->native_id)
-		return same_text(record->native_id, info->native_id);
-	return same_text(record->etag, info->etag);
+	return cat_same_object(record->native_id, record->etag, info->native_id, info->etag);
 }
 
 /* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */
@@ -1282,7 +1513,7 @@ static int remove_looked_at(struct placement *placement, const char *key, struct
 		goto out;
 	}
 	if (!result && info.key && !versioned(placement))
-		result = preserve_object(placement, &info, err);
+		result = preserve_object(placement, &info, KEEP_OTHERS, err);
 	if (!result && info.key) {
 		if (transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH))
 			ref.etag = info.etag;

@@ -19,12 +19,22 @@ struct lease;
 struct placement;
 struct transfer;
 
+/* What an upload met of others' doing. On a pool thread, without locks; each may be NULL. */
+struct placement_others {
+	/* The newest version of `ino` had to stand aside: its names are to be listed anew. */
+	void (*contested)(void *arg, uint64_t ino);
+	/* Written without a condition on a store with versions: something of others may lie beneath. */
+	void (*overwrote)(void *arg, uint64_t ino);
+	void *arg;
+};
+
 struct placement_options {
 	struct catalog *catalog;
 	struct transfer *transfer;
 	struct contents *contents;
 	struct lease *lease;
 	struct ahead *ahead; /* NULL: nothing is sent ahead */
+	struct placement_others others;
 };
 int placement_new(const struct placement_options *options, struct placement **ret_placement);
 void placement_free(struct placement *placement);
@@ -48,6 +58,9 @@ void placement_claims(struct placement *placement, struct cat_job *job, struct p
 enum placement_history { PLACEMENT_FIRST, PLACEMENT_AGAIN };
 int placement_run(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		  enum placement_history history, struct err *err);
+
+/* Uploads that met somebody else's object, since the beginning. */
+uint64_t placement_conflicts(struct placement *placement);
 
 /* Capabilities of the store may have changed (versioning switched). */
 void placement_reprobe(struct placement *placement, struct err *err);

@@ -52,12 +52,14 @@
 #define VERSION_HEADS_MAX 1024 /* older ones are taken as the listing shows them */
 #define VERSIONS_MAX 65536
 #define ASKED_MAX 65536
+#define PAST_AGES 10                 /* the past of a directory is asked for again after so many max_age */
+#define EXTENT_PAGES_MAX 64          /* of a deleted directory, looked through for when it was deleted */
 #define RETRY_PAUSE (5 * NS_PER_SEC) /* after a failure in the background */
 #define CANCEL_POLL (200 * NS_PER_MS)
 #define ARENA_CHUNK (256 << 10)
 #define RESERVED ".varve/"
 
-enum kind { KIND_LIST, KIND_HEAD, KIND_VERSIONS };
+enum kind { KIND_LIST, KIND_HEAD, KIND_VERSIONS, KIND_PAST };
 enum flight_state { FLIGHT_QUEUED, FLIGHT_RUNNING, FLIGHT_LANDED };
 
 struct flight {
@@ -90,7 +92,7 @@ struct reconcile {
 	struct table asked;   /* lock */
 	unsigned background;  /* lock: tasks submitted and not ended */
 
-	_Atomic uint64_t listings, pages, entries, heads, failures;
+	_Atomic uint64_t listings, pages, entries, heads, failures, expired;
 };
 
 static const struct call patient_call;
@@ -339,6 +341,57 @@ static void list_dedupe(struct findings *findings)
 	findings->count = kept;
 }
 
+static int any_past(void *arg, const struct cat_past *past)
+{
+	(void)arg;
+	(void)past; /* that there is one says it all */
+	return 1;
+}
+
+/* Was this prefix a name here that ended, and is there nothing beneath it? 1, 0, -errno. */
+static int is_phantom(struct reconcile *reconcile, const struct call *call, uint64_t dir, const struct cat_found *found,
+		      struct err *err)
+{
+	struct list_request request = {.prefix = found->key, .max = 1};
+	struct list_page page = {0};
+	struct cat_inode inode;
+	int rc;
+
+	if (!found->directory || found->etag ||
+	    catalog_lookup(reconcile->options.catalog, dir, found->name, &inode) == 0)
+		return 0;
+	rc = catalog_past(reconcile->options.catalog, dir, found->name, any_past, NULL);
+	if (rc <= 0)
+		return rc;
+	rc = transfer_list(reconcile->options.transfer, call, &request, &page, err);
+	if (rc)
+		return rc;
+	rc = !page.count && !page.next;
+	list_page_clear(&page);
+	return rc;
+}
+
+/* MinIO lists a prefix under which everything is deleted as if something were there: a directory that was removed or
+ * renamed must not come back so. */
+static int drop_phantoms(struct reconcile *reconcile, const struct call *call, uint64_t dir, struct findings *findings,
+			 struct err *err)
+{
+	size_t kept = 0;
+	int rc = 0;
+
+	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
+		return 0;
+	for (size_t i = 0; i < findings->count && rc >= 0; i++) {
+		rc = is_phantom(reconcile, call, dir, &findings->found[i], err);
+		if (!rc)
+			findings->found[kept++] = findings->found[i];
+	}
+	if (rc < 0)
+		return err->kind ? rc : err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir);
+	findings->count = kept;
+	return 0;
+}
+
 static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
 {
 	const struct reconcile_options *options = &reconcile->options;
@@ -367,6 +420,9 @@ static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call
 	if (rc)
 		goto out;
 	list_dedupe(&list.findings);
+	rc = drop_phantoms(reconcile, call, dir, &list.findings, err);
+	if (rc)
+		goto out;
 	adopt.found = list.findings.found;
 	adopt.count = list.findings.count;
 	rc = catalog_adopt(options->catalog, &adopt);
@@ -620,7 +676,7 @@ out:
 
 /* --- versions -------------------------------------------------------------------------------------------------- */
 
-/* Native ids of the versions of one inode that the catalog knows. */
+/* What tells the versions of one inode apart that the catalog knows (cat_object_id). */
 struct known {
 	uint64_t ino;
 	struct buf key;
@@ -660,8 +716,9 @@ static int known_version(void *arg, const struct cat_version *version)
 		known->ids = ids;
 		known->cap = cap;
 	}
-	known->ids[known->count++] = copy.native_id;
-	copy.native_id = NULL;
+	known->ids[known->count] = strdup(cat_object_id(copy.native_id, copy.etag));
+	rc = known->ids[known->count] ? 0 : -ENOMEM;
+	known->count += !rc;
 out:
 	cat_copy_clear(&copy);
 	return rc;
@@ -708,9 +765,11 @@ static int by_string(const void *a, const void *b)
 	return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static bool known_has(const struct known *known, const char *native_id)
+static bool known_has(const struct known *known, const struct object_info *info)
 {
-	return known->count && bsearch(&native_id, known->ids, known->count, sizeof(*known->ids), by_string);
+	const char *id = cat_object_id(info->native_id, info->etag);
+
+	return known->count && bsearch(&id, known->ids, known->count, sizeof(*known->ids), by_string);
 }
 
 /* One entry of a listing of versions. 1: past the key, nothing more of it follows. */
@@ -721,7 +780,7 @@ static int version_add(struct findings *findings, const struct known *known, con
 
 	if (strcmp(info->key, known->key.data) != 0)
 		return 1; /* the key itself is the first of all that begin with it */
-	if ((info->flags & OBJECT_DELETE_MARKER) || !info->native_id || known_has(known, info->native_id))
+	if ((info->flags & OBJECT_DELETE_MARKER) || !info->native_id || known_has(known, info))
 		return 0;
 	rc = found_store_facts(&findings->arena, info, &found);
 	found.mtime = info->modified_ns;
@@ -762,6 +821,7 @@ struct batch {
 	struct findings *findings;
 	struct objmeta *metas; /* one a finding; cat_found borrows from them */
 	size_t count;
+	bool as_said; /* what metadata calls no file stays none */
 	atomic_size_t next;
 	struct lock lock;
 	pthread_cond_t idle;
@@ -803,9 +863,9 @@ static int version_head(struct batch *batch, size_t i, struct err *err)
 	}
 	objmeta_decode(&info.meta, &batch->metas[i]);
 	found_meta(&batch->reconcile->options, &batch->metas[i], found);
-	if (is_placeholder(&batch->metas[i]))
+	if (is_placeholder(&batch->metas[i]) && !batch->as_said)
 		found->key = NULL;
-	else if (!S_ISREG(found->mode)) /* content is shown as content, whatever its metadata calls it */
+	else if (!S_ISREG(found->mode) && !batch->as_said) /* content is shown as content, whatever its metadata says */
 		found->mode = S_IFREG | batch->reconcile->options.file_mode;
 	object_info_clear(&info);
 	return 0;
@@ -944,6 +1004,351 @@ out:
 	return rc;
 }
 
+/* --- the past of a directory -------------------------------------------------------------------------------------- */
+
+/* One name that is not there any more. */
+struct lost {
+	struct cat_found named; /* name, component, key, directory */
+	int64_t deleted_ns, since_ns;
+	size_t first, count; /* of findings */
+};
+
+struct losses {
+	struct reconcile *reconcile;
+	const struct call *call;
+	uint64_t dir;
+	struct buf prefix;
+	struct findings findings; /* versions; its arena holds all strings */
+	struct lost *cells;
+	size_t count, cap;
+	/* The key whose entries are coming: */
+	struct buf key;
+	struct lost now;
+	bool current; /* something lives there */
+};
+
+static void losses_clear(struct losses *losses)
+{
+	findings_clear(&losses->findings);
+	free(losses->cells);
+	buf_free(&losses->prefix);
+	buf_free(&losses->key);
+}
+
+static int loss_add(struct losses *losses, const struct lost *lost)
+{
+	if (losses->count == losses->cap) {
+		size_t cap = losses->cap ? 2 * losses->cap : 32;
+		struct lost *cells = reallocarray(losses->cells, cap, sizeof(*cells));
+
+		if (!cells)
+			return -ENOMEM;
+		losses->cells = cells;
+		losses->cap = cap;
+	}
+	losses->cells[losses->count++] = *lost;
+	return 0;
+}
+
+/* The entries of one key have come to their end. */
+static int loss_end(struct losses *losses)
+{
+	struct lost *lost = &losses->now;
+	bool wanted = losses->key.len && !losses->current && (lost->count || lost->named.directory);
+	int rc = 0;
+
+	if (wanted)
+		rc = loss_add(losses, lost);
+	else
+		losses->findings.count = lost->first;
+	buf_reset(&losses->key);
+	return rc;
+}
+
+static int loss_begin(struct losses *losses, const struct object_info *info)
+{
+	struct arena *arena = &losses->findings.arena;
+	const char *component = info->key + losses->prefix.len;
+	size_t len = strlen(component);
+	struct cat_found *named = &losses->now.named;
+	int rc;
+
+	losses->now = (struct lost){.first = losses->findings.count};
+	losses->current = !len || (!losses->prefix.len && !strcmp(component, RESERVED)); /* of no interest */
+	buf_adds(&losses->key, info->key);
+	if (buf_failed(&losses->key))
+		return -ENOMEM;
+	if (losses->current)
+		return 0;
+	named->directory = component[len - 1] == '/';
+	len -= named->directory;
+	if (!len || memchr(component, '/', len))
+		return -EBADMSG; /* a store that does not know delimiters */
+	rc = found_name(arena, component, len, named);
+	return rc ? rc : arena_string(arena, info->key, &named->key);
+}
+
+static int loss_entry(struct losses *losses, const struct object_info *info)
+{
+	struct lost *lost = &losses->now;
+	struct cat_found found = {0};
+	int rc = 0;
+
+	if (strncmp(info->key, losses->prefix.data, losses->prefix.len) != 0)
+		return -EBADMSG;
+	if (!losses->key.len || strcmp(losses->key.data, info->key) != 0) {
+		rc = loss_end(losses);
+		if (!rc)
+			rc = loss_begin(losses, info);
+	}
+	if (rc || losses->current || (info->flags & OBJECT_PREFIX))
+		return rc;
+	if (info->flags & OBJECT_DELETE_MARKER) {
+		if (info->modified_ns > lost->deleted_ns)
+			lost->deleted_ns = info->modified_ns;
+		return 0;
+	}
+	losses->current = info->flags & OBJECT_LATEST;
+	if (losses->current || lost->named.directory || !info->native_id)
+		return 0;
+	rc = found_store_facts(&losses->findings.arena, info, &found);
+	found.mtime = info->modified_ns;
+	if (!rc)
+		rc = findings_add(&losses->findings, &found, losses->reconcile->options.max_entries);
+	lost->count += !rc;
+	return rc;
+}
+
+/* Every page of a listing of versions, entry by entry, until `take` returns non-zero. */
+struct version_walk {
+	struct list_request request;
+	int (*take)(void *arg, const struct object_info *info);
+	void *arg;
+	unsigned max_pages; /* 0: all */
+};
+
+static int version_pages(struct reconcile *reconcile, const struct call *call, struct version_walk *walk,
+			 struct err *err)
+{
+	AUTO_FREE char *token = NULL;
+	unsigned pages = 0;
+	int rc = 0;
+
+	do {
+		struct list_page page = {0};
+
+		walk->request.token = token;
+		rc = transfer_list(reconcile->options.transfer, call, &walk->request, &page, err);
+		if (rc)
+			return rc;
+		atomic_fetch_add(&reconcile->pages, 1);
+		for (size_t i = 0; i < page.count && !rc; i++)
+			rc = walk->take(walk->arg, &page.entries[i]);
+		free(token);
+		token = page.next;
+		page.next = NULL;
+		list_page_clear(&page);
+	} while (!rc && token && ++pages != walk->max_pages);
+	return rc < 0 ? err_from_errno(err, -rc, "versions under %s", walk->request.prefix) : 0;
+}
+
+static int take_loss(void *arg, const struct object_info *info)
+{
+	return loss_entry(arg, info);
+}
+
+/* What of a lost name nobody knows yet: 1; nothing: 0. The findings that are known go to the end. */
+struct unknown {
+	struct losses *losses;
+	struct lost *lost;
+	bool any;
+};
+
+static int unknown_closure(struct cat_txn *txn, void *arg)
+{
+	struct unknown *unknown = arg;
+	struct lost *lost = unknown->lost;
+	struct cat_found *found = unknown->losses->findings.found + lost->first;
+	struct cat_name name;
+	int rc = cat_name_get(txn, unknown->losses->dir, lost->named.name, &name);
+
+	unknown->any = false;
+	if (rc != -ENOENT)
+		return rc;
+	unknown->any = lost->named.directory;
+	for (size_t i = 0; i < lost->count; i++) {
+		uint64_t ino, seq;
+
+		rc = cat_place_get(txn, 0, found[i].key, cat_object_id(found[i].native_id, found[i].etag), &ino, &seq);
+		if (rc && rc != -ENOENT)
+			return rc;
+		unknown->any |= rc == -ENOENT;
+	}
+	return 0;
+}
+
+/* Keeps the losses that tell something new, and packs their versions. */
+static int losses_sift(struct losses *losses)
+{
+	size_t kept = 0, used = 0;
+
+	for (size_t i = 0; i < losses->count; i++) {
+		struct unknown unknown = {.losses = losses, .lost = &losses->cells[i]};
+		int rc = catalog_view(losses->reconcile->options.catalog, unknown_closure, &unknown);
+
+		if (rc)
+			return rc;
+		if (!unknown.any)
+			continue;
+		memmove(losses->findings.found + used, losses->findings.found + losses->cells[i].first,
+			losses->cells[i].count * sizeof(*losses->findings.found));
+		losses->cells[kept] = losses->cells[i];
+		losses->cells[kept].first = used;
+		used += losses->cells[kept++].count;
+	}
+	losses->count = kept;
+	losses->findings.count = used;
+	return 0;
+}
+
+struct span {
+	int64_t since_ns, until_ns;
+	bool current;
+};
+
+static int take_span(void *arg, const struct object_info *info)
+{
+	struct span *span = arg;
+
+	if (!(info->flags & OBJECT_DELETE_MARKER) && (info->flags & OBJECT_LATEST)) {
+		span->current = true;
+		return 1;
+	}
+	if (!span->since_ns || info->modified_ns < span->since_ns)
+		span->since_ns = info->modified_ns;
+	if ((info->flags & OBJECT_DELETE_MARKER) && info->modified_ns > span->until_ns)
+		span->until_ns = info->modified_ns;
+	return 0;
+}
+
+/* From when to when a directory was there, of which nothing is left. 1: something is. */
+static int loss_span(struct losses *losses, struct lost *lost, struct err *err)
+{
+	struct span span = {0};
+	struct version_walk walk = {
+		.request = {.prefix = lost->named.key, .versions = true},
+		.take = take_span,
+		.arg = &span,
+		.max_pages = EXTENT_PAGES_MAX,
+	};
+	int rc = version_pages(losses->reconcile, losses->call, &walk, err);
+
+	lost->since_ns = span.since_ns;
+	lost->deleted_ns = span.until_ns;
+	return rc ? rc : span.current;
+}
+
+/* Symlinks, special files and markers of links hold nothing that is a file's content. */
+static void drop_no_files(struct losses *losses, struct lost *lost)
+{
+	struct cat_found *found = losses->findings.found + lost->first;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < lost->count; i++) {
+		if (!found[i].resolved || (S_ISREG(found[i].mode) && !found[i].link_id))
+			found[kept++] = found[i];
+	}
+	lost->count = kept;
+}
+
+static int loss_take(struct losses *losses, struct lost *lost, struct err *err)
+{
+	const struct reconcile_options *options = &losses->reconcile->options;
+	struct cat_deleted deleted = {
+		.dir = losses->dir,
+		.name = lost->named.name,
+		.component = lost->named.component,
+		.key = lost->named.key,
+		.directory = lost->named.directory,
+		.file_mode = options->file_mode,
+		.dir_mode = options->dir_mode,
+		.uid = options->uid,
+		.gid = options->gid,
+	};
+	int rc = 0;
+
+	if (deleted.directory)
+		rc = loss_span(losses, lost, err);
+	else
+		drop_no_files(losses, lost);
+	if (rc || (!deleted.directory && !lost->count))
+		return rc < 0 ? rc : 0;
+	deleted.since_ns = lost->since_ns;
+	deleted.until_ns = lost->deleted_ns;
+	deleted.versions = losses->findings.found + lost->first;
+	deleted.count = lost->count;
+	rc = catalog_adopt_deleted(options->catalog, &deleted);
+	return rc ? err_from_errno(err, -rc, "the past of %s", deleted.key) : 0;
+}
+
+static int losses_take(struct losses *losses, struct err *err)
+{
+	size_t count = losses->findings.count < VERSION_HEADS_MAX ? losses->findings.count : VERSION_HEADS_MAX;
+	struct batch batch = {.reconcile = losses->reconcile,
+			      .call = losses->call,
+			      .findings = &losses->findings,
+			      .count = count,
+			      .as_said = true};
+	int rc = 0;
+
+	batch.metas = calloc(count + 1, sizeof(*batch.metas));
+	if (!batch.metas)
+		return err_set(err, ERR_NO_MEMORY, "versions");
+	if (count)
+		rc = batch_run(&batch, err);
+	for (size_t i = 0; i < losses->count && !rc; i++)
+		rc = loss_take(losses, &losses->cells[i], err);
+	free(batch.metas);
+	return rc;
+}
+
+static int past_closure(struct cat_txn *txn, void *arg)
+{
+	struct losses *losses = arg;
+
+	buf_reset(&losses->prefix);
+	return cat_key_ever(txn, losses->dir, &losses->prefix);
+}
+
+static int past_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	struct losses losses = {.reconcile = reconcile, .call = call, .dir = dir, .prefix = BUF_INIT, .key = BUF_INIT};
+	struct version_walk walk = {.request = {.delimiter = '/', .versions = true}, .take = take_loss, .arg = &losses};
+	int rc = catalog_view(reconcile->options.catalog, past_closure, &losses);
+
+	if (rc == -ENOENT) { /* removed here: all of its past is known */
+		rc = 0;
+		goto out;
+	}
+	if (rc) {
+		rc = err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir);
+		goto out;
+	}
+	walk.request.prefix = losses.prefix.data ? losses.prefix.data : "";
+	rc = version_pages(reconcile, call, &walk, err);
+	if (!rc)
+		rc = loss_end(&losses);
+	if (!rc)
+		rc = losses_sift(&losses);
+	if (rc && !err->kind)
+		rc = err_from_errno(err, -rc, "the past under %s", walk.request.prefix);
+	if (!rc && losses.count)
+		rc = losses_take(&losses, err);
+out:
+	losses_clear(&losses);
+	return rc;
+}
+
 static bool asked_match(const struct table_node *node, const void *key)
 {
 	return container_of(node, struct asked, node)->ino == *(const uint64_t *)key;
@@ -964,12 +1369,12 @@ static void asked_drop(struct table_node *node, void *arg)
 	free(container_of(node, struct asked, node));
 }
 
-static bool asked_lately(struct reconcile *reconcile, uint64_t ino)
+static bool asked_lately(struct reconcile *reconcile, uint64_t ino, unsigned ages)
 {
 	LOCK_GUARD(&reconcile->lock);
 	const struct asked *asked = asked_find(reconcile, ino);
 
-	return asked && clock_monotonic() - asked->at < reconcile->options.max_age_ns;
+	return asked && clock_monotonic() - asked->at < ages * reconcile->options.max_age_ns;
 }
 
 static void asked_note(struct reconcile *reconcile, uint64_t ino)
@@ -1063,13 +1468,15 @@ static int flight_fly(struct flight *flight, const struct call *call, struct err
 		[KIND_LIST] = list_run,
 		[KIND_HEAD] = head_run,
 		[KIND_VERSIONS] = versions_run,
+		[KIND_PAST] = past_run,
 	};
 	struct reconcile *reconcile = flight->owner;
 	int rc = run[flight->kind](reconcile, flight->ino, call, err);
 
 	if (rc && !gave_up(err))
 		atomic_fetch_add(&reconcile->failures, 1);
-	if (!rc && flight->kind == KIND_VERSIONS)
+	/* A past that is too long to be listed in time must not be waited for again and again. */
+	if ((!rc && flight->kind == KIND_VERSIONS) || flight->kind == KIND_PAST)
 		asked_note(reconcile, flight->ino);
 	return rc;
 }
@@ -1246,7 +1653,7 @@ static void flight_recall(struct table_node *node, void *arg)
 	background_ended(reconcile);
 }
 
-void reconcile_free(struct reconcile *reconcile)
+void reconcile_stop(struct reconcile *reconcile)
 {
 	if (!reconcile)
 		return;
@@ -1255,6 +1662,15 @@ void reconcile_free(struct reconcile *reconcile)
 	table_each(&reconcile->flights, flight_recall, reconcile);
 	while (reconcile->background)
 		(void)lock_wait(&reconcile->lock, &reconcile->landed, 0); /* stop cancels their calls */
+	lock_release(&reconcile->lock);
+}
+
+void reconcile_free(struct reconcile *reconcile)
+{
+	if (!reconcile)
+		return;
+	reconcile_stop(reconcile);
+	lock_acquire(&reconcile->lock);
 	table_each(&reconcile->asked, asked_drop, reconcile);
 	lock_release(&reconcile->lock);
 	table_destroy(&reconcile->flights);
@@ -1352,11 +1768,146 @@ int reconcile_resolve(struct reconcile *reconcile, uint64_t ino, const struct ca
 	return 0;
 }
 
+void reconcile_names_soon(struct reconcile *reconcile, uint64_t ino)
+{
+	struct subject subject = {.ino = ino, .key = BUF_INIT};
+
+	if (!catalog_view(reconcile->options.catalog, name_closure, &subject))
+		flight_start(reconcile, KIND_LIST, subject.name.parent, TRANSFER_NORMAL);
+}
+
 int reconcile_versions(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
 {
-	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS) || asked_lately(reconcile, ino))
+	if (asked_lately(reconcile, ino, 1))
+		return 0;
+	return reconcile_versions_now(reconcile, ino, call, err);
+}
+
+int reconcile_versions_now(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
+{
+	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
 		return 0;
 	return flight_join(reconcile, KIND_VERSIONS, ino, call ? call : &patient_call, err);
+}
+
+void reconcile_versions_soon(struct reconcile *reconcile, uint64_t ino)
+{
+	if (transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
+		flight_start(reconcile, KIND_VERSIONS, ino, TRANSFER_BACKGROUND);
+}
+
+int reconcile_past(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	if (asked_lately(reconcile, dir, PAST_AGES))
+		return 0;
+	return reconcile_past_now(reconcile, dir, call, err);
+}
+
+int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
+		return 0;
+	return flight_join(reconcile, KIND_PAST, dir, call ? call : &patient_call, err);
+}
+
+/* --- gone ------------------------------------------------------------------------------------------------------------
+ */
+
+/* Is the object there? 1, 0; -errno: nobody can say. */
+static int still_there(struct reconcile *reconcile, const struct cat_gone *gone, const char *native_id,
+		       const struct call *call)
+{
+	struct object_ref object = {.key = gone->key, .native_id = native_id, .etag = gone->etag};
+	struct object_info info = {0};
+	struct err why = {0};
+	int rc = transfer_head(reconcile->options.transfer, call, &object, &info, &why);
+
+	atomic_fetch_add(&reconcile->heads, 1);
+	object_info_clear(&info);
+	if (!rc)
+		return 1;
+	return why.kind == ERR_NOT_FOUND || why.kind == ERR_PRECONDITION ? 0 : rc;
+}
+
+/* A bucket that is not there has no objects either, and that says nothing about them. */
+static int store_answers(struct reconcile *reconcile, const struct call *call)
+{
+	struct list_request request = {.prefix = "", .max = 1};
+	struct list_page page = {0};
+	struct err why = {0};
+	int rc = transfer_list(reconcile->options.transfer, call, &request, &page, &why);
+
+	list_page_clear(&page);
+	return rc;
+}
+
+struct unnamed {
+	const struct cat_gone *gone;
+	char *native_id; /* malloc'd; NULL: not found */
+};
+
+static int take_unnamed(void *arg, const struct object_info *info)
+{
+	struct unnamed *unnamed = arg;
+
+	if (strcmp(info->key, unnamed->gone->key) != 0)
+		return 1; /* the key itself is the first of all that begin with it */
+	if ((info->flags & OBJECT_DELETE_MARKER) || !info->native_id || !info->etag ||
+	    strcmp(info->etag, unnamed->gone->etag) != 0)
+		return 0;
+	unnamed->native_id = strdup(info->native_id);
+	return unnamed->native_id ? 1 : -ENOMEM;
+}
+
+/* Known from a plain listing, or stored before versioning was switched on: the catalog has no id of it. Once there is
+ * something newer at the key it is found among its versions. 1: it was, and has its id now; 0; -errno. */
+static int found_beneath(struct reconcile *reconcile, const struct cat_gone *gone, const struct call *call)
+{
+	struct unnamed unnamed = {.gone = gone};
+	struct version_walk walk = {
+		.request = {.prefix = gone->key, .versions = true}, .take = take_unnamed, .arg = &unnamed};
+	struct err why = {0};
+	int rc;
+
+	if (gone->native_id || !gone->etag || !transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
+		return 0;
+	rc = version_pages(reconcile, call, &walk, &why);
+	if (!rc && unnamed.native_id) {
+		rc = catalog_copy_named(reconcile->options.catalog, gone, unnamed.native_id);
+		rc = rc ? rc : 1;
+	}
+	free(unnamed.native_id);
+	return rc;
+}
+
+int reconcile_gone(struct reconcile *reconcile, const struct cat_gone *gone, enum reconcile_doubt doubt,
+		   const struct call *call, bool *ret_gone)
+{
+	const struct reconcile_options *options = &reconcile->options;
+	struct cat_gone_effect effect = {0};
+	int rc = still_there(reconcile, gone, gone->native_id, call);
+
+	*ret_gone = false;
+	if (!rc)
+		rc = found_beneath(reconcile, gone, call);
+	if (!rc && doubt == RECONCILE_READ)
+		rc = store_answers(reconcile, call);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = catalog_gone(options->catalog, gone, &effect);
+	if (rc)
+		return rc;
+	*ret_gone = true;
+	if (!effect.dropped)
+		return 0;
+	atomic_fetch_add(&reconcile->expired, effect.expired);
+	if (doubt == RECONCILE_READ)
+		log_warn(MODULE, "the store no longer has %s%s%s%s: removed by others%s", gone->key,
+			 gone->native_id ? " (version " : "", gone->native_id ? gone->native_id : "",
+			 gone->native_id ? ")" : "", effect.expired ? "" : "; another copy is used");
+	if (effect.parent)
+		flight_start(reconcile, KIND_LIST, effect.parent, TRANSFER_NORMAL);
+	return 0;
 }
 
 void reconcile_figures(struct reconcile *reconcile, struct reconcile_figures *ret_figures)
@@ -1367,6 +1918,7 @@ void reconcile_figures(struct reconcile *reconcile, struct reconcile_figures *re
 		.entries = atomic_load(&reconcile->entries),
 		.heads = atomic_load(&reconcile->heads),
 		.failures = atomic_load(&reconcile->failures),
+		.expired = atomic_load(&reconcile->expired),
 	};
 
 	lock_acquire(&reconcile->lock);

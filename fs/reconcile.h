@@ -30,7 +30,9 @@ struct reconcile_options {
 	void *changed_arg;
 };
 int reconcile_new(const struct reconcile_options *options, struct reconcile **ret_reconcile);
-/* Cancels what runs in the background and waits for it. NULL is fine. */
+/* Cancels what runs in the background and waits for it; nothing begins there any more. NULL is fine. */
+void reconcile_stop(struct reconcile *reconcile);
+/* The same, and frees it. NULL is fine. */
 void reconcile_free(struct reconcile *reconcile);
 
 /* Lists the directory completely and adopts it. Whoever calls while it is being listed gets that listing's outcome. */
@@ -49,8 +51,36 @@ int reconcile_resolve(struct reconcile *reconcile, uint64_t ino, const struct ca
  * store without versions. */
 int reconcile_versions(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err);
 
+/* The same whenever it is asked: who calls knows of a version that the catalog does not. */
+int reconcile_versions_now(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err);
+void reconcile_versions_soon(struct reconcile *reconcile, uint64_t ino);
+
+/*
+ * Names of the directory that the store knows only from the past: deleted by
+ * others before we saw them, directories of which nothing is left among them.
+ * `dir` may itself be such a directory. Asks again only after some time, however
+ * it went; success without doing anything on a store without versions.
+ */
+int reconcile_past(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err);
+int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err);
+
+/*
+ * A read found that the store no longer has this object, or another in its
+ * place. Asks once more; when it is so, the copy is dropped, a version without
+ * any other expires, and the directory that shows it is listed anew in the
+ * background. *ret_gone: it was so. RECONCILE_LISTED: a complete listing of the
+ * store has just shown that the store itself is there, and that this is not.
+ */
+enum reconcile_doubt { RECONCILE_READ, RECONCILE_LISTED };
+int reconcile_gone(struct reconcile *reconcile, const struct cat_gone *gone, enum reconcile_doubt doubt,
+		   const struct call *call, bool *ret_gone);
+
+/* Lists a directory that shows the inode, in the background. */
+void reconcile_names_soon(struct reconcile *reconcile, uint64_t ino);
+
 struct reconcile_figures {
 	uint64_t listings, pages, entries, heads, failures;
+	uint64_t expired; /* versions that the store no longer has */
 	unsigned running; /* in the background */
 };
 void reconcile_figures(struct reconcile *reconcile, struct reconcile_figures *ret_figures);

@@ -100,10 +100,16 @@ static int remove_copy(const struct retention *retention, struct cat_copy *copy,
 	struct object_ref ref = {.key = copy->key, .native_id = copy->native_id};
 	int result = 0;
 
-	if (!copy->native_id)
+	if (cat_object_id(copy->native_id, copy->etag) == copy->etag)
 		ref.etag = copy->etag;
+	if (ref.native_id && ref.etag) { /* "null": not every store honours an etag beside an id when it removes */
+		struct object_info info = {0};
+
+		result = transfer_head(retention->transfer, &retention->call, &ref, &info, err);
+		object_info_clear(&info);
+	}
 	/* Without an id or an etag nobody can say that what lies there is this version. */
-	if (ref.native_id || ref.etag)
+	if (!result && (ref.native_id || ref.etag))
 		result = transfer_remove(retention->transfer, &retention->call, &ref, NULL, err);
 	if (result && (err->kind == ERR_NOT_FOUND || (ref.etag && err->kind == ERR_PRECONDITION))) {
 		*err = (struct err){0};

@@ -46,6 +46,7 @@
 #include "fs/reconcile.h"
 #include "fs/ship.h"
 #include "fs/stale.h"
+#include "fs/sweep.h"
 #include "fs/writeback.h"
 #include "log.h"
 #include "transfer.h"
@@ -63,6 +64,7 @@ struct session {
 	struct fs fs;
 	struct backend *backend;
 	struct invalidate *invalidate;
+	struct sweep *sweep;
 	struct fuse_lowlevel_ops operations;
 	char *tmp_dir;
 	bool mounted;
@@ -268,6 +270,42 @@ static void store_changed(void *arg, uint64_t parent, const char *name, uint64_t
 	invalidate_add(session->invalidate, parent, name, ino);
 }
 
+/* --- what others do in the store ------------------------------------------------------------------------------ */
+
+static bool copy_gone(void *arg, const struct cat_gone *gone, const atomic_bool *cancelled)
+{
+	const struct session *session = arg;
+	struct call call = {.cancelled = cancelled};
+	bool is_gone;
+
+	return reconcile_gone(session->fs.reconcile, gone, RECONCILE_READ, &call, &is_gone) == 0 && is_gone;
+}
+
+static void upload_contested(void *arg, uint64_t ino)
+{
+	const struct session *session = arg;
+
+	reconcile_names_soon(session->fs.reconcile, ino);
+}
+
+static void upload_overwrote(void *arg, uint64_t ino)
+{
+	const struct session *session = arg;
+
+	reconcile_versions_soon(session->fs.reconcile, ino);
+}
+
+static int open_sweep(struct session *session)
+{
+	const struct config *config = session->fs.config;
+	struct sweep_options options = {.catalog = session->fs.catalog,
+					.transfer = session->fs.transfer,
+					.reconcile = session->fs.reconcile,
+					.period_ns = config->sweep_ns};
+
+	return sweep_new(&options, &session->sweep);
+}
+
 static int open_contents(struct session *session, struct err *err)
 {
 	const struct config *config = session->fs.config;
@@ -276,7 +314,9 @@ static int open_contents(struct session *session, struct err *err)
 	struct contents_options options = {.catalog = session->fs.catalog,
 					   .transfer = session->fs.transfer,
 					   .cache_limit = config->cache_size ? config->cache_size : UINT64_MAX / 4,
-					   .cache_reserve = config->reserve};
+					   .cache_reserve = config->reserve,
+					   .gone = copy_gone,
+					   .gone_arg = session};
 	int result = make_dir(config->state_dir, "cache", &cache_dir, err);
 
 	if (result)
@@ -316,11 +356,13 @@ static int open_upper(struct session *session, struct err *err)
 	if (!result)
 		result = open_contents(session, err);
 	if (!result) {
-		struct writeback_options writeback = {.catalog = fs->catalog,
-						      .transfer = fs->transfer,
-						      .contents = fs->contents,
-						      .lease = fs->lease,
-						      .read_only = config->read_only};
+		struct writeback_options writeback = {
+			.catalog = fs->catalog,
+			.transfer = fs->transfer,
+			.contents = fs->contents,
+			.lease = fs->lease,
+			.read_only = config->read_only,
+			.others = {.contested = upload_contested, .overwrote = upload_overwrote, .arg = session}};
 
 		result = writeback_new(&writeback, &fs->writeback);
 	}
@@ -335,6 +377,8 @@ static int open_upper(struct session *session, struct err *err)
 	versions.reconcile = fs->reconcile;
 	if (!result)
 		result = versions_new(&versions, &fs->versions);
+	if (!result)
+		result = open_sweep(session);
 	return result && !err->kind ? err_from_errno(err, -result, "cannot start") : result;
 }
 
@@ -599,10 +643,11 @@ void session_close(struct session *session)
 	ops_data_abandon(fs);
 	ops_dir_abandon(fs);
 	versions_free(fs->versions);
-	reconcile_free(fs->reconcile);
+	sweep_free(session->sweep);
 	ship_free(fs->ship);
 	if (fs->contents)
 		contents_cancel(fs->contents);
+	reconcile_stop(fs->reconcile);
 	writeback_free(fs->writeback);
 	if (fs->lease) {
 		call.deadline_ns = clock_monotonic() + RELEASE_PATIENCE_NS;
@@ -611,6 +656,7 @@ void session_close(struct session *session)
 	}
 	transfer_free(fs->transfer);
 	prefetch_free(fs->prefetch);
+	reconcile_free(fs->reconcile); /* jobs and fetches may have asked it until now */
 	contents_free(fs->contents);
 	catalog_close(fs->catalog);
 	if (session->backend)
@@ -663,6 +709,11 @@ bool session_store_locks(struct session *session)
 	return transfer_can(session->fs.transfer, BACKEND_LOCK);
 }
 
+void session_sweep(struct session *session)
+{
+	sweep_hurry(session->sweep);
+}
+
 void session_hurry(struct session *session)
 {
 	writeback_hurry(session->fs.writeback);
@@ -688,10 +739,10 @@ static json_t *writeback_json(struct session *session)
 	struct writeback_figures figures;
 
 	pending_figures(session, &figures);
-	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:s}", "pending", (json_int_t)figures.jobs, "bytes",
+	return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "pending", (json_int_t)figures.jobs, "bytes",
 			 (json_int_t)figures.bytes, "running", (json_int_t)figures.running, "failed",
-			 (json_int_t)figures.failed, "done", (json_int_t)figures.done, "last_error",
-			 figures.last_error);
+			 (json_int_t)figures.failed, "done", (json_int_t)figures.done, "conflicts",
+			 (json_int_t)figures.conflicts, "last_error", figures.last_error);
 }
 
 static json_t *cache_json(struct session *session)
@@ -716,6 +767,19 @@ static json_t *catalog_json(struct session *session)
 			 (json_int_t)ship.shipped, "ship_error", ship.last_error);
 }
 
+static json_t *others_json(struct session *session)
+{
+	struct reconcile_figures reconcile;
+	struct sweep_figures sweep;
+
+	reconcile_figures(session->fs.reconcile, &reconcile);
+	sweep_figures(session->sweep, &sweep);
+	return json_pack("{s:I, s:b, s:I, s:I, s:I, s:I, s:I, s:s}", "sweeps", (json_int_t)sweep.passes, "sweeping",
+			 sweep.running, "broken_off", (json_int_t)sweep.broken_off, "seen", (json_int_t)sweep.seen,
+			 "listed", (json_int_t)sweep.listed, "found", (json_int_t)sweep.found, "expired",
+			 (json_int_t)reconcile.expired, "last_error", sweep.last_error);
+}
+
 static json_t *lease_json(struct session *session)
 {
 	struct lease_figures figures = {0};
@@ -732,12 +796,13 @@ static json_t *lease_json(struct session *session)
 void session_status_json(struct session *session, struct buf *ret_json)
 {
 	const struct config *config = session->fs.config;
-	json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:I, s:o, s:o, s:o, s:o, s:o}", "version",
+	json_t *root = json_pack("{s:s, s:s, s:s, s:s, s:i, s:b, s:I, s:o, s:o, s:o, s:o, s:o, s:o}", "version",
 				 VARVE_VERSION, "url", config->url, "mountpoint", config->mountpoint, "state_dir",
 				 config->state_dir, "pid", (int)getpid(), "read_only", config->read_only,
 				 "uptime_seconds", (json_int_t)((clock_wall() - session->started_wall) / NS_PER_SEC),
 				 "store", store_json(session), "writeback", writeback_json(session), "cache",
-				 cache_json(session), "catalog", catalog_json(session), "lease", lease_json(session));
+				 cache_json(session), "catalog", catalog_json(session), "lease", lease_json(session),
+				 "others", others_json(session));
 	char *text = root ? json_dumps(root, JSON_COMPACT) : NULL;
 
 	buf_adds(ret_json, text ? text : "{}");

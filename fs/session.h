@@ -48,6 +48,9 @@ int session_protect(struct session *session, const struct cat_protection *reques
 /* Can the store itself keep versions from being removed? */
 bool session_store_locks(struct session *session);
 
+/* Compare the whole store with the catalog now: `others` of the status tells how it went. */
+void session_sweep(struct session *session);
+
 /* Try all waiting jobs now, not at their next_try (umount asks for it). */
 void session_hurry(struct session *session);
 

@@ -48,13 +48,19 @@ int versions_prepare_directory(struct versions *versions, uint64_t dir)
 		return ret;
 	if (!S_ISDIR(inode.mode))
 		return -ENOTDIR;
-	if (!versions->reconcile || !inode.nlink || inode.flags & CAT_LISTED)
+	if (!versions->reconcile)
 		return 0;
-	ret = reconcile_directory(versions->reconcile, dir, &call, &err);
-	if (ret)
+	if (inode.nlink && !(inode.flags & CAT_LISTED))
+		ret = reconcile_directory(versions->reconcile, dir, &call, &err);
+	if (ret) {
 		log_warn("versions", "directory %llu was never listed and cannot be: %s", (unsigned long long)dir,
 			 err.message);
-	return ret;
+		return ret;
+	}
+	/* What others deleted before we saw it. What the store does not tell in time is not shown this time. */
+	if (reconcile_past(versions->reconcile, dir, &call, &err))
+		log_info("versions", "what others deleted in directory %llu: %s", (unsigned long long)dir, err.message);
+	return 0;
 }
 
 /* Owner and mode of an inode known from a listing only: without them nobody can tell who may read its versions. */
@@ -563,6 +569,15 @@ int versions_readlink(struct versions *versions, uint64_t nodeid, struct buf *re
 	return buf_failed(&target) || buf_failed(ret_target) ? -ENOMEM : 0;
 }
 
+static int is_shown(struct cat_txn *txn, void *arg)
+{
+	const struct versions_key *key = arg;
+	struct cat_version version;
+	int ret = cat_version_get(txn, key->ino, key->seq, &version);
+
+	return ret ? ret : version.state == CAT_EXPIRED ? -ENOENT : 0;
+}
+
 int versions_open(struct versions *versions, uint64_t nodeid, struct content **ret_content)
 {
 	struct versions_key key;
@@ -572,6 +587,8 @@ int versions_open(struct versions *versions, uint64_t nodeid, struct content **r
 		return ret;
 	switch (key.kind) {
 	case VERSIONS_VERSION:
+		if (catalog_view(versions->catalog, is_shown, &key))
+			return -ENOENT; /* the kernel still knows the name of what is gone */
 		ret = versions->contents ? content_get(versions->contents, key.ino, key.seq, ret_content) : -EOPNOTSUPP;
 		return ret == -ENODATA ? -EIO : ret;
 	case VERSIONS_LOG:

@@ -570,6 +570,7 @@ void writeback_figures(struct writeback *writeback, struct writeback_figures *re
 		.jobs = catalog.jobs > writeback->pending_count ? catalog.jobs : writeback->pending_count,
 		.running = writeback->running,
 		.done = writeback->done,
+		.conflicts = placement_conflicts(writeback->placement),
 		.bytes = writeback->bytes};
 	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next)
 		ret_figures->failed += err_is_permanent(list_entry(at, struct job, node)->failing);
@@ -609,7 +610,8 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	struct placement_options placement = {.catalog = options->catalog,
 					      .transfer = options->transfer,
 					      .contents = options->contents,
-					      .lease = options->lease};
+					      .lease = options->lease,
+					      .others = options->others};
 	struct ahead_options ahead = {.catalog = options->catalog,
 				      .transfer = options->transfer,
 				      .contents = options->contents,

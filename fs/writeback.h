@@ -14,6 +14,7 @@
 
 #include "catalog.h"
 #include "err.h"
+#include "fs/placement.h"
 
 struct contents;
 struct lease;
@@ -28,6 +29,7 @@ struct writeback_options {
 	struct lease *lease; /* NULL: may always write (tests) */
 	unsigned parallel;   /* jobs at once; 0: 12 */
 	bool read_only;      /* the journal waits for a mount that may write */
+	struct placement_others others;
 };
 int writeback_new(const struct writeback_options *options, struct writeback **ret_writeback);
 /* Breaks off what runs; it stays in the journal with the rest. */
@@ -48,7 +50,7 @@ void writeback_wake(struct writeback *writeback);
 void writeback_renamed(struct writeback *writeback, uint64_t ino);
 
 struct writeback_figures {
-	uint64_t jobs, running, failed, done;
+	uint64_t jobs, running, failed, done, conflicts;
 	uint64_t bytes; /* of uploads waiting */
 	char last_error[256];
 };

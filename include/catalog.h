@@ -45,6 +45,7 @@ enum cat_inode_flag {
 	CAT_OWN_ATTRS = 1 << 3,  /* directory: chmod/chown/utimens/xattr gave it attributes worth a `d/` object */
 	CAT_FLUSHED = 1 << 4,    /* with CAT_DIRTY: a close() or fsync(disk) acknowledged these changes */
 	CAT_DISCARDED = 1 << 5,  /* unlinked before its first close: never to be stored */
+	CAT_TAKEN = 1 << 6, /* file: others took or removed its last name. What is written to it yet is a conflict */
 };
 
 struct cat_inode {
@@ -238,6 +239,12 @@ int cat_copy_each(struct cat_txn *txn, uint64_t ino, uint64_t seq, cat_copy_visi
 int cat_copy_add(struct cat_txn *txn, const struct cat_copy *copy); /* n is assigned */
 /* Marks the copy of (ino, seq) at (key, native_id) as gone. */
 int cat_copy_drop(struct cat_txn *txn, uint64_t ino, uint64_t seq, const char *key, const char *native_id);
+/* The version lying at (key, id), id by cat_object_id. -ENOENT. */
+int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *key, const char *id, uint64_t *ret_ino,
+		  uint64_t *ret_seq);
+/* What tells one object of a key from another: its native id; the etag where there is none, or it is "null". */
+const char *cat_object_id(const char *native_id, const char *etag);
+bool cat_same_object(const char *native_id, const char *etag, const char *other_native_id, const char *other_etag);
 /* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has
  * another. To be called before the new copy is added. */
 int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
@@ -488,6 +495,60 @@ int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_foun
 /* Older versions the store has of this inode's key, in any order: those we do not know become versions before its
  * oldest own one (or between, by time). */
 int catalog_adopt_versions(struct catalog *catalog, uint64_t ino, const struct cat_found *found, size_t count);
+
+/*
+ * A name that the store knows only from the past: a key that holds older
+ * versions and nothing current, or a prefix under which nothing is left. It
+ * becomes a past name that ended by CAT_HOW_VANISH: a file's versions that we do
+ * not know become those of a new inode, or of the one that had the name last
+ * when they are older than what that one held. What we know, a name that lives,
+ * and keys with a record or a job are left alone; so it may be repeated.
+ */
+struct cat_deleted {
+	uint64_t dir;
+	const char *name, *component, *key; /* as of struct cat_found */
+	bool directory;
+	int64_t since_ns, until_ns; /* until: of the delete marker. 0: not known */
+	uint32_t file_mode, dir_mode, uid, gid;
+	const struct cat_found *versions; /* of a file, in any order */
+	size_t count;
+};
+int catalog_adopt_deleted(struct catalog *catalog, const struct cat_deleted *deleted);
+/* The key, with its '/' behind, of a directory that lives, or of one that catalog_adopt or catalog_adopt_deleted let
+ * vanish. The root's is empty. -ENOENT: of any other. */
+int cat_key_ever(struct cat_txn *txn, uint64_t dir, struct buf *ret_key);
+
+/*
+ * The store was asked and has no such object any more: the copy of (ino, seq)
+ * that lay there is dropped, and a version without any other copy is CAT_EXPIRED
+ * from here on. A live name that showed it is left to the next listing.
+ */
+struct cat_gone {
+	uint64_t ino, seq;
+	const char *key, *native_id, *etag; /* of the copy */
+};
+struct cat_gone_effect {
+	bool dropped;    /* false: no such copy was believed to be there */
+	bool expired;    /* it was the last one */
+	uint64_t parent; /* of the live name that showed the version; 0: none did */
+	char name[CAT_NAME_MAX + 1];
+};
+int catalog_gone(struct catalog *catalog, const struct cat_gone *gone, struct cat_gone_effect *ret_effect);
+/* The copy, of which no native id was known, has this one. */
+int catalog_copy_named(struct catalog *catalog, const struct cat_gone *copy, const char *native_id);
+
+/* A walk over everything, a batch at a time: zero it to begin. */
+struct cat_cursor {
+	unsigned char at[512];
+	size_t len;
+	bool done;
+};
+/* All copies in state CAT_STORED, and all key records. Looks at no more than `max` rows; visit runs inside a view. */
+int catalog_copies(struct catalog *catalog, struct cat_cursor *cursor, size_t max, cat_copy_visit visit, void *arg);
+int catalog_keys(struct catalog *catalog, struct cat_cursor *cursor, size_t max, cat_key_visit visit, void *arg);
+/* The upload of (ino, seq) found somebody else's object where its own belongs: the version is CAT_ORIGIN_CONFLICT from
+ * here on, and its object lies aside. */
+int catalog_conflict(struct catalog *catalog, uint64_t ino, uint64_t seq);
 
 /* --- shipping, rebuild, check ------------------------------------------------------------------------------ */
 

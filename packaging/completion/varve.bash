@@ -9,7 +9,7 @@ _varve_mounts() {
 
 _varve_mount_options() {
 	local flags='create allow_other ro foreground debug'
-	local values='endpoint= region= profile= state= close= fsync= fsync_timeout= snapdir= cache_size= reserve=
+	local values='endpoint= region= profile= state= close= fsync= fsync_timeout= sweep= snapdir= cache_size= reserve=
 		uid= gid= umask= threads= max_requests= max_upload_rate= max_download_rate='
 	local done= last=$1
 	if [[ $last == *,* ]]; then

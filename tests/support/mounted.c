@@ -173,6 +173,11 @@ int mounted_stop(struct mounted *mounted)
 	if (result == 0 || !is_mounted(mounted)) {
 		waitpid(mounted->pid, &status, 0);
 		mounted->pid = 0;
+		if (result || status) {
+			fprintf(stderr, "varve umount ended with %d, the daemon with status %x\n", result,
+				(unsigned)status);
+			show_log(mounted);
+		}
 	} else {
 		show_log(mounted);
 	}

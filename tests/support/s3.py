@@ -2,6 +2,7 @@
 """An S3 client that shares nothing with varve: what tests put into a bucket and look at there.
 
     s3.py BUCKET make [versioned|locking]
+    s3.py BUCKET versioning STATE           Enabled or Suspended
     s3.py BUCKET put KEY [NAME=VALUE...]    the body is standard input, NAME=VALUE its user metadata
     s3.py BUCKET get KEY [VERSION]          to standard output
     s3.py BUCKET delete KEY [VERSION]
@@ -102,13 +103,19 @@ def versions(bucket, key):
             yield text_of(element, "VersionId"), kind, text_of(element, "Size") or "0"
 
 
+def set_versioning(bucket, state):
+    request("PUT", f"/{bucket}", [("versioning", "")],
+            f"<VersioningConfiguration><Status>{state}</Status></VersioningConfiguration>".encode())
+
+
 def main():
     bucket, verb, *rest = sys.argv[1:]
     if verb == "make":
         request("PUT", f"/{bucket}", headers=[("x-amz-bucket-object-lock-enabled", "true")] * (rest == ["locking"]))
         if rest == ["versioned"]:
-            request("PUT", f"/{bucket}", [("versioning", "")],
-                    b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>")
+            set_versioning(bucket, "Enabled")
+    elif verb == "versioning":
+        set_versioning(bucket, rest[0])
     elif verb == "put":
         request("PUT", path_of(bucket, rest[0]), body=sys.stdin.buffer.read(),
                 meta=[pair.split("=", 1) for pair in rest[1:]])

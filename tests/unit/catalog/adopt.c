@@ -481,6 +481,161 @@ Test(adopt, thousands_of_versions_of_one_moment_find_room)
 	free(found);
 }
 
+/* --- names of the past alone -------------------------------------------------------------------- */
+
+static int deleted(uint64_t dir, const char *name, const struct cat_found *versions, size_t count)
+{
+	struct cat_deleted request = {
+		.dir = dir,
+		.name = name,
+		.key = versions ? versions[0].key : name,
+		.directory = !versions,
+		.since_ns = T0,
+		.until_ns = T0 + 1000 * NS_PER_SEC,
+		.file_mode = 0640,
+		.dir_mode = 0750,
+		.versions = versions,
+		.count = count,
+	};
+
+	return catalog_adopt_deleted(catalog, &request);
+}
+
+static int take_past_name(void *arg, const struct cat_past *past)
+{
+	*(struct cat_past *)arg = *past;
+	return 0;
+}
+
+Test(adopt, a_key_that_holds_only_older_versions_is_a_past_name)
+{
+	struct cat_found found[] = {older("v2", 2, 20), older("v1", 1, 10)};
+	struct cat_past past = {0};
+
+	cr_assert_eq(deleted(ROOT, "a", found, 2), 0);
+	assert_history(ROOT, "a", "A1 A2");
+	cr_assert_eq(ino_of(ROOT, "a"), 0);
+	cr_assert_eq(catalog_past(catalog, ROOT, "a", take_past_name, &past), 0);
+	cr_assert_eq(past.until_ns, T0 + 1000 * NS_PER_SEC, "the marker's time");
+	cr_assert_eq(past.since_ns, T0 + 10 * NS_PER_SEC);
+	cr_assert(past.began == CAT_HOW_ADOPT && past.ended == CAT_HOW_VANISH);
+	cr_assert_eq(deleted(ROOT, "a", found, 2), 0);
+	assert_history(ROOT, "a", "A1 A2");
+	assert_jobs("");
+	make_file(ROOT, "a"); /* the name is free */
+}
+
+Test(adopt, deleted_versions_go_to_whoever_had_the_name_then)
+{
+	struct cat_found listed = older("v5", 5, 50);
+	struct cat_found found[] = {older("v3", 3, 30), older("v5", 5, 50), older("v7", 7, 70), older("v8", 8, 80)};
+	uint64_t ino;
+
+	adopt(ROOT, &listed, 1);
+	ino = ino_of(ROOT, "a");
+	adopt(ROOT, NULL, 0);
+	cr_assert_eq(deleted(ROOT, "a", found, 4), 0);
+	assert_history(ROOT, "a", "A3 A5 A7 A8");
+	cr_assert_eq(inode_of(ino).size, 5);
+}
+
+Test(adopt, what_lives_or_is_on_its_way_is_not_deleted)
+{
+	struct cat_found found = older("v1", 1, 10);
+	uint64_t ino = make_file(ROOT, "a");
+
+	cr_assert_eq(deleted(ROOT, "a", &found, 1), 0);
+	assert_history(ROOT, "a", "");
+	commit(ino, 3);
+	finish_jobs();
+	cr_assert_eq(deleted(ROOT, "a", &found, 1), 0);
+	assert_history(ROOT, "a", "3*");
+	cr_assert_eq(remove_file(ROOT, "a"), 0); /* its marker is not there yet */
+	cr_assert_eq(deleted(ROOT, "a", &found, 1), 0);
+	assert_history(ROOT, "a", "3");
+	finish_jobs();
+}
+
+static int key_ever(struct cat_txn *txn, void *arg)
+{
+	return cat_key_ever(txn, *(uint64_t *)arg, &changes);
+}
+
+Test(adopt, directories_of_which_nothing_is_left_have_a_key_and_names_of_their_own)
+{
+	struct cat_found found = older("v1", 1, 10);
+	struct cat_past dir = {0}, deeper = {0};
+
+	cr_assert_eq(deleted(ROOT, "d", NULL, 0), 0);
+	cr_assert_eq(catalog_past(catalog, ROOT, "d", take_past_name, &dir), 0);
+	cr_assert_eq(dir.type, S_IFDIR);
+	cr_assert_eq(deleted(dir.ino, "e", NULL, 0), 0);
+	cr_assert_eq(catalog_past(catalog, dir.ino, "e", take_past_name, &deeper), 0);
+	buf_free(&changes);
+	cr_assert_eq(catalog_view(catalog, key_ever, &deeper.ino), 0);
+	cr_assert_str_eq(changes.data, "d/e/");
+	found.key = "d/e/a";
+	cr_assert_eq(deleted(deeper.ino, "a", &found, 1), 0);
+	assert_history(deeper.ino, "a", "A1");
+	cr_assert_eq(deleted(ROOT, "d", NULL, 0), 0, "once is enough");
+	cr_assert_eq(assert_clean().past_names, 3);
+}
+
+Test(adopt, more_deleted_versions_than_one_update_takes)
+{
+	struct cat_found *found = calloc(1200, sizeof(*found));
+	char ids[1200][16];
+	int64_t shown = INT64_MIN;
+
+	for (int i = 0; i < 1200; i++) {
+		(void)snprintf(ids[i], sizeof(ids[i]), "id%d", i);
+		found[i] = older(ids[i], (uint64_t)i + 1, i);
+	}
+	cr_assert_eq(deleted(ROOT, "a", found, 1200), 0);
+	cr_assert_eq(catalog_history(catalog, ROOT, "a", shown_grows, &shown), 0);
+	cr_assert_eq(assert_clean().versions, 1200);
+	free(found);
+}
+
+Test(adopt, null_version_written_over_is_another_object)
+{
+	struct cat_found first = older("null", 5, 50), second = older("null", 6, 60);
+
+	first.etag = "e1";
+	second.etag = "e2";
+	adopt(ROOT, &first, 1);
+	adopt(ROOT, &first, 1);
+	assert_history(ROOT, "a", "A5*");
+	adopt(ROOT, &second, 1);
+	assert_history(ROOT, "a", "A5 A6*");
+}
+
+/* --- what had to stand aside --------------------------------------------------------------------- */
+
+Test(adopt, a_conflict_gives_the_name_to_the_object_that_was_first)
+{
+	struct cat_found found = object("a", "theirs", 7);
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version version = commit(ino, 3);
+	struct cat_copy copy = {
+		.ino = ino, .seq = version.seq, .key = (char *)".varve/versions/x/1", .etag = (char *)"e"};
+	struct cat_job job;
+
+	cr_assert_eq(catalog_conflict(catalog, ino, version.seq), 0);
+	adopt(ROOT, &found, 1);
+	cr_assert_eq(ino_of(ROOT, "a"), ino, "not before ours is safe");
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(catalog_stored(catalog, job.seq, &copy, NULL), 0);
+	cat_job_clear(&job);
+	adopt(ROOT, &found, 1);
+	cr_assert_neq(ino_of(ROOT, "a"), ino);
+	assert_history(ROOT, "a", "A7* 3");
+	cr_assert(inode_of(ino).flags & CAT_TAKEN);
+	version = commit(ino, 4); /* by one who still had it open */
+	assert_history(ROOT, "a", "A7* 3 4");
+	finish_jobs();
+}
+
 /* --- failures ----------------------------------------------------------------------------------- */
 
 Test(adopt, listing_that_fails_anywhere_is_just_listed_again)

@@ -845,3 +845,141 @@ Test(reconcile, many_versions_keep_their_own_times)
 	cr_expect(eq(uint, versions_of(&bench, inode.ino), 60), "nothing is taken twice");
 	bench_off(&bench);
 }
+
+/* --- the past ------------------------------------------------------------------------------------------------ */
+
+static int take_past(void *arg, const struct cat_past *past)
+{
+	*(struct cat_past *)arg = *past;
+	return 0;
+}
+
+/* ino 0: none. */
+static struct cat_past past_of(struct bench *bench, uint64_t dir, const char *name)
+{
+	struct cat_past past = {0};
+
+	cr_assert(zero(int, catalog_past(bench->machine.catalog, dir, name, take_past, &past)));
+	return past;
+}
+
+static void ask_past(struct bench *bench, uint64_t dir)
+{
+	struct err err = {0};
+
+	cr_assert(zero(int, reconcile_past_now(bench->reconcile, dir, &forever, &err)), "%s", err.message);
+}
+
+Test(reconcile, what_others_deleted_before_is_in_the_past)
+{
+	EVERY_STORE(kind)
+	{
+		struct bench bench = bench_on(kind);
+		struct objmeta link = {.has = OBJMETA_MODE, .mode = S_IFLNK | 0777};
+		struct cat_past past;
+		uint64_t dir;
+
+		store_put(bench.store, "alive", "1", NULL);
+		store_put(bench.store, "gone", "1", NULL);
+		pause_ms(3);
+		store_put(bench.store, "gone", "22", NULL);
+		store_remove(bench.store, "gone");
+		put_with(bench.store, "link", "target", &link);
+		store_remove(bench.store, "link");
+		store_put(bench.store, "d/e/f", "333", NULL);
+		store_remove(bench.store, "d/e/f");
+		list_dir(&bench, CAT_ROOT_INO);
+		ask_past(&bench, CAT_ROOT_INO);
+		past = past_of(&bench, CAT_ROOT_INO, "gone");
+		if (!store_has_versions(&bench.machine)) {
+			cr_expect(zero(u64, past.ino));
+			bench_off(&bench);
+			continue;
+		}
+		cr_assert(ne(u64, past.ino, 0));
+		cr_expect(eq(uint, versions_of(&bench, past.ino), 2));
+		cr_expect(zero(u64, past_of(&bench, CAT_ROOT_INO, "alive").ino));
+		cr_expect(zero(u64, past_of(&bench, CAT_ROOT_INO, "link").ino), "its body is no file's content");
+		/* Some stores list a prefix beneath which all is deleted as if something were there. */
+		dir = past_of(&bench, CAT_ROOT_INO, "d").ino;
+		dir = dir ? dir : lookup(&bench, CAT_ROOT_INO, "d").ino;
+		ask_past(&bench, dir);
+		dir = past_of(&bench, dir, "e").ino;
+		cr_assert(ne(u64, dir, 0));
+		ask_past(&bench, dir);
+		past = past_of(&bench, dir, "f");
+		cr_assert(ne(u64, past.ino, 0));
+		cr_expect(eq(uint, versions_of(&bench, past.ino), 1));
+		ask_past(&bench, CAT_ROOT_INO);
+		cr_expect(eq(uint, versions_of(&bench, past_of(&bench, CAT_ROOT_INO, "gone").ino), 2), "once");
+		bench_off(&bench);
+	}
+}
+
+/* --- gone ---------------------------------------------------------------------------------------------------- */
+
+struct first_copy {
+	uint64_t ino, seq;
+	struct cat_copy copy;
+};
+
+static int oldest_version(void *arg, const struct cat_version *version)
+{
+	((struct first_copy *)arg)->seq = version->seq;
+	return 1;
+}
+
+static int get_first_copy(struct cat_txn *txn, void *arg)
+{
+	struct first_copy *first = arg;
+	int rc = cat_version_each(txn, first->ino, 0, UINT64_MAX, oldest_version, first);
+
+	return rc == 1 ? cat_copy_get(txn, first->ino, first->seq, &first->copy) : -ENOENT;
+}
+
+static int no_bucket(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	(void)call;
+	return err_set(err, ERR_NOT_FOUND, "no such bucket: %s", key ? key : "");
+}
+
+Test(reconcile, gone_is_only_what_a_store_that_answers_does_not_have)
+{
+	EVERY_STORE(kind)
+	{
+		struct bench bench = bench_on(kind);
+		struct first_copy first = {0};
+		struct cat_gone gone;
+		struct object_ref object;
+		struct err err = {0};
+		bool is_gone = true;
+
+		store_put(bench.store, "f", "1", NULL);
+		pause_ms(3);
+		store_put(bench.store, "f", "22", NULL);
+		list_dir(&bench, CAT_ROOT_INO);
+		first.ino = resolved(&bench, CAT_ROOT_INO, "f").ino;
+		cr_assert(zero(int, reconcile_versions(bench.reconcile, first.ino, &forever, &err)));
+		cr_assert(zero(int, catalog_view(bench.machine.catalog, get_first_copy, &first)));
+		gone = (struct cat_gone){.ino = first.ino,
+					 .seq = first.seq,
+					 .key = first.copy.key,
+					 .native_id = first.copy.native_id,
+					 .etag = first.copy.etag};
+		cr_assert(zero(int, reconcile_gone(bench.reconcile, &gone, RECONCILE_READ, &forever, &is_gone)));
+		cr_expect(not(is_gone), "it is there");
+		atomic_store(&bench.store->hook, no_bucket);
+		cr_expect(ne(int, reconcile_gone(bench.reconcile, &gone, RECONCILE_READ, &forever, &is_gone), 0));
+		cr_expect(not(is_gone), "nothing is there, and so nothing is known");
+		atomic_store(&bench.store->hook, NULL);
+		object = (struct object_ref){.key = "f", .native_id = first.copy.native_id};
+		cr_assert(zero(int, transfer_remove(bench.machine.transfer, &forever, &object, NULL, &err)));
+		cr_assert(zero(int, reconcile_gone(bench.reconcile, &gone, RECONCILE_READ, &forever, &is_gone)));
+		cr_expect(is_gone);
+		cat_copy_clear(&first.copy);
+		first.copy = (struct cat_copy){0};
+		cr_expect(eq(int, catalog_view(bench.machine.catalog, get_first_copy, &first), -ENOENT));
+		bench_off(&bench);
+	}
+}
