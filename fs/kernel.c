@@ -12,7 +12,7 @@
 #include "cleanup.h"
 #include "fs/fs.h"
 
-#define BIG_REQUEST (1u << 20)
+#define BIG_REQUEST (512u << 10)
 #define SMALL_REQUEST (128u << 10)
 #define MAX_BACKGROUND 64
 #define MAX_THREADS 128

@@ -14,6 +14,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/cache.h"
 #include "fs/fs.h"
 #include "fs/kernel.h"
 #include "fs/prefetch.h"
@@ -378,14 +379,24 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 /* --- writing --------------------------------------------------------------------------------------------------- */
 
 /* From libfuse's buffers (memory, or a pipe that is spliced) into the cache file. */
+/* In steps, for the page cache's sake: see CACHE_STEP. */
 static ssize_t fill_from_bufvec(void *arg, int fd, uint64_t offset, size_t len)
 {
-	struct fuse_bufvec to = FUSE_BUFVEC_INIT(len);
+	size_t done = 0;
 
-	to.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
-	to.buf[0].fd = fd;
-	to.buf[0].pos = (off_t)offset;
-	return fuse_buf_copy(&to, arg, 0);
+	while (done < len) {
+		struct fuse_bufvec to = FUSE_BUFVEC_INIT(len - done < CACHE_STEP ? len - done : CACHE_STEP);
+		ssize_t n;
+
+		to.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
+		to.buf[0].fd = fd;
+		to.buf[0].pos = (off_t)(offset + done);
+		n = fuse_buf_copy(&to, arg, 0);
+		if (n <= 0)
+			return done ? (ssize_t)done : n;
+		done += (size_t)n;
+	}
+	return (ssize_t)done;
 }
 
 static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *from, off_t offset,
