@@ -1447,6 +1447,24 @@ static int newest_last(const void *a, const void *b)
 	return time_compare(b, a);
 }
 
+static int is_there(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+	(void)arg;
+	(void)key;
+	(void)value;
+	return 1;
+}
+
+/* Do we know any version beneath the key? Then it is the past of a directory that had this name before, and known. */
+static int is_known_directory(struct cat_txn *txn, const char *key)
+{
+	struct schema_key from, to;
+
+	schema_key_place_prefix(&from, 0, key);
+	schema_key_after(&to, &from);
+	return kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_FORWARD, 1, is_there, NULL);
+}
+
 /* Shares what nobody knows yet out between the one who had the name last and a new inode. */
 static int share_out(struct cat_txn *txn, struct deleting *deleting)
 {
@@ -1460,9 +1478,14 @@ static int share_out(struct cat_txn *txn, struct deleting *deleting)
 		uint64_t ino, seq;
 
 		rc = cat_place_get(txn, 0, found->key, cat_object_id(found->native_id, found->etag), &ino, &seq);
-		if (rc != -ENOENT)
+		if (rc == -ENOENT)
+			rc = is_copy_of_ours(txn, found);
+		else if (rc == 0)
 			continue;
-		rc = 0;
+		if (rc < 0)
+			return rc;
+		if (rc == 1)
+			continue;
 		if (deleting->heir && found->modified_ns <= newest)
 			deleting->older[deleting->older_count++] = *found;
 		else
@@ -1574,8 +1597,12 @@ static int deleted_closure(struct cat_txn *txn, void *arg)
 		return rc;
 	if (request->directory) {
 		rc = last_holder(txn, request, &past);
-		if (rc != -ENOENT)
-			return rc;
+		if (rc == -ENOENT)
+			rc = is_known_directory(txn, request->key);
+		else if (rc == 0)
+			return 0;
+		if (rc)
+			return rc < 0 ? rc : 0;
 	} else {
 		rc = share_out(txn, deleting);
 		if (rc < 0 || !deleting->newer_count)

@@ -147,6 +147,15 @@ void schema_key_place(struct schema_key *key, uint32_t backend, const char *obje
 	schema_key_bytes(key, digest, PLACE_DIGEST);
 }
 
+void schema_key_place_prefix(struct schema_key *key, uint32_t backend, const char *prefix)
+{
+	size_t len = strlen(prefix);
+
+	schema_key_begin(key, SCHEMA_PLACE);
+	schema_key_u32(key, backend);
+	schema_key_bytes(key, prefix, len < PLACE_KEY_CUT ? len : PLACE_KEY_CUT);
+}
+
 void schema_key_job_key(struct schema_key *key, const char *object_key, uint64_t seq)
 {
 	schema_key_begin(key, SCHEMA_JOB_KEY);
