@@ -1011,7 +1011,7 @@ int config_check(struct config *config, struct err *err)
 {
 	const char *store;
 	char *state;
-	int rc = check_mountpoint(config, err);
+	int rc = config->mountpoint ? check_mountpoint(config, err) : 0;
 
 	if (rc < 0)
 		return rc;
@@ -1028,9 +1028,10 @@ int config_check(struct config *config, struct err *err)
 		return err_from_errno(err, errno, "state directory %.128s", config->state_dir);
 	free(config->state_dir);
 	config->state_dir = state;
-	rc = check_apart(config->mountpoint, "the mount directory", state, "the state directory", err);
 	store = store_dir(config->url);
-	if (rc == 0 && store)
+	if (config->mountpoint)
+		rc = check_apart(config->mountpoint, "the mount directory", state, "the state directory", err);
+	if (rc == 0 && config->mountpoint && store)
 		rc = check_apart(config->mountpoint, "the mount directory", store, "the store", err);
 	if (rc == 0 && store)
 		rc = check_apart(state, "the state directory", store, "the store", err);

@@ -63,7 +63,8 @@ int config_parse(int argc, char **argv, enum config_form form, struct config *re
 /* One list of options, "a=b,c": a comma or backslash in a value is written behind a backslash. Later ones win. */
 int config_options(struct config *config, const char *list, struct err *err);
 
-/* Makes the paths canonical, finds the default state directory, and refuses directories that cannot work. */
+/* Makes the paths canonical, finds the default state directory, and refuses directories that cannot work. mountpoint
+ * may be NULL: nothing is to be mounted. */
 int config_check(struct config *config, struct err *err);
 
 /* Every option at its default: what config_parse starts from. */

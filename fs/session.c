@@ -36,6 +36,7 @@
 #include "cleanup.h"
 #include "clock.h"
 #include "fs/cache.h"
+#include "fs/crawl.h"
 #include "fs/fs.h"
 #include "fs/invalidate.h"
 #include "fs/kernel.h"
@@ -513,18 +514,16 @@ static void raise_descriptor_limit(void)
 	}
 }
 
-int session_open(const struct config *config, struct session **ret_session, struct err *err)
+/* Everything but the kernel. */
+static int bring_up(struct session *session, bool must_be_new, struct err *err)
 {
-	struct session *session = calloc(1, sizeof(*session));
+	const struct config *config = session->fs.config;
 	AUTO_FREE char *state = NULL;
 	bool is_new = false;
 	int result;
 
-	if (!session)
-		return err_set(err, ERR_NO_MEMORY, "out of memory");
 	killpoint_setup();
 	raise_descriptor_limit();
-	session->fs.config = config;
 	lock_init(&session->fs.handles_lock, LOCK_HANDLE);
 	list_init(&session->fs.files);
 	list_init(&session->fs.dirs);
@@ -539,14 +538,28 @@ int session_open(const struct config *config, struct session **ret_session, stru
 		result = err_set(err, ERR_NO_MEMORY, "out of memory");
 	if (!result)
 		result = open_catalog(session, config, &is_new, err);
+	if (!result && must_be_new && !is_new)
+		result = err_set(err, ERR_CONFLICT,
+				 "state directory %s has a catalog already: name another, or remove it",
+				 config->state_dir);
 	if (!result)
 		result = open_store(session, config, err);
 	if (!result)
 		result = claim_store(session, is_new, err);
 	if (!result && session->fs.lease && lease_was_foreign(session->fs.lease))
 		result = begin_anew(session, err);
-	if (!result)
-		result = open_upper(session, err);
+	return result ? result : open_upper(session, err);
+}
+
+int session_open(const struct config *config, struct session **ret_session, struct err *err)
+{
+	struct session *session = calloc(1, sizeof(*session));
+	int result;
+
+	if (!session)
+		return err_set(err, ERR_NO_MEMORY, "out of memory");
+	session->fs.config = config;
+	result = bring_up(session, false, err);
 	if (!result)
 		result = mount_kernel(session, err);
 	if (!result)
@@ -597,6 +610,29 @@ static int finish(struct session *session)
 			 "%" PRIu64 " changes (%" PRIu64
 			 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
 			 left.jobs, left.bytes, session->fs.config->state_dir, error.kind ? ": " : "", error.message);
+	return result;
+}
+
+int session_rebuild(const struct config *config, const struct session_rebuild *request,
+		    struct crawl_figures *ret_figures, struct err *err)
+{
+	struct session *session = calloc(1, sizeof(*session));
+	struct call call = {.deadline_ns = clock_monotonic() + REBUILD_PATIENCE_NS};
+	struct crawl crawl = {.progress = request->progress, .arg = request->arg};
+	int result;
+
+	if (!session)
+		return err_set(err, ERR_NO_MEMORY, "out of memory");
+	session->fs.config = config;
+	result = bring_up(session, true, err);
+	crawl.catalog = session->fs.catalog;
+	crawl.reconcile = session->fs.reconcile;
+	if (!result)
+		result = crawl_all(&crawl, &call, ret_figures, err);
+	if (!result && finish(session))
+		result = err_set(err, ERR_UNAVAILABLE,
+				 "the store does not take what the rebuild made right; the next mount does");
+	session_close(session);
 	return result;
 }
 

@@ -13,6 +13,7 @@
 
 #include "buf.h"
 #include "err.h"
+#include "fs/crawl.h"
 
 struct cat_protection; /* catalog.h */
 struct config;         /* fs/config.h */
@@ -29,6 +30,18 @@ int session_open(const struct config *config, struct session **ret_session, stru
 int session_run(struct session *session);
 
 void session_close(struct session *session);
+
+/*
+ * A whole catalog in an empty state directory, without mounting: from what was
+ * shipped to the store, then every directory listed. Takes the lease meanwhile.
+ * ERR_CONFLICT: there is a catalog already, or somebody has the store mounted.
+ */
+struct session_rebuild {
+	void (*progress)(void *arg, const struct crawl_figures *so_far); /* may be NULL */
+	void *arg;
+};
+int session_rebuild(const struct config *config, const struct session_rebuild *request,
+		    struct crawl_figures *ret_figures, struct err *err);
 
 /* Writes the status object of `varve status --json` (jansson not needed here: a JSON text). */
 void session_status_json(struct session *session, struct buf *ret_json);

@@ -92,14 +92,16 @@ static const struct cli_option *option_of(const struct cli_syntax *syntax, int l
 int cli_parse(const struct cli_syntax *syntax, int argc, char **argv, char ***ret_words, int *ret_count)
 {
 	struct option longs[OPTIONS_MAX + 2] = {{"help", no_argument, NULL, 0}};
-	char letters[OPTIONS_MAX + 3] = ":h";
+	char letters[2 * OPTIONS_MAX + 3] = ":h";
 	int letter;
 
 	for (int i = 0; syntax->options[i].name; i++) {
-		assert(i < OPTIONS_MAX && !(syntax->options[i].letter && syntax->options[i].value));
+		assert(i < OPTIONS_MAX);
 		longs[i + 1] = (struct option){.name = syntax->options[i].name,
 					       .has_arg = syntax->options[i].value ? required_argument : no_argument};
 		letters[strlen(letters)] = syntax->options[i].letter;
+		if (syntax->options[i].letter && syntax->options[i].value)
+			letters[strlen(letters)] = ':';
 	}
 	optind = 0; /* start over, as glibc wants it */
 	opterr = 0;

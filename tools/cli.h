@@ -26,6 +26,7 @@ int verb_undelete(int argc, char **argv);
 int verb_prune(int argc, char **argv);
 int verb_hold(int argc, char **argv);
 int verb_retain(int argc, char **argv);
+int verb_rebuild(int argc, char **argv);
 int verb_fsck(int argc, char **argv);
 
 /* "varve: …" on stderr, as one write. Returns CLI_FAILED. */

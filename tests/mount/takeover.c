@@ -133,3 +133,40 @@ Test(takeover, a_living_holder_is_only_robbed_when_told_so)
 	cr_assert_eq(mounted_stop(&two), 0);
 	mounted_kill(&one);
 }
+
+#define PICTURE                                                                                                        \
+	"cd \"$MNT\" && find . -printf '%p %y %m %U %G %s %T@ %l %n\\n' | grep -v '^[.] ' | sort && "                  \
+	"find . -type f -exec sha256sum {} + | sort && getfattr -d -m - -R . 2>/dev/null | sort && "                   \
+	"for d in . d d/e; do ls \"$d/.versions\"; for n in $(ls \"$d/.versions\"); do ls \"$d/.versions/$n\"; done; " \
+	"done"
+
+/* Everything is as it was: from what varve keeps in the store, in a state directory that never saw it. */
+ON_BOTH(a_rebuilt_catalog_is_the_one_that_was_lost)
+{
+	char *before;
+
+	mounted_new(&one, *store);
+	mounted_start(&one, NULL);
+	OK(shell(
+		&one,
+		"cd \"$MNT\" && mkdir -p d/e && for i in 1 2 3; do echo $i >f; echo x$i >d/x; echo y$i >d/e/y; done && "
+		"ln d/x d/link && ln -s d/x s && mv f g && chmod 600 g && touch -d 2001-02-03T04:05:06.789 d/x && "
+		"setfattr -n user.note -v kept d/e/y && chmod 750 d/e && mkdir empty && rm d/e/y && echo again "
+		">d/e/y"));
+	mounted_settle(&one, 30);
+	OK(shell(&one, PICTURE));
+	before = strdup(out);
+	cr_assert_eq(mounted_stop(&one), 0);
+	OK(shell(&one,
+		 "rm -rf \"$STATE\" && o=; [ -z \"$VARVE_TEST_S3_ENDPOINT\" ] || o=endpoint=$VARVE_TEST_S3_ENDPOINT; "
+		 "\"$VARVE\" rebuild \"$URL\" --state \"$STATE\" ${o:+-o $o} 2>&1"));
+	cr_assert(strstr(out, "4 directories, 5 files"), "%s", out);
+	cr_assert_neq(shell(&one, "\"$VARVE\" rebuild \"$URL\" --state \"$STATE\" 2>&1"), 0);
+	cr_assert(strstr(out, "has a catalog already"), "%s", out);
+	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
+	mounted_start(&one, NULL);
+	OK(shell(&one, PICTURE));
+	cr_assert_str_eq(out, before);
+	free(before);
+	cr_assert_eq(mounted_stop(&one), 0);
+}

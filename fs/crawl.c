@@ -1,0 +1,183 @@
+/*
+ * crawl.c - see crawl.h.
+ *
+ * Directories still to be listed are a stack; a worker takes one, lists it and puts its children there. It is over when
+ * the stack is empty and nobody is busy, or at the first failure.
+ *
+ * Threads: WORKERS of its own. Lock: LOCK_LEAF, never held across a call of the store or the catalog.
+ */
+#include "fs/crawl.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+
+#include "clock.h"
+#include "fs/reconcile.h"
+#include "lock.h"
+
+#define WORKERS 8
+#define PAGE 1000 /* names of a directory read at once */
+#define TELL_NS (500 * NS_PER_MS)
+
+struct crawling {
+	const struct crawl *crawl;
+	const struct call *call;
+	struct lock lock; /* guards all below */
+	pthread_cond_t changed;
+	uint64_t *stack;
+	size_t depth, cap;
+	unsigned busy;
+	int result;
+	struct err err;
+	struct crawl_figures figures;
+};
+
+/* --- with the lock held ------------------------------------------------------------------------------ */
+
+static void fail(struct crawling *crawling, int result, const struct err *err)
+{
+	if (!crawling->result) {
+		crawling->result = result;
+		crawling->err = *err;
+	}
+}
+
+static bool is_over(const struct crawling *crawling)
+{
+	return crawling->result || (!crawling->depth && !crawling->busy);
+}
+
+static int push(struct crawling *crawling, uint64_t ino)
+{
+	if (crawling->depth == crawling->cap) {
+		size_t cap = crawling->cap ? 2 * crawling->cap : 256;
+		uint64_t *stack = reallocarray(crawling->stack, cap, sizeof(*stack));
+
+		if (!stack)
+			return -ENOMEM;
+		crawling->stack = stack;
+		crawling->cap = cap;
+	}
+	crawling->stack[crawling->depth++] = ino;
+	return 0;
+}
+
+/* --- one directory ------------------------------------------------------------------------------------- */
+
+struct page {
+	struct crawling *crawling;
+	uint64_t last, files;
+	size_t seen;
+};
+
+static int take_name(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	struct page *page = arg;
+
+	(void)inode;
+	page->last = name->cookie;
+	page->seen++;
+	if (!S_ISDIR(name->type)) {
+		page->files++;
+		return 0;
+	}
+	LOCK_GUARD(&page->crawling->lock);
+	return push(page->crawling, name->ino);
+}
+
+static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
+{
+	const struct crawl *crawl = crawling->crawl;
+	struct page page = {.crawling = crawling};
+	int result = reconcile_directory(crawl->reconcile, ino, crawling->call, err);
+
+	do {
+		struct cat_readdir request = {.parent = ino, .after = page.last, .max = PAGE};
+
+		page.seen = 0;
+		if (!result)
+			result = catalog_readdir(crawl->catalog, &request, take_name, &page);
+	} while (!result && page.seen == PAGE);
+	if (result && !err->kind)
+		(void)err_from_errno(err, -result, "directory %llu", (unsigned long long)ino);
+	LOCK_GUARD(&crawling->lock);
+	crawling->figures.directories++;
+	crawling->figures.files += page.files;
+	return result;
+}
+
+static void *work(void *arg)
+{
+	struct crawling *crawling = arg;
+
+	lock_acquire(&crawling->lock);
+	while (!is_over(crawling)) {
+		struct err err = {0};
+		uint64_t ino;
+		int result;
+
+		if (!crawling->depth) {
+			(void)lock_wait(&crawling->lock, &crawling->changed, 0);
+			continue;
+		}
+		ino = crawling->stack[--crawling->depth];
+		crawling->busy++;
+		lock_release(&crawling->lock);
+		result = list_one(crawling, ino, &err);
+		lock_acquire(&crawling->lock);
+		crawling->busy--;
+		if (result)
+			fail(crawling, result, &err);
+		(void)pthread_cond_broadcast(&crawling->changed);
+	}
+	lock_release(&crawling->lock);
+	return NULL;
+}
+
+/* --- all of them --------------------------------------------------------------------------------------- */
+
+static void watch(struct crawling *crawling)
+{
+	lock_acquire(&crawling->lock);
+	while (!is_over(crawling)) {
+		struct crawl_figures figures = crawling->figures;
+
+		lock_release(&crawling->lock);
+		if (crawling->crawl->progress)
+			crawling->crawl->progress(crawling->crawl->arg, &figures);
+		lock_acquire(&crawling->lock);
+		if (!is_over(crawling))
+			(void)lock_wait(&crawling->lock, &crawling->changed, clock_monotonic() + TELL_NS);
+	}
+	lock_release(&crawling->lock);
+}
+
+int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_figures *ret_figures, struct err *err)
+{
+	struct crawling crawling = {.crawl = crawl, .call = call};
+	pthread_t workers[WORKERS];
+	unsigned count = 0;
+	int result = push(&crawling, CAT_ROOT_INO);
+
+	if (result)
+		return err_from_errno(err, -result, "crawl");
+	lock_init(&crawling.lock, LOCK_LEAF);
+	lock_cond_init(&crawling.changed);
+	while (count < WORKERS && pthread_create(&workers[count], NULL, work, &crawling) == 0)
+		count++;
+	if (count)
+		watch(&crawling);
+	else
+		(void)work(&crawling);
+	for (unsigned i = 0; i < count; i++)
+		(void)pthread_join(workers[i], NULL); /* cannot fail: ours, and not joined yet */
+	*ret_figures = crawling.figures;
+	if (crawling.result && err)
+		*err = crawling.err;
+	(void)pthread_cond_destroy(&crawling.changed); /* nobody waits */
+	lock_destroy(&crawling.lock);
+	free(crawling.stack);
+	return crawling.result;
+}

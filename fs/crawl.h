@@ -1,0 +1,25 @@
+/*
+ * crawl.h - every directory of a store listed and taken into the catalog, several at a time: what a mount does bit by
+ * bit as people look around, for a rebuild that is to be complete.
+ */
+#ifndef VARVE_FS_CRAWL_H
+#define VARVE_FS_CRAWL_H
+
+#include "catalog.h"
+#include "transfer.h"
+
+struct reconcile;
+
+struct crawl_figures {
+	uint64_t directories, files; /* so far */
+};
+struct crawl {
+	struct catalog *catalog;
+	struct reconcile *reconcile;
+	void (*progress)(void *arg, const struct crawl_figures *so_far); /* now and then, on the caller's thread */
+	void *arg;
+};
+/* 0, or the first failure; what was listed until then stays listed. */
+int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_figures *ret_figures, struct err *err);
+
+#endif
