@@ -51,7 +51,7 @@ _varve() {
 	}
 	COMPREPLY=()
 	if ((cword == 1)); then
-		COMPREPLY=($(compgen -W 'mount umount status log diff restore undelete fsck --help --version' -- "$cur"))
+		COMPREPLY=($(compgen -W 'mount umount status log diff restore undelete prune hold retain rebuild fsck --help --version' -- "$cur"))
 		return
 	fi
 	case ${words[1]} in
