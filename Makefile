@@ -5,6 +5,7 @@
 #   make check      set up, then every check there is; ends with "N passed, N failed"
 #   make check-unit check-conformance check-mount check-crash check-layers check-headers: one of them
 #   make check-fsx SECONDS=600: random operations on files, for so long
+#   make check-model MODEL_OPS=200000: random work on whole mounts against a model of names and versions
 #   make check-asan check-tsan: the tests again under sanitizers, in $(BUILD)/asan and $(BUILD)/tsan
 #
 # Folders are archives, in the order of knowledge: base < catalog, base < backends, all < fs.
@@ -114,7 +115,7 @@ HEADERS := $(sort $(wildcard include/*.h include/varve/*.h $(addsuffix /*.h,$(FO
 C_FILES := $(foreach f,$(FOLDERS) support tools runner conformance unit mount crash,$(SOURCES_$(f)))
 
 .PHONY: all setup setup-tests try check check-fsx check-asan check-tsan check-layers check-headers format install clean
-.PHONY: programs-unit programs-conformance programs-mount programs-crash
+.PHONY: programs-unit programs-conformance programs-mount programs-crash programs-model check-model
 .DELETE_ON_ERROR:
 .SUFFIXES:
 .SECONDARY:
@@ -190,6 +191,7 @@ programs-unit: $(PROGRAMS_unit)
 programs-conformance: $(PROGRAMS_conformance)
 programs-mount: $(VARVE) $(PROGRAMS_mount) $(BUILD)/bench/scale
 programs-crash: $(VARVE) $(PROGRAMS_crash)
+programs-model: $(VARVE)
 
 RUN = MAKE='$(MAKE)' tests/run
 
@@ -212,6 +214,9 @@ check-unit check-conformance check-mount check-crash:
 SECONDS ?= 60
 check-fsx: setup-tests
 	+$(Q)BUILD=$(BUILD) SAN=$(SAN) VARVE_FSX_SECONDS=$(SECONDS) PROGRAM_TIMEOUT=$$(($(SECONDS) * 2 + 300)) $(RUN) mount/fsx
+
+check-model: setup-tests
+	+$(Q)BUILD=$(BUILD) SAN=$(SAN) $(RUN) model
 
 check-asan:
 	+$(Q)BUILD=$(BUILD)/asan SAN=address,undefined $(RUN) unit conformance mount

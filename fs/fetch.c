@@ -61,6 +61,7 @@
 #define SMALL_RANGE (UINT64_C(256) << 10) /* takes a round trip, hardly more */
 #define FAST_STORE_NS (5 * NS_PER_MS)
 #define INLINE_PATIENCE_NS (250 * NS_PER_MS)
+#define BANDWIDTH_NEAR (UINT64_C(400) << 20)  /* of a store that answers within FAST_STORE_NS */
 #define BANDWIDTH_GUESS (UINT64_C(100) << 20) /* bytes a second, until measured; a low one only begins later */
 #define BANDWIDTH_RANGE (UINT64_C(1) << 20)   /* what tells of it */
 #define METER_NS (2 * NS_PER_SEC)
@@ -162,7 +163,7 @@ static uint64_t bandwidth(struct contents *contents)
 {
 	LOCK_GUARD(&contents->meter_lock);
 	if (contents->meter_busy_ns <= 0 || contents->meter_bytes == 0)
-		return BANDWIDTH_GUESS;
+		return contents->rtt_ns && contents->rtt_ns < FAST_STORE_NS ? BANDWIDTH_NEAR : BANDWIDTH_GUESS;
 	return (uint64_t)((double)contents->meter_bytes * 1e9 / (double)contents->meter_busy_ns);
 }
 
@@ -696,26 +697,30 @@ static void fetch_ahead(struct content *content, const struct readahead_plan *pl
 	}
 }
 
-/* What speculation must be worth to begin. While a far store's answers are on their way nothing else is to do, so every
- * piece is a gain; a near one is kept busy by the misses themselves, and what is fetched beside them makes them slower:
- * it is all or nothing. */
-static uint64_t least_allowance(const struct content *content)
+/*
+ * What the waits so far may buy, in bytes. A near store is worth twice what they have cost: it is idle between the lone
+ * reads of one reader, and what they would cost in the end is mostly the waiting (so the bound of readahead.h is three
+ * times there, not two).
+ */
+static uint64_t allowance(const struct content *content)
 {
-	return content->owner->rtt_ns < FAST_STORE_NS ? content->base_limit - content->speculated_to
-						      : SPECULATE_PIECE / 2;
+	struct contents *owner = content->owner;
+	uint64_t share = cache_limit(owner->cache) / 4, cap = share < SPECULATE_CAP ? share : SPECULATE_CAP;
+	uint64_t rate = bandwidth(owner);
+
+	return readahead_allowance(content->readahead, content->base_limit, cap,
+				   owner->rtt_ns < FAST_STORE_NS ? 2 * rate : rate);
 }
 
 /* A lone read waited: is it time to buy? From the beginning of the file on, each byte at most once. */
 static void speculate(struct content *content, int64_t waited_ns)
 {
-	struct contents *owner = content->owner;
-	uint64_t share = cache_limit(owner->cache) / 4, cap = share < SPECULATE_CAP ? share : SPECULATE_CAP;
 	struct start ahead = {.piece = SPECULATE_PIECE, .urgency = FETCH_AHEAD};
-	uint64_t allowed, least = least_allowance(content);
+	uint64_t allowed;
 
 	readahead_paid(content->readahead, waited_ns);
-	allowed = readahead_allowance(content->readahead, content->base_limit, cap, bandwidth(owner));
-	while (allowed >= least && content->speculated_to < content->base_limit &&
+	allowed = allowance(content);
+	while (allowed >= SPECULATE_PIECE / 2 && content->speculated_to < content->base_limit &&
 	       content->fetching < SPECULATE_IN_FLIGHT) {
 		uint64_t to = (content->speculated_to + SPECULATE_PIECE) / SPECULATE_PIECE * SPECULATE_PIECE;
 
@@ -726,7 +731,6 @@ static void speculate(struct content *content, int64_t waited_ns)
 		content->speculated_to = ahead.stopped;
 		readahead_speculated(content->readahead, ahead.bytes);
 		allowed -= ahead.bytes < allowed ? ahead.bytes : allowed;
-		least = SPECULATE_PIECE / 2;
 	}
 }
 

@@ -140,6 +140,54 @@ Test(takeover, a_living_holder_is_only_robbed_when_told_so)
 	"for d in . d d/e; do ls \"$d/.versions\"; for n in $(ls \"$d/.versions\"); do ls \"$d/.versions/$n\"; done; " \
 	"done"
 
+/* The first machine stands still while the second takes over and writes; then it goes on, and what it sends is late. */
+Test(takeover, a_late_writer_overwrites_nothing_and_loses_nothing)
+{
+	struct proxy proxy;
+	char options[128], *body;
+
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_new(&one, MOUNTED_S3);
+	mounted_start(&one, options);
+	file_puts(mounted_path(&one, "f"), "stored");
+	mounted_settle(&one, 30);
+	proxy_cut(&proxy);
+	file_puts(mounted_path(&one, "f"), "late");
+	OK(shell(&one, "ls \"$MNT/.versions/f\" >/dev/null")); /* it is a version now, and in the journal */
+	OK(kill(one.pid, SIGSTOP));
+	second_machine();
+	mounted_start(&two, "takeover");
+	file_puts(mounted_path(&two, "f"), "newer");
+	mounted_settle(&two, 30);
+	proxy_restore(&proxy);
+	OK(kill(one.pid, SIGCONT));
+	/* It finds its lease lost, or the object another's: both end its attempts. */
+	for (int tries = 0; tries < 300 && !mounted_status(&one, "writeback.conflicts"); tries++) {
+		if (shell(&one, "\"$VARVE\" status \"$MNT\" --json | grep -o '\"lost\":true'") == 0)
+			break;
+		usleep(100000);
+	}
+	body = s3_ask(&two, "get f");
+	cr_assert_str_eq(body, "newer");
+	free(body);
+	SAYS(&two, "cat \"$MNT/f\"", "newer");
+	cr_assert_eq(mounted_stop(&two), 0);
+	mounted_kill(&one);
+	mounted_start(&one, options);
+	SAYS(&one, "cat \"$MNT/f\"", "newer");
+	/* In the state directory if it was never sent, else in the bucket beside the file. */
+	if (shell(&one, "cat \"$STATE\"/unsent/*/f~*")) {
+		body = s3_ask(&one, "reserved | grep '^.varve/versions/' | while read -r k; do "
+				    "\"$VARVE_TEST_SOURCE/tests/support/s3.py\" \"$BUCKET\" get \"$k\"; done");
+		cr_assert(strstr(body, "late"), "%s", body);
+		free(body);
+	} else {
+		cr_assert_str_eq(out, "late");
+	}
+	cr_assert_eq(mounted_stop(&one), 0);
+}
+
 /* Everything is as it was: from what varve keeps in the store, in a state directory that never saw it. */
 ON_BOTH(a_rebuilt_catalog_is_the_one_that_was_lost)
 {
