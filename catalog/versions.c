@@ -305,6 +305,7 @@ static int is_stored(void *arg, const struct cat_version *version)
 /* What a reader of the live file, or an upload of what is not sent yet, still needs. */
 static int still_needed(struct cat_txn *txn, const struct cat_version *version)
 {
+	struct cat_extent extent;
 	struct cat_inode inode;
 	int rc = cat_inode_get(txn, version->ino, &inode);
 
@@ -314,6 +315,16 @@ static int still_needed(struct cat_txn *txn, const struct cat_version *version)
 		return 0;
 	if (inode.version == version->seq)
 		return 1;
+	rc = cat_extent_get(txn, version->ino, &extent);
+	if (rc == 0) {
+		bool is_base = extent.base == version->seq; /* absent bytes of what the cache holds are read from it */
+
+		cat_extent_clear(&extent);
+		if (is_base)
+			return 1;
+	}
+	if (rc < 0 && rc != -ENOENT)
+		return rc;
 	rc = cat_version_each(txn, version->ino, version->seq + 1, UINT64_MAX, is_stored, NULL);
 	return rc < 0 ? rc : !rc;
 }

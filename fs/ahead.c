@@ -508,10 +508,14 @@ struct stream *ahead_take(struct ahead *ahead, uint64_t ino, uint64_t seq)
 		for (size_t i = 0; i < PARALLEL; i++)
 			if (stream->helpers[i].busy && transfer_withdraw(ahead->transfer, &stream->helpers[i].task))
 				(void)leave(&stream->helpers[i]);
-		while (stream->busy && !stream->dead)
-			(void)lock_wait(&ahead->lock, &ahead->idle, 0); /* a part ends by its deadline at the latest */
-		if (stream->dead)
-			return NULL; /* its last helper ends it */
+		/* A part ends by its deadline at the latest. One that died is freed by its last helper, and not found.
+		 */
+		while (stream && stream->busy) {
+			(void)lock_wait(&ahead->lock, &ahead->idle, 0);
+			stream = find(ahead, ino, seq);
+		}
+		if (!stream || stream->in_doubt)
+			return NULL;
 		list_remove(&stream->node);
 		for (size_t i = 0; i < stream->count; i++)
 			useful |= stream->parts[i].sent.etag && !stream->parts[i].stale;

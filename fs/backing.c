@@ -87,10 +87,18 @@ static int all_is_dirty(struct content *content)
 	return err ? err : ranges_add(&content->dirty, 0, content->size);
 }
 
+/* From here on a store shows in the mtime: pages that a mapping has already written to are made to fault again. */
+static int arm(struct content *content)
+{
+	if (futimens(content->fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, sentinel}))
+		return -errno;
+	return content->loose && fdatasync(content->fd) ? -errno : 0;
+}
+
 /* On record before the first store can come. */
 static int loosen(struct content *content)
 {
-	bool pending = content->changed, again = content->loose;
+	bool pending = content->changed;
 	struct stat st;
 	int err = content_modify_begin(content);
 
@@ -98,11 +106,8 @@ static int loosen(struct content *content)
 		err = all_is_dirty(content);
 	if (!err)
 		err = content_save(content);
-	if (!err && !pending && futimens(content->fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, sentinel}))
-		err = -errno;
-	/* Pages that a mapping has already written to are made to fault again: else the next store would not tell. */
-	if (!err && again && fdatasync(content->fd))
-		err = -errno;
+	if (!err && !pending)
+		err = arm(content);
 	if (!err && fstat(content->fd, &st))
 		err = -errno;
 	if (err)
@@ -200,14 +205,29 @@ int backing_tighten(struct content *content)
 
 static void watch(struct content *content);
 
-/* Mappings may go on, so the version gets a file of its own at once. */
+/*
+ * Mappings may go on, so the version gets a file of its own at once. The sentinel is set before: a store during the
+ * clone may be in the version or not, so it must count as one that came after it.
+ */
 static int commit_loose(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
-	int err = content_commit_locked(content, origin, author, ret_seq);
+	int err = arm(content);
 
 	if (!err)
+		err = content_commit_locked(content, origin, author, ret_seq);
+	if (!err)
 		err = content_freeze_now(content);
-	return err ? err : loosen(content);
+	if (!err)
+		err = content_modify_begin(content);
+	if (!err)
+		err = all_is_dirty(content);
+	if (!err)
+		err = content_save(content);
+	if (err)
+		return err;
+	content->stored = false;
+	content->seen_mtime = clock_from_timespec(sentinel);
+	return backing_note(content);
 }
 
 int backing_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)

@@ -240,6 +240,11 @@ int content_keep_named(struct content *content)
 		return -errno;
 	if (st.st_nlink >= (content->shared ? 2u : 1u))
 		return 0;
+	while (fetch_is_writing(content, 0, UINT64_MAX)) { /* into the file that is about to be replaced */
+		content->settling++;
+		(void)lock_wait(&content->lock, &content->cond, 0);
+		content->settling--;
+	}
 	err = cache_file_clone(cache, content->fd, content->id, content->synced, &fd);
 	if (err)
 		return err;
@@ -409,6 +414,7 @@ static int shrink(struct content *content, uint64_t size)
 	if (!err)
 		err = ranges_remove(&content->dirty, size, UINT64_MAX);
 	note_rewritten(content, size, UINT64_MAX);
+	fetch_cut(content, size);
 	if (!err && content->base_limit > size)
 		content->base_limit = size;
 	content->ahead_off = size > 0; /* emptied, it begins anew */
@@ -807,7 +813,8 @@ int content_commit_locked(struct content *content, enum cat_origin origin, uint3
 	if (err)
 		return err;
 	content_extent(content, &extent);
-	request.has_crc32c = small_crc(content, &request.crc32c) == 0;
+	/* A mapping may store between this and the clone that is the version. */
+	request.has_crc32c = !content->loose && small_crc(content, &request.crc32c) == 0;
 	err = catalog_commit(owner->catalog, &request, &version);
 	if (err)
 		return err;

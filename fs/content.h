@@ -66,6 +66,8 @@ struct contents_options {
 };
 int contents_new(const struct contents_options *options, struct contents **ret_contents);
 void contents_free(struct contents *contents);
+/* Ends fetches, waits until nobody uses a content any more, and frees. NULL is fine. */
+void contents_end(struct contents *contents);
 /* Fetches end soon, as failed: before the end of the mount. */
 void contents_cancel(struct contents *contents);
 struct cache *contents_cache(struct contents *contents);

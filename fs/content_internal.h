@@ -123,6 +123,8 @@ void content_discard_locked(struct content *content);
 enum fetch_keep { FETCH_KEEP_AHEAD, FETCH_KEEP_NEEDED };
 int fetch_keep(const struct content *content, enum fetch_keep what, struct ranges *kept);
 /* Is a fetch writing into [start, end) of the cache file now? It does so without the lock, see fetch.c. */
+/* The file is cut at `size`: fetches under way bring nothing past it any more. */
+void fetch_cut(struct content *content, uint64_t size);
 bool fetch_is_writing(const struct content *content, uint64_t start, uint64_t end);
 
 /* For backing.c: what content.c does itself around a change and a commit. */

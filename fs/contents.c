@@ -456,7 +456,7 @@ static int get_loaded(struct contents *contents, const struct content *named, st
 
 /*
  * The cache file of a version that is not stored is made by its live file: by commit, under the live content's lock, or
- * by load, when a crash came between. So that content is asked for first, and its lock passed once.
+ * by load, when a crash came between. So that content is asked for first.
  */
 static int get_frozen(struct contents *contents, uint64_t ino, uint64_t seq, struct content **ret_content)
 {
@@ -466,11 +466,13 @@ static int get_frozen(struct contents *contents, uint64_t ino, uint64_t seq, str
 
 	if (err)
 		return err;
+	/* Opened under the lock: a writer who freezes the version meanwhile would not know of us, nor we of its clone.
+	 */
 	lock_acquire(&live->lock);
 	err = live->shared == seq ? content_keep_named(live) : 0;
-	lock_release(&live->lock);
 	if (!err)
 		err = get_loaded(contents, &named, ret_content);
+	lock_release(&live->lock);
 	content_put(live);
 	return err;
 }
@@ -727,6 +729,24 @@ void contents_cancel(struct contents *contents)
 {
 	atomic_store(&contents->cancelled, true);
 	backing_stop(contents);
+}
+
+void contents_end(struct contents *contents)
+{
+	struct timespec pause = clock_to_timespec(10 * NS_PER_MS);
+	bool used = contents != NULL;
+
+	if (contents)
+		contents_cancel(contents);
+	while (used) {
+		{
+			LOCK_GUARD(&contents->lock);
+			used = contents->table.count > 0;
+		}
+		if (used)
+			(void)nanosleep(&pause, NULL);
+	}
+	contents_free(contents);
 }
 
 void contents_free(struct contents *contents)

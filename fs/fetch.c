@@ -73,7 +73,8 @@ struct fetch {
 	uint64_t start, end;
 	char *key, *native_id, *etag; /* the pin */
 	uint64_t object_size;
-	bool whole; /* invariant 4 */
+	uint64_t limit; /* the file was cut here since: what lies behind is not its content any more. As `shown` */
+	bool whole;     /* invariant 4 */
 	bool inlined;
 	bool no_room; /* given up for lack of it */
 	bool gone;    /* invariant 7 */
@@ -265,6 +266,24 @@ static int fill_gap(struct fetch *fetch, const char *bytes, const struct range *
 	return err;
 }
 
+static uint64_t usable_end(const struct fetch *fetch, uint64_t end)
+{
+	uint64_t limit = fetch->content->base_limit;
+
+	limit = limit < fetch->limit ? limit : fetch->limit;
+	return end < limit ? end : limit;
+}
+
+void fetch_cut(struct content *content, uint64_t size)
+{
+	for (struct list *at = content->fetches.next; at != &content->fetches; at = at->next) {
+		struct fetch *fetch = list_entry(at, struct fetch, node);
+
+		if (size < fetch->limit)
+			fetch->limit = size;
+	}
+}
+
 /* Puts what is absent of [start, start + len) there, tells readers, and counts it. */
 static int fill_absent(struct fetch *fetch, const char *bytes, uint64_t start, uint64_t len)
 {
@@ -276,8 +295,8 @@ static int fill_absent(struct fetch *fetch, const char *bytes, uint64_t start, u
 	if (err)
 		return err;
 	LOCK_GUARD(&content->lock);
-	while (at < end && at < content->base_limit && !err &&
-	       ranges_next_gap(&content->present, at, end < content->base_limit ? end : content->base_limit, &gap)) {
+	while (at < usable_end(fetch, end) && !err &&
+	       ranges_next_gap(&content->present, at, usable_end(fetch, end), &gap)) {
 		err = fill_gap(fetch, bytes + (gap.start - start), &gap);
 		at = gap.end;
 	}
@@ -533,6 +552,7 @@ static int fetch_new(struct content *content, uint64_t start, uint64_t end, stru
 	fetch->start = fetch->at = fetch->shown = start;
 	fetch->end = end;
 	fetch->object_size = content->base_size;
+	fetch->limit = UINT64_MAX;
 	fetch->content = content;
 	fetch->whole = start == 0 && end == content->base_size && end <= FETCH_WHOLE_MAX;
 	fetch->wake_at = UINT64_MAX;

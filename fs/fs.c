@@ -127,15 +127,19 @@ static int look_alone(struct cat_txn *txn, void *arg)
 {
 	struct stored *stored = arg;
 	AUTO_BUF key = BUF_INIT;
+	struct cat_version version;
 	struct cat_inode inode;
 	struct cat_copy copy;
 	int err = cat_inode_get(txn, stored->ino, &inode);
 
 	if (!err)
+		err = cat_version_get(txn, stored->ino, stored->seq, &version);
+	if (!err)
 		err = cat_copy_get(txn, stored->ino, stored->seq, &copy);
 	if (err)
 		return err;
-	stored->stands_alone = inode.version == stored->seq && inode.nlink == 1 &&
+	/* Attributes set since the commit may have missed the object. */
+	stored->stands_alone = inode.version == stored->seq && inode.nlink == 1 && inode.ctime <= version.commit_ns &&
 			       cat_key_of(txn, stored->ino, &key) == 0 && !buf_failed(&key) &&
 			       strcmp(key.data, copy.key) == 0;
 	cat_copy_clear(&copy);

@@ -49,6 +49,7 @@
 #define NONCE_SIZE 16
 #define NONCE_HEX_SIZE (2 * NONCE_SIZE + 1)
 #define HOST_SIZE 65
+#define NONCES_MAX 32
 #define SETTING_NONCE "lease.nonce"
 #define SETTING_FOREIGN "lease.foreign" /* "1": see lease_was_foreign */
 #define SETTING_URL "store.url"
@@ -397,7 +398,7 @@ static int observe(struct lease *lease, const struct call *call, struct record *
 
 /* --- acquiring ---------------------------------------------------------------------------------------------- */
 
-/* The setting holds up to two nonces, newest first: the second is the one before an acquisition that did not end. */
+/* The setting holds nonces, newest first: those of acquisitions that did not end, and last the one that did. */
 static bool nonce_is_ours(const char *setting, const char *nonce)
 {
 	return setting && strlen(nonce) == NONCE_HEX_SIZE - 1 && strstr(setting, nonce);
@@ -405,11 +406,14 @@ static bool nonce_is_ours(const char *setting, const char *nonce)
 
 static int nonce_record(struct lease *lease, const char *before, struct err *err)
 {
-	char text[2 * NONCE_HEX_SIZE];
+	char text[NONCES_MAX * NONCE_HEX_SIZE];
+	size_t len = before ? strlen(before) : 0;
 	int rc;
 
-	(void)snprintf(text, sizeof(text), "%s%s%.*s", lease->ours.nonce, before ? " " : "", NONCE_HEX_SIZE - 1,
-		       before ? before : "");
+	/* Of too many those in between go: the oldest was the holder's, for certain. */
+	if (len > sizeof(text) - NONCE_HEX_SIZE - 1)
+		before += len - (NONCE_HEX_SIZE - 1);
+	(void)snprintf(text, sizeof(text), "%s%s%s", lease->ours.nonce, len ? " " : "", len ? before : "");
 	rc = catalog_setting_put(lease->catalog, SETTING_NONCE, text);
 	if (!rc)
 		rc = catalog_sync(lease->catalog);
@@ -703,6 +707,8 @@ int lease_acquire(const struct lease_options *options, const struct call *call, 
 		return rc;
 	}
 	lease->running = true;
+	if (nonce_record(lease, NULL, &why)) /* the list is longer than it need be, that is all */
+		log_debug(MODULE, "%s", why.message);
 	if (lease->guarantee == LEASE_WEAK)
 		log_warn(MODULE, "%s has no conditional writes: two mounts at the same moment may not see each other",
 			 transfer_description(lease->transfer));

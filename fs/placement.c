@@ -1579,7 +1579,7 @@ static int clear_sent(struct placement *placement, const struct facts *facts, st
 	struct object_info info = {0};
 	int result;
 
-	if (!key || has_link(facts, key))
+	if (!key || has_link(facts, key) || (facts->copy.key && strcmp(facts->copy.key, key) == 0))
 		return 0;
 	if (catalog_view(placement->catalog, get_key, &get) == 0) {
 		cat_key_clear(&get.record);

@@ -100,6 +100,9 @@ static int remove_copy(const struct retention *retention, struct cat_copy *copy,
 	struct object_ref ref = {.key = copy->key, .native_id = copy->native_id};
 	int result = 0;
 
+	/* By name alone a delete marker would be put on whatever is there now. */
+	if (!copy->native_id && transfer_can(retention->transfer, BACKEND_VERSIONS))
+		return err_set(err, ERR_DENIED, "the store's id of the copy at %s is not known", copy->key);
 	if (cat_object_id(copy->native_id, copy->etag) == copy->etag)
 		ref.etag = copy->etag;
 	if (ref.native_id && ref.etag) { /* "null": not every store honours an etag beside an id when it removes */

@@ -71,6 +71,26 @@ static int make_parents(int dir, char *path)
 	return 0;
 }
 
+/* The list of what is no file. */
+static int open_changes(struct save *save)
+{
+	int result = open_dir(save), fd;
+
+	if (result || save->changes)
+		return result;
+	fd = openat(save->dir, "CHANGES", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	save->changes = fd >= 0 ? fdopen(fd, "w") : NULL;
+	return save->changes ? 0 : -errno;
+}
+
+static int note_incomplete(struct save *save, const char *path)
+{
+	int result = open_changes(save);
+
+	log_error("stale", "%s is not complete: what it was based on is gone", path);
+	return result ? result : fprintf(save->changes, "incomplete\t%s\n", path) < 0 ? -EIO : 0;
+}
+
 /* --- versions --------------------------------------------------------------------------------------- */
 
 struct facts {
@@ -157,6 +177,9 @@ static int save_version(struct save *save, uint64_t ino, uint64_t seq)
 		fd = openat(save->dir, path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
 		result = fd < 0 ? -errno : copy_out(save, &facts, fd);
 	}
+	/* What it was made of is nowhere any more: what there is stays, and is told. */
+	if (result == -ENODATA || result == -ESTALE)
+		result = note_incomplete(save, path);
 	if (result)
 		(void)err_from_errno(save->err, -result, "cannot save the unsent content of %s", path ? path : "?");
 	else
@@ -184,14 +207,8 @@ static int read_key(struct cat_txn *txn, void *arg)
 static int save_change(struct save *save, const struct cat_job *job)
 {
 	struct where where = {.ino = job->ino, .key = BUF_INIT};
-	int result = open_dir(save);
+	int result = open_changes(save);
 
-	if (!result && !save->changes) {
-		int fd = openat(save->dir, "CHANGES", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-		save->changes = fd >= 0 ? fdopen(fd, "w") : NULL;
-		result = save->changes ? 0 : -errno;
-	}
 	if (!result) {
 		bool lives = catalog_view(save->stale->catalog, read_key, &where) == 0;
 
@@ -259,6 +276,13 @@ static int finish(struct save *save, int result)
 	return result;
 }
 
+/* Recovery makes versions of all changes; what it could not is only in the cache. */
+static int is_unsaved(void *arg, const struct cat_inode *inode)
+{
+	(void)arg;
+	return inode->nlink && inode->flags & CAT_DIRTY ? -EIO : 0;
+}
+
 int stale_save(const struct stale *stale, struct stale_saved *ret_saved, struct err *err)
 {
 	AUTO_FREE char *cache_dir = NULL;
@@ -277,8 +301,10 @@ int stale_save(const struct stale *stale, struct stale_saved *ret_saved, struct 
 	if (!result)
 		result = contents_recover(save.contents, &recovered);
 	if (!result)
+		result = catalog_each_dirty(stale->catalog, is_unsaved, NULL);
+	if (!result)
 		result = save_jobs(&save);
-	contents_free(save.contents);
+	contents_end(save.contents);
 	result = finish(&save, result);
 	if (result) {
 		free(save.saved.dir);

@@ -493,3 +493,21 @@ Test(versions, the_store_is_told_of_each_copy_and_only_of_what_is_still_so)
 	cr_assert_not(again(version).flags & CAT_LOCKED, "until the store knows");
 	cr_assert_neq(job_of(CAT_JOB_LOCK, version.seq), 0);
 }
+
+/* Written again while its version was being uploaded, a file still has its absent bytes in the version before. */
+Test(versions, what_the_cache_is_based_on_is_not_pruned)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version old = commit(ino, 1), newer = commit(ino, 2);
+	struct cat_extent extent = extent_with(10, 5);
+
+	store(&old, "1");
+	store(&newer, "2");
+	extent.base = old.seq;
+	cr_assert_eq(catalog_mark_dirty(catalog, ino, &extent), 0);
+	cr_assert_eq(catalog_prune(catalog, ino, old.seq), -EBUSY);
+	extent.base = newer.seq;
+	cr_assert_eq(catalog_mark_dirty(catalog, ino, &extent), 0);
+	cr_assert_eq(catalog_prune(catalog, ino, old.seq), 0);
+	cat_extent_clear(&extent);
+}

@@ -88,6 +88,29 @@ Test(lease, of_a_living_holder_is_refused_with_who_it_is)
 	}
 }
 
+/* Each of them notes a nonce of its own before it knows that it will fail. */
+Test(lease, mounts_that_failed_do_not_make_our_own_lease_foreign)
+{
+	struct store *store = store_new(STORE_MEMORY);
+	struct machine one = machine_on(store, "one");
+	struct lease *lease = acquired(&one);
+
+	lease_release(lease, &forever);
+	lease_free(lease);
+	atomic_store(&store->hook, deny_lease_puts);
+	for (int i = 0; i < 50; i++) {
+		struct err err = {0};
+
+		cr_assert(lt(int, acquire(&one, &lease, &err), 0));
+	}
+	atomic_store(&store->hook, NULL);
+	lease = acquired(&one);
+	cr_expect(zero(int, !!(lease_was_foreign(lease))));
+	lease_free(lease);
+	machine_off(&one);
+	store_free(store);
+}
+
 Test(lease, released_is_taken_at_once_with_the_next_epoch)
 {
 	EVERY_STORE(kind)
