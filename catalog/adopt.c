@@ -1578,6 +1578,24 @@ static int put_deleted_versions(struct cat_txn *txn, const struct deleting *dele
 	return rc;
 }
 
+static int take_link_name(void *arg, const struct cat_name *link)
+{
+	*(struct cat_name *)arg = *link;
+	return 1;
+}
+
+/* Was it deleted before a directory that we made, or moved here, had its name? Then it is another's past. */
+static int is_older_than_directory(struct cat_txn *txn, const struct cat_deleted *request)
+{
+	struct cat_name name;
+	int rc = cat_link_each(txn, request->dir, take_link_name, &name);
+
+	if (rc != 1) /* the top, or a directory of the past */
+		return rc == -ENOENT ? 0 : rc;
+	/* The marker that we left for such a directory may be younger; of files the versions tell. */
+	return name.how != CAT_HOW_ADOPT && (request->directory || request->until_ns <= name.since_ns);
+}
+
 static int deleted_closure(struct cat_txn *txn, void *arg)
 {
 	struct deleting *deleting = arg;
@@ -1590,6 +1608,10 @@ static int deleted_closure(struct cat_txn *txn, void *arg)
 	deleting->made = 0;
 	deleting->newer_count = deleting->older_count = 0;
 	rc = may_take_deleted(txn, request);
+	if (rc > 0) {
+		rc = is_older_than_directory(txn, request);
+		rc = rc ? (rc < 0 ? rc : 0) : 1;
+	}
 	if (rc <= 0)
 		return rc;
 	rc = cat_inode_get(txn, request->dir, &dir);
