@@ -23,7 +23,7 @@ void proxy_cut(const struct proxy *proxy); /* connections break, new ones are re
 void proxy_restore(const struct proxy *proxy);
 /* On what comes from the store. `attributes` as in toxiproxy's JSON: "\"latency\":200". */
 void proxy_toxic(const struct proxy *proxy, const char *type, const char *attributes);
-void proxy_clear(const struct proxy *proxy); /* takes all toxics away */
+void proxy_clear(struct proxy *proxy); /* takes all toxics away, and cuts the connections there are */
 
 struct fake_s3 {
 	char dir[256];
