@@ -10,6 +10,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "array.h"
 #include "http.h"
 
 static struct http_field *fields_find(const struct http_fields *fields, const char *name)
@@ -24,15 +25,7 @@ static struct http_field *fields_find(const struct http_fields *fields, const ch
 static void fields_put(struct http_fields *fields, const char *name, char *value)
 {
 	char *copy = strdup(name);
-	if (fields->count == fields->room) {
-		size_t room = fields->room ? 2 * fields->room : 16;
-		struct http_field *items = reallocarray(fields->items, room, sizeof(*items));
-		if (items) {
-			fields->items = items;
-			fields->room = room;
-		}
-	}
-	if (!copy || !value || fields->count == fields->room) {
+	if (!copy || !value || ARRAY_ROOM(fields->items, fields->room, fields->count)) {
 		free(copy);
 		free(value);
 		fields->failed = true;

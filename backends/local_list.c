@@ -24,6 +24,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "backends/local.h"
 #include "buf.h"
 #include "cleanup.h"
@@ -75,15 +76,8 @@ static int names_add(struct names *names, const char *name, const char *suffix)
 {
 	char *item;
 
-	if (names->count == names->cap) {
-		size_t cap = names->cap ? names->cap * 2 : 64;
-		char **items = reallocarray(names->items, cap, sizeof(*items));
-
-		if (!items)
-			return -ENOMEM;
-		names->items = items;
-		names->cap = cap;
-	}
+	if (ARRAY_ROOM(names->items, names->cap, names->count))
+		return -ENOMEM;
 	if (asprintf(&item, "%s%s", name, suffix) < 0)
 		return -ENOMEM;
 	names->items[names->count++] = item;
@@ -727,15 +721,8 @@ static int fill_page(struct local *local, const struct call *call, struct local_
 
 		if (rc)
 			return rc;
-		if (page->count == cap) {
-			struct object_info *entries;
-
-			cap = cap ? cap * 2 : 64;
-			entries = reallocarray(page->entries, cap, sizeof(*entries));
-			if (!entries)
-				return err_set(err, ERR_NO_MEMORY, "no memory for a listing");
-			page->entries = entries;
-		}
+		if (ARRAY_ROOM(page->entries, cap, page->count))
+			return err_set(err, ERR_NO_MEMORY, "no memory for a listing");
 		rc = next_entry(local, walker, &page->entries[page->count]);
 		if (rc < 0)
 			return local_fail(err, rc, "listing", walker->prefix);

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "buf.h"
 #include "checksum.h"
 #include "cleanup.h"
@@ -219,16 +220,9 @@ static struct entry *entry_add(struct store *store, const char *key)
 
 	if (!copy)
 		return NULL;
-	if (store->count == store->cap) {
-		size_t cap = store->cap ? store->cap * 2 : 64;
-		struct entry *entries = reallocarray(store->entries, cap, sizeof(*entries));
-
-		if (!entries) {
-			free(copy);
-			return NULL;
-		}
-		store->entries = entries;
-		store->cap = cap;
+	if (ARRAY_ROOM(store->entries, store->cap, store->count)) {
+		free(copy);
+		return NULL;
 	}
 	memmove(&store->entries[at + 1], &store->entries[at], (store->count - at) * sizeof(*store->entries));
 	store->entries[at] = (struct entry){.key = copy};

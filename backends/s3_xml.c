@@ -20,6 +20,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "array.h"
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
@@ -312,14 +313,8 @@ struct list_walk {
 static int list_add(struct list_walk *state, uint32_t flags)
 {
 	struct s3_listing *listing = &state->listing;
-	if (listing->count == state->room) {
-		size_t room = state->room ? 2 * state->room : 64;
-		struct object_info *entries = reallocarray(listing->entries, room, sizeof(*entries));
-		if (!entries)
-			return -ENOMEM;
-		listing->entries = entries;
-		state->room = room;
-	}
+	if (ARRAY_ROOM(listing->entries, state->room, listing->count))
+		return -ENOMEM;
 	listing->entries[listing->count++] = (struct object_info){.flags = flags};
 	return 0;
 }

@@ -25,6 +25,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "catalog/catalog_internal.h"
 #include "checksum.h"
 #include "cleanup.h"
@@ -141,15 +142,8 @@ static int record_component(struct cat_txn *txn, const struct adopt *adopt, cons
 
 static int note_change(struct adopt *adopt, const char *name, uint64_t ino)
 {
-	if (adopt->change_count == adopt->change_cap) {
-		size_t cap = adopt->change_cap ? 2 * adopt->change_cap : 64;
-		struct change *changes = realloc(adopt->changes, cap * sizeof(*changes));
-
-		if (!changes)
-			return -ENOMEM;
-		adopt->changes = changes;
-		adopt->change_cap = cap;
-	}
+	if (ARRAY_ROOM(adopt->changes, adopt->change_cap, adopt->change_count))
+		return -ENOMEM;
 	adopt->changes[adopt->change_count].ino = ino;
 	cat_name_set(adopt->changes[adopt->change_count++].name, name);
 	adopt->touched = true;
@@ -1148,25 +1142,10 @@ struct versions {
 	size_t known_count, known_cap;
 };
 
-static int known_reserve(struct versions *versions)
-{
-	size_t cap = versions->known_cap ? 2 * versions->known_cap : 64;
-	struct known *known;
-
-	if (versions->known_count < versions->known_cap)
-		return 0;
-	known = realloc(versions->known, cap * sizeof(*known));
-	if (!known)
-		return -ENOMEM;
-	versions->known = known;
-	versions->known_cap = cap;
-	return 0;
-}
-
 static int take_known(void *arg, const struct cat_version *version)
 {
 	struct versions *versions = arg;
-	int rc = known_reserve(versions);
+	int rc = ARRAY_ROOM(versions->known, versions->known_cap, versions->known_count);
 
 	if (rc < 0)
 		return rc;
@@ -1324,7 +1303,7 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 	if (rc == 0)
 		rc = cat_copy_add(txn, &copy);
 	if (rc == 0)
-		rc = known_reserve(versions);
+		rc = ARRAY_ROOM(versions->known, versions->known_cap, versions->known_count);
 	if (rc < 0)
 		return rc;
 	memmove(versions->known + at + 1, versions->known + at,

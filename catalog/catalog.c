@@ -18,6 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "catalog/catalog_internal.h"
 #include "checksum.h"
 #include "clock.h"
@@ -251,15 +252,8 @@ static int rows_take(void *arg, struct kv_bytes key, struct kv_bytes value)
 	struct rows *rows = arg;
 	struct row *row;
 
-	if (rows->count == rows->cap) {
-		size_t cap = rows->cap ? 2 * rows->cap : 16;
-		struct row *cells = realloc(rows->cells, cap * sizeof(*cells));
-
-		if (!cells)
-			return -ENOMEM;
-		rows->cells = cells;
-		rows->cap = cap;
-	}
+	if (ARRAY_ROOM(rows->cells, rows->cap, rows->count))
+		return -ENOMEM;
 	row = &rows->cells[rows->count++];
 	*row = (struct row){
 		.key = rows->bytes.len, .key_len = key.len, .value = rows->bytes.len + key.len, .value_len = value.len};

@@ -23,6 +23,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "catalog/catalog_internal.h"
 
 /* --- intervals ---------------------------------------------------------------------------------- */
@@ -83,8 +84,7 @@ struct history {
 	struct cat_txn *txn;
 	struct walk *stack;
 	size_t depth, stack_cap;
-	uint64_t *seen; /* sorted `since` of the intervals walked */
-	size_t seen_count, seen_cap;
+	struct numbers seen; /* `since` of the intervals walked */
 	struct item *items;
 	size_t count, cap;
 	uint64_t live_ino, live_version; /* 0: the name does not live */
@@ -95,26 +95,10 @@ struct history {
 	int64_t newest;           /* no entry of an interval is older than the one before it */
 };
 
-static int grow(void *cells_of, size_t *cap, size_t count, size_t size)
-{
-	void **cells = cells_of;
-	size_t more = *cap ? 2 * *cap : 16;
-	void *moved;
-
-	if (count < *cap)
-		return 0;
-	moved = realloc(*cells, more * size);
-	if (!moved)
-		return -ENOMEM;
-	*cells = moved;
-	*cap = more;
-	return 0;
-}
-
 static int push(struct history *history, uint64_t parent, const char *name, uint64_t upto)
 {
 	struct walk *walk;
-	int rc = grow(&history->stack, &history->stack_cap, history->depth, sizeof(*history->stack));
+	int rc = ARRAY_ROOM(history->stack, history->stack_cap, history->depth);
 
 	if (rc < 0)
 		return rc;
@@ -122,42 +106,6 @@ static int push(struct history *history, uint64_t parent, const char *name, uint
 	walk->parent = parent;
 	walk->upto = upto;
 	cat_name_set(walk->name, name);
-	return 0;
-}
-
-/* Position of the first cell >= since. */
-static size_t seen_position(const struct history *history, uint64_t since)
-{
-	size_t low = 0, high = history->seen_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (history->seen[middle] < since)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-static bool is_seen(const struct history *history, uint64_t since)
-{
-	size_t at = seen_position(history, since);
-
-	return at < history->seen_count && history->seen[at] == since;
-}
-
-static int mark_seen(struct history *history, uint64_t since)
-{
-	size_t at = seen_position(history, since);
-	int rc = grow(&history->seen, &history->seen_cap, history->seen_count, sizeof(*history->seen));
-
-	if (rc < 0)
-		return rc;
-	memmove(history->seen + at + 1, history->seen + at, (history->seen_count - at) * sizeof(*history->seen));
-	history->seen[at] = since;
-	history->seen_count++;
 	return 0;
 }
 
@@ -169,7 +117,7 @@ static int add_entry(void *arg, const struct cat_version *version)
 	const struct interval *interval = history->interval;
 	bool at_binding = version->seq <= interval->since;
 	struct cat_entry *entry;
-	int rc = grow(&history->items, &history->cap, history->count, sizeof(*history->items));
+	int rc = ARRAY_ROOM(history->items, history->cap, history->count);
 
 	if (rc < 0)
 		return rc;
@@ -250,9 +198,9 @@ static int add_interval(struct history *history, const struct interval *interval
 {
 	uint64_t first = interval->since + 1, last;
 	struct cat_version version;
-	int rc = mark_seen(history, interval->since);
+	int rc = numbers_add(&history->seen, interval->since);
 
-	if (rc == 0)
+	if (rc >= 0)
 		rc = last_of(history->txn, interval, &last);
 	if (rc < 0)
 		return rc;
@@ -308,7 +256,7 @@ static int walk_past(struct history *history, const struct walk *walk, struct in
 			rc = settle(history, newer, &older);
 		if (rc < 0)
 			break;
-		has_newer = !is_seen(history, older.since);
+		has_newer = !numbers_has(&history->seen, older.since);
 		*newer = older;
 		if (!has_newer)
 			break;
@@ -350,7 +298,7 @@ static int history_closure(struct cat_txn *txn, void *arg)
 	int rc;
 
 	history->txn = txn;
-	history->depth = history->seen_count = history->count = 0;
+	history->depth = history->seen.count = history->count = 0;
 	history->live_ino = history->live_version = 0;
 	history->lived = false;
 	rc = push(history, history->parent, history->name, UINT64_MAX);
@@ -402,7 +350,7 @@ int catalog_history(struct catalog *catalog, uint64_t parent, const char *name, 
 	if (rc == 0)
 		rc = history.lived ? show(&history, visit, arg) : -ENOENT;
 	free(history.stack);
-	free(history.seen);
+	numbers_clear(&history.seen);
 	free(history.items);
 	return rc;
 }

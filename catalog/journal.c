@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "array.h"
 #include "catalog/catalog_internal.h"
 
 struct jobs {
@@ -86,11 +87,6 @@ int catalog_job_done(struct catalog *catalog, uint64_t seq)
 
 /* --- recovery ----------------------------------------------------------------------------------- */
 
-struct numbers {
-	uint64_t *cells;
-	size_t count, cap;
-};
-
 static int take_number(void *arg, struct kv_bytes key, struct kv_bytes value)
 {
 	struct numbers *numbers = arg;
@@ -102,15 +98,8 @@ static int take_number(void *arg, struct kv_bytes key, struct kv_bytes value)
 		return rc;
 	if (numbers->count && numbers->cells[numbers->count - 1] == parts.number)
 		return 0; /* an inode's jobs lie side by side */
-	if (numbers->count == numbers->cap) {
-		size_t cap = numbers->cap ? 2 * numbers->cap : 64;
-		uint64_t *cells = realloc(numbers->cells, cap * sizeof(*cells));
-
-		if (!cells)
-			return -ENOMEM;
-		numbers->cells = cells;
-		numbers->cap = cap;
-	}
+	if (ARRAY_ROOM(numbers->cells, numbers->cap, numbers->count))
+		return -ENOMEM;
 	numbers->cells[numbers->count++] = parts.number;
 	return 0;
 }

@@ -27,6 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "checksum.h"
 #include "cleanup.h"
 #include "lock.h"
@@ -273,15 +274,8 @@ static int reader_next(struct reader *reader, uint64_t number, struct kv_bytes *
 
 static int files_push(struct kvlog *log, uint64_t first, uint64_t size)
 {
-	if (log->count == log->cap) {
-		size_t cap = log->cap ? log->cap * 2 : 16;
-		struct file *files = reallocarray(log->files, cap, sizeof(*files));
-
-		if (!files)
-			return -ENOMEM;
-		log->files = files;
-		log->cap = cap;
-	}
+	if (ARRAY_ROOM(log->files, log->cap, log->count))
+		return -ENOMEM;
 	log->files[log->count++] = (struct file){.first = first, .size = size};
 	log->bytes += size;
 	return 0;

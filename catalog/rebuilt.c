@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "catalog/catalog_internal.h"
 
 #define BATCH 200
@@ -39,15 +40,8 @@ static int take_lost(void *arg, const struct cat_version *version)
 
 	if (version->state != CAT_LOCAL && version->state != CAT_UPLOADING)
 		return 0;
-	if (lost->count == lost->cap) {
-		size_t cap = lost->cap ? 2 * lost->cap : 8;
-		struct cat_version *versions = realloc(lost->versions, cap * sizeof(*versions));
-
-		if (!versions)
-			return -ENOMEM;
-		lost->versions = versions;
-		lost->cap = cap;
-	}
+	if (ARRAY_ROOM(lost->versions, lost->cap, lost->count))
+		return -ENOMEM;
 	lost->versions[lost->count++] = *version;
 	return 0;
 }

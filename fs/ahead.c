@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
@@ -247,15 +248,8 @@ static bool take_part(struct stream *stream, size_t *ret_index)
 	plan_grid(transfer_limits(stream->ahead->transfer), stream->count, &part.start, &part.size);
 	if (part.start + part.size > stream->available)
 		return false;
-	if (stream->count == stream->cap) {
-		size_t cap = stream->cap ? 2 * stream->cap : 16;
-		struct part *parts = reallocarray(stream->parts, cap, sizeof(*parts));
-
-		if (!parts)
-			return false;
-		stream->parts = parts;
-		stream->cap = cap;
-	}
+	if (ARRAY_ROOM(stream->parts, stream->cap, stream->count))
+		return false;
 	stream->parts[stream->count] = part;
 	*ret_index = stream->count++;
 	return true;

@@ -10,6 +10,7 @@
  * Threads: FUSE workers and upload jobs. Each function takes the content's lock itself unless its name ends in _locked
  * or it is static.
  */
+#include "array.h"
 #include "fs/content_internal.h"
 
 #include <errno.h>
@@ -521,15 +522,8 @@ int content_mark_new(struct content *content)
 /* Eviction leaves what is being read. */
 static int pin(struct content *content, uint64_t start, uint64_t end)
 {
-	if (content->io == content->io_room) {
-		unsigned room = content->io_room ? content->io_room * 2 : 4;
-		struct range *grown = reallocarray(content->io_at, room, sizeof(*grown));
-
-		if (!grown)
-			return -ENOMEM;
-		content->io_at = grown;
-		content->io_room = room;
-	}
+	if (ARRAY_ROOM(content->io_at, content->io_room, content->io))
+		return -ENOMEM;
 	content->io_at[content->io++] = (struct range){start, end};
 	return 0;
 }

@@ -69,7 +69,7 @@ struct content {
 	uint32_t author;     /* who closed it last */
 	unsigned io;         /* readers of fd between begin and done, … */
 	struct range *io_at; /* … and what each of them reads; io of io_room */
-	unsigned io_room;
+	size_t io_room;
 	bool swapping;        /* fd is about to change: new readers wait */
 	bool promised;        /* fsync=disk acknowledged some of `changed`: no record may say less until the commit */
 	uint64_t unjournaled; /* bytes written since the extent record was */

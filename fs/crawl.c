@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "clock.h"
 #include "fs/reconcile.h"
 #include "lock.h"
@@ -51,15 +52,8 @@ static bool is_over(const struct crawling *crawling)
 
 static int push(struct crawling *crawling, uint64_t ino)
 {
-	if (crawling->depth == crawling->cap) {
-		size_t cap = crawling->cap ? 2 * crawling->cap : 256;
-		uint64_t *stack = reallocarray(crawling->stack, cap, sizeof(*stack));
-
-		if (!stack)
-			return -ENOMEM;
-		crawling->stack = stack;
-		crawling->cap = cap;
-	}
+	if (ARRAY_ROOM(crawling->stack, crawling->cap, crawling->depth))
+		return -ENOMEM;
 	crawling->stack[crawling->depth++] = ino;
 	return 0;
 }

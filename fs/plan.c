@@ -10,6 +10,7 @@
  * anybody knows how large the object becomes.
  */
 #include "fs/plan.h"
+#include "array.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -53,15 +54,8 @@ static int add(struct planner *planner, const struct transfer_part *part)
 {
 	struct plan *plan = &planner->plan;
 
-	if (plan->count == planner->cap) {
-		size_t cap = planner->cap ? 2 * planner->cap : 64;
-		struct transfer_part *cells = reallocarray(plan->cells, cap, sizeof(*cells));
-
-		if (!cells)
-			return -ENOMEM;
-		plan->cells = cells;
-		planner->cap = cap;
-	}
+	if (ARRAY_ROOM(plan->cells, planner->cap, plan->count))
+		return -ENOMEM;
 	plan->cells[plan->count++] = *part;
 	return 0;
 }

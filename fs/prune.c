@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "catalog.h"
 #include "cleanup.h"
 #include "clock.h"
@@ -36,62 +37,23 @@ struct prune {
 	bool dry_run;
 	struct directory *stack;
 	size_t depth, stack_cap;
-	uint64_t *walked; /* directories, sorted */
-	size_t walked_count, walked_cap;
-	struct directory at; /* the one being read */
-	char **names;        /* of it, still to be looked at */
+	struct numbers walked; /* directories */
+	struct directory at;   /* the one being read */
+	char **names;          /* of it, still to be looked at */
 	size_t name_count, name_cap;
 	uint64_t seen, kept, removed, refused, bytes; /* for the last line */
 };
 
-static int grow(void *cells_of, size_t *cap, size_t count, size_t size)
-{
-	void **cells = cells_of, *moved;
-	size_t more = *cap ? 2 * *cap : 16;
-
-	if (count < *cap)
-		return 0;
-	moved = reallocarray(*cells, more, size);
-	if (!moved)
-		return -ENOMEM;
-	*cells = moved;
-	*cap = more;
-	return 0;
-}
-
 /* --- the walk ----------------------------------------------------------------------------------- */
-
-/* 1: it was walked before. */
-static int mark_walked(struct prune *prune, uint64_t ino)
-{
-	size_t low = 0, high = prune->walked_count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (prune->walked[middle] < ino)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	if (low < prune->walked_count && prune->walked[low] == ino)
-		return 1;
-	if (grow(&prune->walked, &prune->walked_cap, prune->walked_count, sizeof(*prune->walked)))
-		return -ENOMEM;
-	memmove(prune->walked + low + 1, prune->walked + low, (prune->walked_count - low) * sizeof(*prune->walked));
-	prune->walked[low] = ino;
-	prune->walked_count++;
-	return 0;
-}
 
 static int push(struct prune *prune, uint64_t ino, const char *name)
 {
 	struct directory *directory;
-	int result = mark_walked(prune, ino);
+	int result = numbers_add(&prune->walked, ino);
 
 	if (result)
 		return result < 0 ? result : 0;
-	if (grow(&prune->stack, &prune->stack_cap, prune->depth, sizeof(*prune->stack)))
+	if (ARRAY_ROOM(prune->stack, prune->stack_cap, prune->depth))
 		return -ENOMEM;
 	directory = &prune->stack[prune->depth];
 	directory->ino = ino;
@@ -103,7 +65,7 @@ static int push(struct prune *prune, uint64_t ino, const char *name)
 
 static int add_name(struct prune *prune, const char *name)
 {
-	if (grow(&prune->names, &prune->name_cap, prune->name_count, sizeof(*prune->names)))
+	if (ARRAY_ROOM(prune->names, prune->name_cap, prune->name_count))
 		return -ENOMEM;
 	prune->names[prune->name_count] = strdup(name);
 	return prune->names[prune->name_count] ? (int)(prune->name_count++, 0) : -ENOMEM;
@@ -139,7 +101,7 @@ static void owners_free(struct owners *owners)
 
 static int add_file(struct owners *owners, uint64_t ino)
 {
-	if (grow(&owners->files, &owners->file_cap, owners->file_count, sizeof(*owners->files)))
+	if (ARRAY_ROOM(owners->files, owners->file_cap, owners->file_count))
 		return -ENOMEM;
 	owners->files[owners->file_count++] = ino;
 	return 0;
@@ -147,7 +109,7 @@ static int add_file(struct owners *owners, uint64_t ino)
 
 static int add_directory(struct owners *owners, uint64_t ino)
 {
-	if (grow(&owners->directories, &owners->directory_cap, owners->directory_count, sizeof(*owners->directories)))
+	if (ARRAY_ROOM(owners->directories, owners->directory_cap, owners->directory_count))
 		return -ENOMEM;
 	owners->directories[owners->directory_count++] = ino;
 	return 0;
@@ -250,8 +212,8 @@ static int take_entry(void *arg, const struct cat_entry *entry)
 
 	if (entry->version.state == CAT_EXPIRED)
 		return 0;
-	if (grow(&history->versions, &history->versions_cap, history->count, sizeof(*history->versions)) ||
-	    grow(&history->times, &history->times_cap, history->count, sizeof(*history->times)))
+	if (ARRAY_ROOM(history->versions, history->versions_cap, history->count) ||
+	    ARRAY_ROOM(history->times, history->times_cap, history->count))
 		return -ENOMEM;
 	history->versions[history->count] = entry->version;
 	history->times[history->count++] = entry->time_ns;
@@ -445,7 +407,7 @@ void prune_free(struct prune *prune)
 	for (size_t i = 0; i < prune->name_count; i++)
 		free(prune->names[i]);
 	free(prune->stack);
-	free(prune->walked);
+	numbers_clear(&prune->walked);
 	free(prune->names);
 	free(prune->at.path);
 	free(prune);

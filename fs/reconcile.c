@@ -32,6 +32,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "escape.h"
@@ -170,15 +171,8 @@ static int findings_add(struct findings *findings, const struct cat_found *found
 {
 	if (findings->count >= max)
 		return -E2BIG;
-	if (findings->count == findings->cap) {
-		size_t cap = findings->cap ? 2 * findings->cap : 128;
-		struct cat_found *cells = reallocarray(findings->found, cap, sizeof(*cells));
-
-		if (!cells)
-			return -ENOMEM;
-		findings->found = cells;
-		findings->cap = cap;
-	}
+	if (ARRAY_ROOM(findings->found, findings->cap, findings->count))
+		return -ENOMEM;
 	findings->found[findings->count++] = *found;
 	return 0;
 }
@@ -705,17 +699,9 @@ static int known_version(void *arg, const struct cat_version *version)
 		return rc == -ENOENT ? 0 : rc;
 	if (!copy.native_id)
 		goto out;
-	if (known->count == known->cap) {
-		size_t cap = known->cap ? 2 * known->cap : 32;
-		char **ids = reallocarray(known->ids, cap, sizeof(*ids));
-
-		if (!ids) {
-			rc = -ENOMEM;
-			goto out;
-		}
-		known->ids = ids;
-		known->cap = cap;
-	}
+	rc = ARRAY_ROOM(known->ids, known->cap, known->count);
+	if (rc)
+		goto out;
 	known->ids[known->count] = strdup(cat_object_id(copy.native_id, copy.etag));
 	rc = known->ids[known->count] ? 0 : -ENOMEM;
 	known->count += !rc;
@@ -1037,15 +1023,8 @@ static void losses_clear(struct losses *losses)
 
 static int loss_add(struct losses *losses, const struct lost *lost)
 {
-	if (losses->count == losses->cap) {
-		size_t cap = losses->cap ? 2 * losses->cap : 32;
-		struct lost *cells = reallocarray(losses->cells, cap, sizeof(*cells));
-
-		if (!cells)
-			return -ENOMEM;
-		losses->cells = cells;
-		losses->cap = cap;
-	}
+	if (ARRAY_ROOM(losses->cells, losses->cap, losses->count))
+		return -ENOMEM;
 	losses->cells[losses->count++] = *lost;
 	return 0;
 }

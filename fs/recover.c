@@ -24,6 +24,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "checksum.h"
 #include "cleanup.h"
 #include "fs/backing.h"
@@ -43,15 +44,8 @@ struct pairs {
 
 static int pairs_add(struct pairs *pairs, uint64_t ino, uint64_t seq)
 {
-	if (pairs->count == pairs->cap) {
-		size_t cap = pairs->cap ? pairs->cap * 2 : 64;
-		struct pair *cells = realloc(pairs->cells, cap * sizeof(*cells));
-
-		if (!cells)
-			return -ENOMEM;
-		pairs->cells = cells;
-		pairs->cap = cap;
-	}
+	if (ARRAY_ROOM(pairs->cells, pairs->cap, pairs->count))
+		return -ENOMEM;
 	pairs->cells[pairs->count++] = (struct pair){.ino = ino, .seq = seq};
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "clock.h"
 #include "log.h"
 
@@ -21,7 +22,7 @@ struct copies {
 	const struct cat_job *job;
 	struct cat_version version;
 	struct cat_copy *cells;
-	size_t count;
+	size_t count, cap;
 };
 
 static void copies_clear(struct copies *copies)
@@ -30,7 +31,7 @@ static void copies_clear(struct copies *copies)
 		cat_copy_clear(&copies->cells[i]);
 	free(copies->cells);
 	copies->cells = NULL;
-	copies->count = 0;
+	copies->count = copies->cap = 0;
 }
 
 static char *dup_or_null(const char *text, bool *failed)
@@ -44,13 +45,12 @@ static char *dup_or_null(const char *text, bool *failed)
 static int add_copy(void *arg, const struct cat_copy *copy)
 {
 	struct copies *copies = arg;
-	struct cat_copy *cells = reallocarray(copies->cells, copies->count + 1, sizeof(*cells));
+	struct cat_copy *cells;
 	bool failed = false;
 
-	if (!cells)
+	if (ARRAY_ROOM(copies->cells, copies->cap, copies->count))
 		return -ENOMEM;
-	copies->cells = cells;
-	cells += copies->count++;
+	cells = &copies->cells[copies->count++];
 	*cells = *copy;
 	cells->key = dup_or_null(copy->key, &failed);
 	cells->native_id = dup_or_null(copy->native_id, &failed);

@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "fs/content.h"
@@ -229,15 +230,8 @@ static int note_job(void *arg, struct cat_job *job)
 {
 	struct pending *pending = arg;
 
-	if (pending->count == pending->cap) {
-		size_t cap = pending->cap ? 2 * pending->cap : 64;
-		struct cat_job *cells = reallocarray(pending->cells, cap, sizeof(*cells));
-
-		if (!cells)
-			return -ENOMEM;
-		pending->cells = cells;
-		pending->cap = cap;
-	}
+	if (ARRAY_ROOM(pending->cells, pending->cap, pending->count))
+		return -ENOMEM;
 	pending->cells[pending->count++] = *job;
 	job->key = job->note = job->sent = NULL; /* taken over */
 	return 0;

@@ -27,6 +27,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "escape.h"
@@ -41,12 +42,6 @@
 #define RESERVED ".varve/"
 #define ROWS 512 /* looked at in one view */
 #define IDLE_PAGES_MAX 100
-
-/* A sorted set of numbers. */
-struct numbers {
-	uint64_t *cells;
-	size_t count, cap;
-};
 
 enum act { ACT_LIST, ACT_PAST, ACT_VERSIONS, ACTS };
 
@@ -85,65 +80,8 @@ struct sweep {
 	int rc;
 };
 
-/* --- numbers ------------------------------------------------------------------------------------------------------ */
-
-static size_t number_at(const struct numbers *numbers, uint64_t number)
-{
-	size_t low = 0, high = numbers->count;
-
-	while (low < high) {
-		size_t middle = low + (high - low) / 2;
-
-		if (numbers->cells[middle] < number)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low;
-}
-
-static bool number_in(const struct numbers *numbers, uint64_t number)
-{
-	size_t at = number_at(numbers, number);
-
-	return at < numbers->count && numbers->cells[at] == number;
-}
-
-static int numbers_room(struct numbers *numbers)
-{
-	size_t cap = numbers->cap + numbers->cap / 2 + 1024;
-	uint64_t *cells;
-
-	if (numbers->count < numbers->cap)
-		return 0;
-	cells = reallocarray(numbers->cells, cap, sizeof(*cells));
-	if (!cells)
-		return -ENOMEM;
-	numbers->cells = cells;
-	numbers->cap = cap;
-	return 0;
-}
-
-/* Keeps the order. */
-static int number_put(struct numbers *numbers, uint64_t number)
-{
-	size_t at = number_at(numbers, number);
-
-	if (at < numbers->count && numbers->cells[at] == number)
-		return 0;
-	if (numbers_room(numbers))
-		return -ENOMEM;
-	memmove(numbers->cells + at + 1, numbers->cells + at, (numbers->count - at) * sizeof(*numbers->cells));
-	numbers->cells[at] = number;
-	numbers->count++;
-	return 0;
-}
-
-static void numbers_clear(struct numbers *numbers)
-{
-	free(numbers->cells);
-	*numbers = (struct numbers){0};
-}
+/* --- what was seen -------------------------------------------------------------------------------------------------
+ */
 
 static int by_number(const void *a, const void *b)
 {
@@ -162,7 +100,7 @@ static uint64_t seen_hash(const char *key, const char *native_id, const char *et
 
 static int see_as(struct sweep *sweep, const char *key, const char *native_id, const char *etag)
 {
-	int rc = numbers_room(&sweep->seen);
+	int rc = ARRAY_ROOM(sweep->seen.cells, sweep->seen.cap, sweep->seen.count);
 
 	if (!rc)
 		sweep->seen.cells[sweep->seen.count++] = seen_hash(key, native_id, etag);
@@ -183,7 +121,9 @@ static int see(struct sweep *sweep, const struct object_info *info)
 
 static int want(struct sweep *sweep, enum act act, uint64_t ino)
 {
-	return number_in(&sweep->done[act], ino) ? 0 : number_put(&sweep->wanted[act], ino);
+	if (numbers_has(&sweep->done[act], ino))
+		return 0;
+	return numbers_add(&sweep->wanted[act], ino) < 0 ? -ENOMEM : 0;
 }
 
 /* The directory that would show the key: the deepest one the catalog knows on the way to it; 0 when that was never
@@ -350,7 +290,8 @@ static int act(struct sweep *sweep)
 		struct numbers *wanted = &sweep->wanted[kind];
 
 		for (size_t i = 0; i < wanted->count && !rc && !atomic_load(&sweep->stop); i++) {
-			rc = number_put(&sweep->done[kind], wanted->cells[i]);
+			if (numbers_add(&sweep->done[kind], wanted->cells[i]) < 0)
+				rc = -ENOMEM;
 			act_on(sweep, kind, wanted->cells[i]);
 		}
 		wanted->count = 0;
@@ -471,7 +412,7 @@ static int list_all(struct sweep *sweep)
 
 static bool was_seen(const struct sweep *sweep, const char *key, const char *native_id, const char *etag)
 {
-	return number_in(&sweep->seen, seen_hash(key, native_id, etag));
+	return numbers_has(&sweep->seen, seen_hash(key, native_id, etag));
 }
 
 struct lost_keys {

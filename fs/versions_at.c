@@ -6,6 +6,7 @@
  * No state of its own; safe from any thread.
  */
 #include "fs/versions_at.h"
+#include "array.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -48,15 +49,8 @@ static const char *name_of(const struct holdings *holdings, const struct holding
 
 static int holdings_add(struct holdings *holdings, const struct holding *holding, const char *name)
 {
-	if (holdings->count == holdings->cap) {
-		size_t cap = holdings->cap ? holdings->cap * 2 : 64;
-		struct holding *items = reallocarray(holdings->items, cap, sizeof(*items));
-
-		if (!items)
-			return -ENOMEM;
-		holdings->items = items;
-		holdings->cap = cap;
-	}
+	if (ARRAY_ROOM(holdings->items, holdings->cap, holdings->count))
+		return -ENOMEM;
 	holdings->items[holdings->count] = *holding;
 	holdings->items[holdings->count++].entry.name = holdings->names.len;
 	buf_add(&holdings->names, name, strlen(name) + 1);
@@ -215,15 +209,8 @@ struct resolving {
 
 static int list_add(struct versions_at_list *list, const struct versions_at_entry *entry)
 {
-	if (list->count == list->cap) {
-		size_t cap = list->cap ? list->cap * 2 : 64;
-		struct versions_at_entry *entries = reallocarray(list->entries, cap, sizeof(*entries));
-
-		if (!entries)
-			return -ENOMEM;
-		list->entries = entries;
-		list->cap = cap;
-	}
+	if (ARRAY_ROOM(list->entries, list->cap, list->count))
+		return -ENOMEM;
 	list->entries[list->count++] = *entry;
 	return 0;
 }

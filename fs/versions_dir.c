@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "array.h"
 #include "clock.h"
 #include "fs/cache.h"
 #include "fs/versions_internal.h"
@@ -38,15 +39,8 @@ static int add(struct versions_dir *dir, const char *name, const struct versions
 
 	shown.ino = child->kind == VERSIONS_VERSION ? versions_node_ino(child, 0)
 						    : versions_node_ino(child, versions_node_number(child));
-	if (dir->count == dir->cap) {
-		size_t cap = dir->cap ? dir->cap * 2 : 64;
-		struct shown *entries = reallocarray(dir->entries, cap, sizeof(*entries));
-
-		if (!entries)
-			return -ENOMEM;
-		dir->entries = entries;
-		dir->cap = cap;
-	}
+	if (ARRAY_ROOM(dir->entries, dir->cap, dir->count))
+		return -ENOMEM;
 	buf_add(&dir->names, name, strlen(name) + 1);
 	if (buf_failed(&dir->names))
 		return -ENOMEM;

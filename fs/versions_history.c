@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
@@ -40,15 +41,8 @@ struct loader {
 
 static int append(struct loader *loader, const struct loaded_item *loaded)
 {
-	if (loader->count == loader->cap) {
-		size_t cap = loader->cap ? loader->cap * 2 : 32;
-		struct loaded_item *items = reallocarray(loader->items, cap, sizeof(*items));
-
-		if (!items)
-			return -ENOMEM;
-		loader->items = items;
-		loader->cap = cap;
-	}
+	if (ARRAY_ROOM(loader->items, loader->cap, loader->count))
+		return -ENOMEM;
 	loader->items[loader->count++] = *loaded;
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "catalog.h"
 #include "clock.h"
 #include "escape.h"
@@ -63,30 +64,16 @@ static size_t add_text(struct history_log *log, const char *prefix, const char *
 
 static int add_event(struct history_log *log, const struct event *event)
 {
-	if (log->count == log->cap) {
-		size_t cap = log->cap ? log->cap * 2 : 256;
-		struct event *events = reallocarray(log->events, cap, sizeof(*events));
-
-		if (!events)
-			return -ENOMEM;
-		log->events = events;
-		log->cap = cap;
-	}
+	if (ARRAY_ROOM(log->events, log->cap, log->count))
+		return -ENOMEM;
 	log->events[log->count++] = *event;
 	return buf_failed(&log->texts) ? -ENOMEM : 0;
 }
 
 static int add_tenure(struct history_log *log, const struct tenure *tenure)
 {
-	if (log->tenure_count == log->tenure_cap) {
-		size_t cap = log->tenure_cap ? log->tenure_cap * 2 : 256;
-		struct tenure *tenures = reallocarray(log->tenures, cap, sizeof(*tenures));
-
-		if (!tenures)
-			return -ENOMEM;
-		log->tenures = tenures;
-		log->tenure_cap = cap;
-	}
+	if (ARRAY_ROOM(log->tenures, log->tenure_cap, log->tenure_count))
+		return -ENOMEM;
 	log->tenures[log->tenure_count++] = *tenure;
 	return 0;
 }

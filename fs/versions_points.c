@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "catalog.h"
 #include "clock.h"
 #include "fs/versions_at.h"
@@ -76,15 +77,8 @@ int versions_points_note(struct versions_points *points, int64_t ns)
 		/* As long again before the next time: what is left may be many days. */
 		points->thin_at = points->count * 2 < THIN_FIRST ? THIN_FIRST : points->count * 2;
 	}
-	if (points->count == points->cap) {
-		size_t cap = points->cap ? points->cap * 2 : 64;
-		int64_t *times = reallocarray(points->times, cap, sizeof(*times));
-
-		if (!times)
-			return -ENOMEM;
-		points->times = times;
-		points->cap = cap;
-	}
+	if (ARRAY_ROOM(points->times, points->cap, points->count))
+		return -ENOMEM;
 	points->times[points->count++] = ns;
 	return 0;
 }
@@ -111,15 +105,8 @@ struct walk {
 
 static int push(struct held_list *list, const struct held *held)
 {
-	if (list->count == list->cap) {
-		size_t cap = list->cap ? list->cap * 2 : 64;
-		struct held *items = reallocarray(list->items, cap, sizeof(*items));
-
-		if (!items)
-			return -ENOMEM;
-		list->items = items;
-		list->cap = cap;
-	}
+	if (ARRAY_ROOM(list->items, list->cap, list->count))
+		return -ENOMEM;
 	list->items[list->count++] = *held;
 	return 0;
 }

@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "buf.h"
 #include "cleanup.h"
 #include "escape.h"
@@ -84,16 +85,9 @@ static int add(struct items *list, const struct item *item)
 {
 	if (!item->path)
 		return -ENOMEM;
-	if (list->count == list->cap) {
-		size_t cap = list->cap ? list->cap * 2 : 64;
-		struct item *items = reallocarray(list->items, cap, sizeof(*items));
-
-		if (!items) {
-			free(item->path);
-			return -ENOMEM;
-		}
-		list->items = items;
-		list->cap = cap;
+	if (ARRAY_ROOM(list->items, list->cap, list->count)) {
+		free(item->path);
+		return -ENOMEM;
 	}
 	list->items[list->count] = *item;
 	list->items[list->count++].twin = SIZE_MAX;

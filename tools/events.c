@@ -17,6 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "cleanup.h"
 #include "clock.h"
 
@@ -177,15 +178,8 @@ static int put_aside(struct bindings *bindings, const struct event *event, const
 
 	if (!is_wanted(bindings, name, binding.is_dir))
 		return 0;
-	if (bindings->beginning_count == bindings->beginning_cap) {
-		size_t cap = bindings->beginning_cap ? bindings->beginning_cap * 2 : 4;
-		struct binding *more = reallocarray(bindings->beginning, cap, sizeof(*more));
-
-		if (!more)
-			return -ENOMEM;
-		bindings->beginning = more;
-		bindings->beginning_cap = cap;
-	}
+	if (ARRAY_ROOM(bindings->beginning, bindings->beginning_cap, bindings->beginning_count))
+		return -ENOMEM;
 	binding.name = strdup(name);
 	if (!binding.name)
 		return -ENOMEM;

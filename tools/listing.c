@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "tools/past.h"
 
 static int add(struct listing *listing, int dir, const struct dirent *entry)
@@ -25,15 +26,8 @@ static int add(struct listing *listing, int dir, const struct dirent *entry)
 			return errno == ENOENT ? 0 : -errno;
 		added.type = st.st_mode & S_IFMT;
 	}
-	if (listing->count == listing->cap) {
-		size_t cap = listing->cap ? listing->cap * 2 : 64;
-		struct listing_entry *entries = reallocarray(listing->entries, cap, sizeof(*entries));
-
-		if (!entries)
-			return -ENOMEM;
-		listing->entries = entries;
-		listing->cap = cap;
-	}
+	if (ARRAY_ROOM(listing->entries, listing->cap, listing->count))
+		return -ENOMEM;
 	buf_add(&listing->names, entry->d_name, strlen(entry->d_name) + 1);
 	if (buf_failed(&listing->names))
 		return -ENOMEM;

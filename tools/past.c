@@ -16,6 +16,7 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "fs/control.h"
@@ -238,17 +239,9 @@ int past_list(const struct past *past, struct past_version **ret_versions, size_
 	while (errno = 0, (entry = readdir(dir))) {
 		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
 			continue;
-		if (count == room) {
-			struct past_version *more;
-
-			room = room ? room * 2 : 16;
-			more = reallocarray(versions, room, sizeof(*versions));
-			if (!more) {
-				rc = -ENOMEM;
-				goto out;
-			}
-			versions = more;
-		}
+		rc = ARRAY_ROOM(versions, room, count);
+		if (rc < 0)
+			goto out;
 		rc = read_version(past, entry->d_name, &versions[count]);
 		if (rc < 0)
 			goto out;

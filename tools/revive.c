@@ -19,6 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "buf.h"
 #include "cleanup.h"
 #include "tools/bring.h"
@@ -115,15 +116,8 @@ static uint64_t seq_of(const struct listing_entry *entry)
 
 static int note_seq(struct tree *tree, uint64_t seq)
 {
-	if (tree->seq_count == tree->seq_cap) {
-		size_t cap = tree->seq_cap ? tree->seq_cap * 2 : 1024;
-		uint64_t *seqs = reallocarray(tree->seqs, cap, sizeof(*seqs));
-
-		if (!seqs)
-			return -ENOMEM;
-		tree->seqs = seqs;
-		tree->seq_cap = cap;
-	}
+	if (ARRAY_ROOM(tree->seqs, tree->seq_cap, tree->seq_count))
+		return -ENOMEM;
 	tree->seqs[tree->seq_count++] = seq;
 	return 0;
 }
@@ -142,15 +136,8 @@ static bool is_linked(struct tree *tree, uint64_t seq)
 
 static int note_link(struct tree *tree, uint64_t seq, const char *path)
 {
-	if (tree->link_count == tree->link_cap) {
-		size_t cap = tree->link_cap ? tree->link_cap * 2 : 16;
-		struct link_name *links = reallocarray(tree->links, cap, sizeof(*links));
-
-		if (!links)
-			return -ENOMEM;
-		tree->links = links;
-		tree->link_cap = cap;
-	}
+	if (ARRAY_ROOM(tree->links, tree->link_cap, tree->link_count))
+		return -ENOMEM;
 	tree->links[tree->link_count] = (struct link_name){.seq = seq, .path = strdup(path)};
 	return tree->links[tree->link_count].path ? (tree->link_count++, 0) : -ENOMEM;
 }

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "buf.h"
 #include "cleanup.h"
 
@@ -181,15 +182,8 @@ int spill_add(struct spill *spill, int64_t key, const char *line)
 		if (rc < 0)
 			return rc;
 	}
-	if (spill->count == spill->cap) {
-		size_t cap = spill->cap ? spill->cap * 2 : 1024;
-		size_t *offsets = reallocarray(spill->offsets, cap, sizeof(*offsets));
-
-		if (!offsets)
-			return -ENOMEM;
-		spill->offsets = offsets;
-		spill->cap = cap;
-	}
+	if (ARRAY_ROOM(spill->offsets, spill->cap, spill->count))
+		return -ENOMEM;
 	spill->offsets[spill->count] = spill->lines.len;
 	buf_add(&spill->lines, &header, sizeof(header));
 	buf_add(&spill->lines, line, header.len);

@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "array.h"
 #include "buf.h"
 #include "cleanup.h"
 #include "clock.h"
@@ -100,15 +101,8 @@ static int add_target(struct targets *targets, const char *path)
 		targets->failed++;
 		return cli_fail("%s: %s", path, rc == -ENODATA ? "it has no version yet" : strerror(-rc));
 	}
-	if (targets->count == targets->cap) {
-		size_t cap = targets->cap ? 2 * targets->cap : 64;
-		struct target *cells = reallocarray(targets->cells, cap, sizeof(*cells));
-
-		if (!cells)
-			return cli_fail("out of memory");
-		targets->cells = cells;
-		targets->cap = cap;
-	}
+	if (ARRAY_ROOM(targets->cells, targets->cap, targets->count))
+		return cli_fail("out of memory");
 	target.path = strdup(path);
 	if (!target.path)
 		return cli_fail("out of memory");
