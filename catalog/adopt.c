@@ -270,10 +270,13 @@ static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const ch
 {
 	struct schema_key from, to;
 	struct cat_past past;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, adopt->request->dir, &past_dir);
 
-	schema_key_past(&from, adopt->request->dir, name, 0);
-	schema_key_past(&to, adopt->request->dir, name, UINT64_MAX);
+	if (rc < 0)
+		return rc;
+	schema_key_past(&from, past_dir, name, 0);
+	schema_key_past(&to, past_dir, name, UINT64_MAX);
 	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, &past);
 	if (rc <= 0)
 		return rc;
@@ -653,7 +656,9 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 	bound.type = inode.mode & S_IFMT;
 	bound.since = cat_next_seq(txn);
 	cat_name_set(bound.name, name);
-	if (replaced) {
+	if (S_ISDIR(inode.mode))
+		rc = cat_dir_goes_on(txn, bound.parent, name, &inode);
+	if (rc == 0 && replaced) {
 		bound.cookie = replaced->cookie;
 		rc = end_name(txn, replaced, CAT_HOW_REPLACE, bound.since);
 	}
@@ -1390,10 +1395,13 @@ static int may_take_deleted(struct cat_txn *txn, const struct cat_deleted *reque
 static int last_holder(struct cat_txn *txn, const struct cat_deleted *request, struct cat_past *ret_past)
 {
 	struct schema_key from, to;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, request->dir, &past_dir);
 
-	schema_key_past(&from, request->dir, request->name, 0);
-	schema_key_past(&to, request->dir, request->name, UINT64_MAX);
+	if (rc < 0)
+		return rc;
+	schema_key_past(&from, past_dir, request->name, 0);
+	schema_key_past(&to, past_dir, request->name, UINT64_MAX);
 	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, ret_past);
 	return rc < 0 ? rc : rc == 1 ? 0 : -ENOENT;
 }
@@ -1479,7 +1487,6 @@ static int put_past(struct cat_txn *txn, const struct cat_deleted *request, cons
 		    int64_t since_ns)
 {
 	struct cat_past past = {
-		.parent = request->dir,
 		.ino = inode->ino,
 		.since = cat_next_seq(txn),
 		.since_ns = since_ns,
@@ -1495,6 +1502,8 @@ static int put_past(struct cat_txn *txn, const struct cat_deleted *request, cons
 	struct buf *value;
 	int rc = record_component(txn, &adopt, &named, request->name);
 
+	if (rc == 0)
+		rc = cat_past_dir(txn, request->dir, &past.parent);
 	if (rc < 0)
 		return rc;
 	past.until = cat_next_seq(txn);
@@ -1652,9 +1661,12 @@ static int find_past_dir(struct cat_txn *txn, uint64_t parent, struct past_dir *
 	struct kv_bytes key, value;
 	struct schema_key prefix;
 	struct rows rows;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, parent, &past_dir);
 
-	schema_key_number(&prefix, SCHEMA_PAST, parent);
+	if (rc < 0)
+		return rc;
+	schema_key_number(&prefix, SCHEMA_PAST, past_dir);
 	rows_open(&rows, &prefix, KV_FORWARD);
 	while ((rc = rows_next(&rows, txn, &key, &value)) == 0) {
 		rc = cat_check_row(key, schema_decode_past(key, value, &dir->found));

@@ -111,6 +111,10 @@ struct cat_ending {
 };
 /* The live name goes to the past. Link counts are the caller's. */
 int cat_end(struct cat_txn *txn, const struct cat_name *name, const struct cat_ending *ending);
+/* Under whose number the past of the directory's names lies: see inode.past_dir. */
+int cat_past_dir(struct cat_txn *txn, uint64_t dir, uint64_t *ret_dir);
+/* Sets past_dir of a directory that is to take a free name: it goes on with the past of the one removed last. */
+int cat_dir_goes_on(struct cat_txn *txn, uint64_t parent, const char *name, struct cat_inode *dir);
 /* mtime and ctime of a directory whose names changed, and its link count. */
 int cat_dir_touch(struct cat_txn *txn, uint64_t ino, int nlink_change);
 void cat_name_set(char ret_field[static CAT_NAME_MAX + 1], const char *name);

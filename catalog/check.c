@@ -129,6 +129,12 @@ static int check_dir(struct check *check, const struct cat_inode *dir, uint64_t 
 	rc = inode_exists(check, dir->parent, &parent);
 	if (rc == 0 || (rc == 1 && !S_ISDIR(parent.mode)))
 		problem(check, "directory parent", dir->ino, "its parent %" PRIu64 " is no directory", dir->parent);
+	if (rc >= 0 && dir->past_dir) {
+		rc = inode_exists(check, dir->past_dir, &parent);
+		if (rc == 0 || (rc == 1 && (!S_ISDIR(parent.mode) || parent.nlink || parent.past_dir)))
+			problem(check, "directory past", dir->ino, "%" PRIu64 " is no removed directory",
+				dir->past_dir);
+	}
 	return rc < 0 ? rc : 0;
 }
 

@@ -38,6 +38,8 @@ struct cat_txn;
 
 /* --- records ----------------------------------------------------------------------------------- */
 
+#define CAT_OWN_KEYS ".varve/" /* keys that begin so are varve's own: no name maps to them */
+
 enum cat_inode_flag {
 	CAT_DIRTY = 1 << 0,      /* the cache file holds changes that no version has yet */
 	CAT_LISTED = 1 << 1,     /* directory: all children are known, as of listed_at */
@@ -56,7 +58,9 @@ struct cat_inode {
 	uint64_t size;
 	int64_t atime, mtime, ctime, btime;
 	uint64_t parent;   /* directory: its parent's ino (the root: itself). Else 0 */
-	uint64_t version;  /* seq of the current content version; 0: none yet */
+	uint64_t past_dir; /* directory: the first that had this name, was removed and made again; 0: itself. Their past
+			    * names are one past, under that one's number. Else 0 */
+	uint64_t version;  /* file: seq of the current content version; 0: none yet. Else 0 */
 	int64_t listed_at; /* directory: 0 never */
 };
 
@@ -276,6 +280,9 @@ int cat_link_each(struct cat_txn *txn, uint64_t ino, cat_link_visit visit, void 
 int cat_key_of_name(struct cat_txn *txn, uint64_t parent, const char *name, struct buf *ret_key);
 /* Of the inode's oldest live name; a directory's without the trailing '/'. -ENOENT when it has none. */
 int cat_key_of(struct cat_txn *txn, uint64_t ino, struct buf *ret_key);
+/* An object of the inode came to lie at the key. A directory above it may have been renamed while it was on its way,
+ * and the TREE job has seen nothing to move: then a PLACE job is made. */
+int cat_place_again(struct cat_txn *txn, uint64_t ino, const char *key);
 
 /* --- operations on the live tree ------------------------------------------------------------------ */
 
@@ -444,6 +451,12 @@ int catalog_history(struct catalog *catalog, uint64_t parent, const char *name, 
 /* Every name that ever lived in the directory, each once, with the type it last had and whether it lives. */
 typedef int (*cat_ever_visit)(void *arg, const char *name, uint32_t type, bool live);
 int catalog_names_ever(struct catalog *catalog, uint64_t parent, cat_ever_visit visit, void *arg);
+
+/*
+ * A directory removed and made again under its name goes on with the past of the one before: history, names ever and
+ * past names ask for either of them and tell of all. ret_dir: the number they share (inode.past_dir).
+ */
+int catalog_past_dir(struct catalog *catalog, uint64_t dir, uint64_t *ret_dir);
 
 /* Past names of one directory (name NULL) or one name, in order of name, then time. */
 typedef int (*cat_past_visit)(void *arg, const struct cat_past *past);

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "support/mounted.h"
 #include "support/network.h"
 
@@ -249,6 +250,43 @@ Test(outage, a_slow_way_is_only_slow)
 }
 
 /* Connections that are accepted and then say nothing. */
+static bool in_bucket(const char *key)
+{
+	AUTO_FREE char *keys = s3_ask(&m, "keys");
+	char *rest = keys, *line;
+
+	while ((line = strsep(&rest, "\n")) && strcmp(line, key) != 0)
+		;
+	return line != NULL;
+}
+
+/* A tree is renamed while objects are on their way to where its files were. */
+Test(outage, what_is_on_its_way_follows_a_renamed_tree)
+{
+	static const char *const moved[] = {"other", "sub/file", "link", "empty/"};
+	char key[32];
+
+	OK(mkdir(at("old"), 0755));
+	OK(mkdir(at("old/sub"), 0755));
+	file_puts(at("old/other"), "other");
+	mounted_settle(&m, 60);
+	proxy_toxic(&proxy, "latency", "\"latency\":400");
+	OK(mkdir(at("old/empty"), 0755));
+	file_puts(at("old/sub/file"), "file");
+	OK(symlink("other", at("old/link")));
+	usleep(200000); /* all three are being sent now */
+	OK(rename(at("old"), at("new")));
+	mounted_settle(&m, 60);
+	for (size_t i = 0; i < ARRAY_SIZE(moved); i++) {
+		(void)snprintf(key, sizeof(key), "new/%s", moved[i]);
+		cr_expect(in_bucket(key), "%s is missing", key);
+		(void)snprintf(key, sizeof(key), "old/%s", moved[i]);
+		cr_expect(!in_bucket(key), "%s is left", key);
+	}
+	file_puts(at("old"), "a file takes the name");
+	OK(mounted_stop(&m));
+}
+
 Test(outage, a_store_that_falls_silent_does_not_hang_anybody)
 {
 	long began;
