@@ -1084,7 +1084,8 @@ static int listed_closure(struct cat_txn *txn, void *arg)
 
 	if (rc < 0)
 		return rc;
-	dir.flags |= CAT_LISTED;
+	if (!adopt->held) /* else nothing of it was taken, and it is as unknown as it was */
+		dir.flags |= CAT_LISTED;
 	dir.listed_at = adopt->request->listed_at;
 	return cat_inode_put(txn, &dir);
 }

@@ -22,4 +22,8 @@ struct crawl {
 /* 0, or the first failure; what was listed until then stays listed. */
 int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_figures *ret_figures, struct err *err);
 
+/* Lists what was never listed at or beneath the directory. Without threads and requests, a look at each directory that
+ * has others in it, when there is nothing such. */
+int crawl_unlisted(const struct crawl *crawl, uint64_t dir, const struct call *call, struct err *err);
+
 #endif

@@ -439,6 +439,38 @@ Test(outside, a_directory_that_was_renamed_does_not_come_back)
 	cr_assert(shows("new/f", "f"));
 }
 
+/* What nobody has looked into yet must not stay behind, nor be hidden by its new name. */
+static void unseen_tree_renamed(enum mounted_store store)
+{
+	new_store(store);
+	other_puts("a/one", "one");
+	other_puts("a/b/two", "two");
+	other_puts("a/b/c/three", "three");
+	other_puts("x/y/four", "four");
+	mounted_start(&m, "sweep=0");
+	OK(rename(at("a"), at("moved")));
+	OK(renameat2(AT_FDCWD, at("moved/b"), AT_FDCWD, at("x"), RENAME_EXCHANGE));
+	cr_assert(shows("moved/one", "one") && shows("x/two", "two") && shows("x/c/three", "three"));
+	cr_assert(shows("moved/b/y/four", "four"));
+	mounted_settle(&m, 30);
+	cr_assert(is_absent("a"));
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, "sweep=0");
+	cr_assert(shows("moved/one", "one") && shows("x/two", "two") && shows("x/c/three", "three"));
+	cr_assert(shows("moved/b/y/four", "four") && is_absent("a"));
+}
+
+Test(outside, a_tree_that_nobody_has_seen_is_renamed_whole_in_a_bucket)
+{
+	unseen_tree_renamed(MOUNTED_S3);
+}
+
+Test(outside, a_tree_that_nobody_has_seen_is_renamed_whole_in_a_directory)
+{
+	unseen_tree_renamed(MOUNTED_LOCAL);
+}
+
 /* --- suspended versioning --------------------------------------------------------------------------------------- */
 
 Test(outside, a_null_version_that_was_written_over_is_not_read_as_the_older_one)
@@ -625,6 +657,26 @@ Test(outside, what_is_written_to_a_file_whose_name_others_took_is_kept)
 	cr_assert(shows("f", "theirs"));
 	OK(mounted_stop(&m));
 	OK(mounted_shell(&m, "rm -rf \"$STATE/cache\"", NULL, 0));
+	mounted_start(&m, "sweep=0");
+	cr_assert_eq(count_conflicts("f", "ours"), 1);
+}
+
+Test(outside, what_was_written_to_such_a_file_survives_a_kill)
+{
+	int fd;
+
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=1");
+	write_line("f", "base");
+	mounted_settle(&m, 30);
+	fd = open(at("f"), O_WRONLY);
+	cr_assert_geq(fd, 0);
+	other_deletes("f");
+	SOON(is_absent("f"));
+	cr_assert_eq(write(fd, "ours\n", 5), 5);
+	OK(close(dup(fd))); /* acknowledged, though it is still open */
+	mounted_kill(&m);
+	(void)close(fd); /* nobody answers */
 	mounted_start(&m, "sweep=0");
 	cr_assert_eq(count_conflicts("f", "ours"), 1);
 }
