@@ -96,17 +96,17 @@ static int send_part_once(struct upload *upload, const struct call *call, size_t
 	struct backend *backend = upload->transfer->backend;
 	const struct backend_ops *ops = backend_ops(backend);
 	const struct transfer_part *part = &upload->parts[index];
-	unsigned number = upload->first + (unsigned)index;
+	const struct upload_slot slot = {.number = upload->first + (unsigned)index, .offset = part->offset};
 	struct upload_part *done = &upload->parts_done[index];
 	if (!part->copy_from.key)
-		return ops->upload_part(backend, call, upload->request->key, upload->id, body, number, done, err);
+		return ops->upload_part(backend, call, upload->request->key, upload->id, body, &slot, done, err);
 	const struct get_request source = {
 		.object = part->copy_from,
 		.offset = part->copy_offset,
 		.length = part->size,
 		.expected_size = UINT64_MAX,
 	};
-	return ops->upload_part_copy(backend, call, upload->request->key, upload->id, &source, number, done, err);
+	return ops->upload_part_copy(backend, call, upload->request->key, upload->id, &source, &slot, done, err);
 }
 
 /* Sent ahead, and the content still is what was sent? 1: nothing to do. */

@@ -209,7 +209,8 @@ static int fake_begin(struct backend *backend, const struct call *call, const st
 }
 
 static int fake_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-		     const struct put_request *body, unsigned number, struct upload_part *ret_part, struct err *err)
+		     const struct put_request *body, const struct upload_slot *slot, struct upload_part *ret_part,
+		     struct err *err)
 {
 	struct fake *fake = fake_of(backend);
 	char bytes[SIZE];
@@ -222,11 +223,11 @@ static int fake_part(struct backend *backend, const struct call *call, const cha
 	if (r < 0)
 		return r;
 	cr_assert_eq(body->source(body->source_arg, bytes, body->size, 0), 0);
-	cr_assert_arr_eq(bytes, CONTENT + (number - 1) * 4, body->size, "part %u", number);
+	cr_assert_arr_eq(bytes, CONTENT + slot->offset, body->size, "part %u", slot->number);
 	pthread_mutex_lock(&fake->mutex);
 	fake->parts++;
 	pthread_mutex_unlock(&fake->mutex);
-	*ret_part = (struct upload_part){.number = number, .size = body->size, .etag = strdup("p")};
+	*ret_part = (struct upload_part){.number = slot->number, .size = body->size, .etag = strdup("p")};
 	return 0;
 }
 
