@@ -37,6 +37,7 @@
 /* Versions up to this size get their checksum when they are made; larger ones when they are uploaded. */
 #define CRC_AT_COMMIT_MAX (UINT64_C(1) << 20)
 #define POLL_NS (100 * NS_PER_MS)
+#define WORTH_SEEKING ((size_t)64 << 10)
 /* A new file of this size is likely to become larger still: its parts go ahead. */
 #define AHEAD_FROM (UINT64_C(32) << 20)
 #define AHEAD_STEP (UINT64_C(16) << 20)
@@ -567,11 +568,22 @@ int content_fd(const struct content *content)
 	return content->fd;
 }
 
+/* How many bytes from `offset` on are a hole. Reading them would fill the page cache with zeros. */
+static size_t hole_at(int fd, size_t len, uint64_t offset)
+{
+	off_t data = len >= WORTH_SEEKING ? lseek(fd, (off_t)offset, SEEK_DATA) : (off_t)offset;
+
+	if (data < 0)
+		return errno == ENXIO ? len : 0;
+	return (uint64_t)data - offset < len ? (size_t)((uint64_t)data - offset) : len;
+}
+
 /* A cache file ends where its data does; what lies between that and the file's end is zeros. */
 static ssize_t pread_padded(int fd, char *bytes, size_t len, uint64_t offset)
 {
-	size_t done = 0;
+	size_t done = hole_at(fd, len, offset);
 
+	memset(bytes, 0, done);
 	while (done < len) {
 		ssize_t n = pread(fd, bytes + done, len - done, (off_t)(offset + done));
 
