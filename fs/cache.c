@@ -270,6 +270,16 @@ int cache_file_open(struct cache *cache, uint64_t id, int flags, int *ret_fd)
 	return 0;
 }
 
+int cache_file_scratch(struct cache *cache, int *ret_fd)
+{
+	int fd = openat(cache->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
 void cache_file_unlink(struct cache *cache, uint64_t id)
 {
 	char name[NAME_SIZE];

@@ -28,7 +28,8 @@ struct contents {
 	bool watching, stop_watching;
 	pthread_t watcher;
 	pthread_cond_t watch_cond;
-	_Atomic uint64_t pinned; /* bytes of contents that the kernel reads itself */
+	_Atomic uint64_t pinned;      /* bytes of contents that the kernel reads itself */
+	atomic_bool tells, tells_not; /* neither: not tried yet; see backing.c */
 
 	struct lock meter_lock; /* guards what follows: how fast the store sends, of large ranges */
 	unsigned meter_running;
