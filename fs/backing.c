@@ -256,16 +256,21 @@ int backing_tighten(struct content *content)
 static void watch(struct content *content);
 
 /*
- * Mappings may go on, so the version gets a file of its own at once. The sentinel is set before: a store during the
- * clone may be in the version or not, so it must count as one that came after it.
+ * Mappings may go on, so the version gets a file of its own, and gets it first: without room for it there is no
+ * version. The sentinel is set before: a store during the copy may be in the version or not, so it must count as one
+ * that came after it.
  */
 static int commit_loose(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
+	bool synced = content->synced || content->promised;
+	AUTO_CLOSE int own = -1;
 	int err = arm(content);
 
 	if (!err)
-		err = content_commit_locked(content, origin, author, ret_seq);
+		err = cache_file_copy(content->owner->cache, content->fd, synced, &own);
 	if (!err)
+		err = content_commit_locked(content, origin, author, own, ret_seq);
+	if (!err) /* it has its file, unless that could not get its name */
 		err = content_freeze_now(content);
 	if (!err)
 		err = content_modify_begin(content);
@@ -293,7 +298,7 @@ int backing_commit(struct content *content, enum cat_origin origin, uint32_t aut
 			return err ? err : content_newest(content, ret_seq);
 		}
 		content->loose = false;
-		return err ? err : content_commit_locked(content, origin, author, ret_seq);
+		return err ? err : content_commit_locked(content, origin, author, -1, ret_seq);
 	}
 	if (!content->writers)
 		watch(content);

@@ -798,7 +798,23 @@ int content_newest(struct content *content, uint64_t *ret_seq)
 	return err;
 }
 
-int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+/* The version gets its file, and what says what that holds. */
+static int name_own(struct content *content, int own_fd)
+{
+	uint64_t version_id = CACHE_VERSION | content->shared;
+	int err = content_save_as(content, version_id);
+
+	if (!err)
+		err = cache_file_name(content->owner->cache, own_fd, version_id);
+	if (err)
+		return err;
+	content->shared = 0;
+	cache_account(content->owner->cache, version_id, ranges_total(&content->present));
+	return 0;
+}
+
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, int own_fd,
+			  uint64_t *ret_seq)
 {
 	struct contents *owner = content->owner;
 	struct cat_extent extent;
@@ -832,7 +848,8 @@ int content_commit_locked(struct content *content, enum cat_origin origin, uint3
 	tell_committed(content, version.seq);
 	/* Without its second name the version still lies in our file; content_load makes the name anew, and until
 	 * then a writer must not pass: the clone of freeze_by_clone is then its first file. */
-	err = cache_file_link(owner->cache, content->id, CACHE_VERSION | version.seq);
+	err = own_fd < 0 ? cache_file_link(owner->cache, content->id, CACHE_VERSION | version.seq)
+			 : name_own(content, own_fd);
 	if (err)
 		log_warn("content", "cannot link version %llu of file %llu: %s", (unsigned long long)version.seq,
 			 (unsigned long long)content->ino, strerror(-err));
@@ -843,7 +860,7 @@ int content_commit_locked(struct content *content, enum cat_origin origin, uint3
 static int commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	return content->loose ? backing_commit(content, origin, author, ret_seq)
-			      : content_commit_locked(content, origin, author, ret_seq);
+			      : content_commit_locked(content, origin, author, -1, ret_seq);
 }
 
 /* No name: its bytes live as long as its handles, no longer. Unless it was others who took the name: whoever had the

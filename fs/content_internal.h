@@ -130,7 +130,9 @@ bool fetch_is_writing(const struct content *content, uint64_t start, uint64_t en
 
 /* For backing.c: what content.c does itself around a change and a commit. */
 int content_modify_begin(struct content *content);
-int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
+/* own_fd: a file without a name that becomes the version's; -1: the version shares ours. */
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, int own_fd,
+			  uint64_t *ret_seq);
 int content_freeze_now(struct content *content);
 int content_newest(struct content *content, uint64_t *ret_seq);
 
