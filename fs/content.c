@@ -711,12 +711,6 @@ void content_writer_came(struct content *content)
 	content->writers++;
 }
 
-unsigned content_writers(struct content *content)
-{
-	LOCK_GUARD(&content->lock);
-	return content->writers;
-}
-
 /* --- acknowledging and committing ------------------------------------------------------------------------- */
 
 static int flush_locked(struct content *content)
@@ -891,6 +885,14 @@ int content_commit(struct content *content, enum cat_origin origin, uint32_t aut
 {
 	LOCK_GUARD(&content->lock);
 	return commit_if_changed(content, origin, author, ret_seq);
+}
+
+int content_commit_closed(struct content *content, uint32_t author)
+{
+	uint64_t seq;
+
+	LOCK_GUARD(&content->lock);
+	return content->writers ? 0 : commit_if_changed(content, CAT_ORIGIN_CLOSE, author, &seq);
 }
 
 int content_writer_gone(struct content *content, uint32_t author)

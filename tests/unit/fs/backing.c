@@ -4,67 +4,10 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 #include "fs/backing.h"
 #include "fs/content_internal.h"
-#include "tests/unit/fs/fixture.h"
-
-#define SIZE ((size_t)1 << 20)
-
-struct world {
-	struct store *store;
-	struct machine machine;
-	struct contents *contents;
-	char *cache;
-};
-
-static void world_open(struct world *world)
-{
-	struct contents_options options = {.cache_limit = 64 << 20};
-
-	world->store = store_new(STORE_MEMORY);
-	world->machine = machine_on(world->store, "here");
-	world->cache = fixture_path(world->store->dir, "cache");
-	cr_assert(zero(int, mkdir(world->cache, 0700)));
-	options.catalog = world->machine.catalog;
-	options.transfer = world->machine.transfer;
-	options.cache_dir = world->cache;
-	cr_assert(zero(int, contents_new(&options, &world->contents)));
-}
-
-static void world_close(struct world *world)
-{
-	transfer_free(world->machine.transfer);
-	contents_free(world->contents);
-	catalog_close(world->machine.catalog);
-	free(world->machine.dir);
-	store_free(world->store);
-	free(world->cache);
-}
-
-static ssize_t fill(void *arg, int fd, uint64_t offset, size_t len)
-{
-	return pwrite(fd, arg, len, (off_t)offset);
-}
-
-static struct content *make_file(struct world *world, const char *name)
-{
-	struct cat_create create = {.parent = CAT_ROOT_INO, .name = name, .mode = S_IFREG | 0644};
-	AUTO_FREE char *bytes = malloc(SIZE);
-	struct content_write write = {.len = SIZE, .fill = fill, .arg = bytes};
-	struct content *content;
-	struct cat_inode inode;
-
-	cr_assert(ne(ptr, bytes, NULL));
-	memset(bytes, 'a', SIZE);
-	cr_assert(zero(int, catalog_create(world->machine.catalog, &create, &inode)));
-	cr_assert(zero(int, content_get(world->contents, inode.ino, 0, &content)));
-	content_writer_came(content);
-	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)SIZE));
-	cr_assert(zero(int, content_writer_gone(content, 0)));
-	return content;
-}
+#include "tests/unit/fs/content_fixture.h"
 
 static int known(void *arg, int fd)
 {
