@@ -1048,6 +1048,21 @@ static int stand_aside(struct placement *placement, const struct facts *facts, c
 	return -EAGAIN;
 }
 
+/* What is at the key now, with what facts it has elsewhere: an upload made ahead, too, must be known for ours. */
+static int head_whole(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct object_ref ref = {.key = key};
+	int result = ahead_head(placement->transfer, &call, &ref, ret_info, err);
+
+	if (result && err->kind == ERR_NOT_FOUND) {
+		*ret_info = (struct object_info){0};
+		*err = (struct err){0};
+		return 0;
+	}
+	return result;
+}
+
 /* The store refused the condition. What is there decides. */
 static int meet_others(struct placement *placement, const struct facts *facts, const struct target *refused,
 		       struct object_info *ret_info, struct err *err)
@@ -1060,7 +1075,7 @@ static int meet_others(struct placement *placement, const struct facts *facts, c
 	result = find_sent(placement, facts, refused->key, ret_info, err);
 	if (result != -ENOENT)
 		return result; /* it was ourselves */
-	result = head_current(placement, refused->key, &info, err);
+	result = head_whole(placement, refused->key, &info, err);
 	if (result)
 		return result;
 	if (!info.key) { /* removed by others: ours brings it back */
