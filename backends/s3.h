@@ -67,6 +67,7 @@ struct s3_request {
 	struct http_fields query;
 	struct http_fields headers;
 	struct http_request http; /* body, accept, sink, caps; the rest is filled in by s3_exchange */
+	const char *if_match;     /* of the condition, if it has one */
 };
 void s3_request_clear(struct s3_request *request);
 

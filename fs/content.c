@@ -983,13 +983,13 @@ static int delete_extent(struct cat_txn *txn, void *arg)
 }
 
 /* Once the catalog has it nothing that fails may call it a failure: the job is done. */
-static void stored_locked(struct content *live, uint64_t seq, bool clean)
+static void stored_locked(struct content *live, uint64_t seq)
 {
 	uint64_t frozen_id = CACHE_VERSION | seq;
 	int err;
 
 	drop_frozen(live, seq);
-	err = clean ? content_load_copy(live) : 0;
+	err = live->loaded ? content_load_copy(live) : 0;
 	if (!err)
 		err = catalog_update(live->owner->catalog, delete_extent, &frozen_id);
 	if (err)
@@ -1015,7 +1015,7 @@ int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64
 		err = clean ? stored_clean(live, job, copy) : catalog_stored(contents->catalog, job, copy, NULL);
 		killpoint("version-recorded");
 		if (!err)
-			stored_locked(live, seq, clean);
+			stored_locked(live, seq);
 	}
 	content_put(live);
 	content_forget_unnamed(contents, ino);
@@ -1049,6 +1049,14 @@ int content_plan(struct content *content, struct content_plan *ret_plan)
 	else
 		*ret_plan = plan;
 	return err;
+}
+
+bool content_is_missing_bytes(struct content *content)
+{
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	return content->gone && ranges_next_gap(&content->present, 0, content->base_limit, &gap);
 }
 
 void content_plan_clear(struct content_plan *plan)

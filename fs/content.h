@@ -200,6 +200,8 @@ struct content_plan {
 	struct cat_copy copy; /* of base; key NULL when there is none */
 };
 int content_plan(struct content *content, struct content_plan *ret_plan);
+/* Are bytes of it gone for good: absent here, and the store has the version no more that they are in? */
+bool content_is_missing_bytes(struct content *content);
 void content_plan_clear(struct content_plan *plan);
 
 /* At mount, before anything runs: contents of files found CAT_DIRTY become versions (origin close when their close was

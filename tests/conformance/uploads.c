@@ -225,6 +225,30 @@ CONFORMANCE(part_copy_minds_the_pin)
 	finish(&upload);
 }
 
+/* What it was to replace is gone by the time: that is no lost upload. */
+CONFORMANCE(a_completion_minds_its_condition)
+{
+	struct upload upload;
+	struct object_info info = {0};
+	struct put_request request = {.key = "large"};
+
+	if (!can(f, BACKEND_IF_MATCH))
+		return;
+	OK(do_put_text(f, "large", "small", &info));
+	begin(f, &upload, "large");
+	for (unsigned i = 1; i <= PARTS; i++)
+		OK(send_part(f, &upload, i));
+	OK(f->ops->remove(f->backend, &f->call, &(struct object_ref){.key = "large"}, NULL, &f->err));
+	request.size = upload.whole.size;
+	request.condition.if_match = info.etag;
+	FAILS(ERR_PRECONDITION,
+	      f->ops->upload_complete(f->backend, &f->call, &request, upload.id, upload.parts, PARTS, NULL, &f->err));
+	OK(complete(f, &upload, NULL));
+	expect_content(f, &(struct object_ref){.key = "large"}, &upload.whole);
+	object_info_clear(&info);
+	finish(&upload);
+}
+
 CONFORMANCE(upload_over_an_object_keeps_it)
 {
 	struct upload upload;
