@@ -415,8 +415,8 @@ static int faulty_upload_begin(struct backend *backend, const struct call *call,
 }
 
 static int faulty_upload_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			      const struct put_request *body, unsigned number, struct upload_part *ret_part,
-			      struct err *err)
+			      const struct put_request *body, const struct upload_slot *slot,
+			      struct upload_part *ret_part, struct err *err)
 {
 	struct faulty *faulty = faulty_of(backend);
 	struct attempt attempt = {.op = FAULTY_UPLOAD_PART};
@@ -426,15 +426,15 @@ static int faulty_upload_part(struct backend *backend, const struct call *call, 
 	if (!rc)
 		rc = after(&attempt,
 			   backend_ops(faulty->inner)
-				   ->upload_part(faulty->inner, call, key, upload_id, body, number, &part, err),
+				   ->upload_part(faulty->inner, call, key, upload_id, body, slot, &part, err),
 			   err);
 	give_part(rc, &part, ret_part);
 	return rc;
 }
 
 static int faulty_upload_part_copy(struct backend *backend, const struct call *call, const char *key,
-				   const char *upload_id, const struct get_request *source, unsigned number,
-				   struct upload_part *ret_part, struct err *err)
+				   const char *upload_id, const struct get_request *source,
+				   const struct upload_slot *slot, struct upload_part *ret_part, struct err *err)
 {
 	struct faulty *faulty = faulty_of(backend);
 	struct attempt attempt = {.op = FAULTY_UPLOAD_PART_COPY};
@@ -444,7 +444,7 @@ static int faulty_upload_part_copy(struct backend *backend, const struct call *c
 	if (!rc)
 		rc = after(&attempt,
 			   backend_ops(faulty->inner)
-				   ->upload_part_copy(faulty->inner, call, key, upload_id, source, number, &part, err),
+				   ->upload_part_copy(faulty->inner, call, key, upload_id, source, slot, &part, err),
 			   err);
 	give_part(rc, &part, ret_part);
 	return rc;

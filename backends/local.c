@@ -6,7 +6,8 @@
  *
  * Stored means stored: content, stamp and directory entries are synced before a
  * changing call returns 0. A crash leaves nothing but files in .varve/tmp, which
- * the first probe of a later process removes when they are an hour old.
+ * the first probe of a later process removes: all of them when nobody else has
+ * the store open, else those that are an hour old.
  *
  * Threads: any number; local->root and local->lock_fd are set once, by the
  * first probe, and everything else shared is under local->lock.
@@ -128,9 +129,24 @@ static int make_path(const char *path)
 	}
 }
 
-static void sweep_leftovers(int tmp)
+/* Our presence, until lock_fd is closed. *ret_alone: nobody else is here, and whoever comes waits until be_present. */
+static void come(int lock_fd, bool *ret_alone)
 {
-	int64_t before = clock_wall() - LEFTOVER_AGE_NS;
+	struct flock presence = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = LOCAL_PRESENT, .l_len = 1};
+
+	*ret_alone = fcntl(lock_fd, F_OFD_SETLK, &presence) == 0;
+}
+
+static void be_present(int lock_fd)
+{
+	struct flock presence = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = LOCAL_PRESENT, .l_len = 1};
+
+	while (fcntl(lock_fd, F_OFD_SETLKW, &presence) && errno == EINTR)
+		; /* somebody sweeps */
+}
+
+static void sweep_leftovers(int tmp, int64_t before)
+{
 	int fd = dup(tmp);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 	const struct dirent *entry;
@@ -156,6 +172,7 @@ static int prepare(int root, int *ret_lock_fd)
 	static const char *const folders[] = {LOCAL_PAST, LOCAL_ODD, LOCAL_TMP};
 	AUTO_CLOSE int fd = -1;
 	int lock_fd;
+	bool alone;
 	size_t made;
 
 	for (size_t i = 0; i < ARRAY_SIZE(folders); i++) {
@@ -172,7 +189,9 @@ static int prepare(int root, int *ret_lock_fd)
 	lock_fd = local_open(root, LOCAL_LOCK, O_RDWR | O_CREAT, 0600);
 	if (lock_fd < 0)
 		return lock_fd;
-	sweep_leftovers(fd); /* LOCAL_TMP is the last */
+	come(lock_fd, &alone);
+	sweep_leftovers(fd, alone ? INT64_MAX : clock_wall() - LEFTOVER_AGE_NS); /* LOCAL_TMP is the last */
+	be_present(lock_fd);
 	*ret_lock_fd = lock_fd;
 	return 0;
 }

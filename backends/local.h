@@ -6,9 +6,9 @@
  *      d/                     a directory; the object of key "d/" when it is stamped or holds nothing we can see
  *      .varve/catalog/…       keys like any other
  * and what is ours alone, never listed, refused as keys:
- *      .varve/tmp/…           content on its way; what is older than an hour is a dead process's
+ *      .varve/tmp/…           content on its way; who opens the store alone removes what dead processes left there
  *      .varve/odd/DIGEST      objects whose keys no path can hold; DIGEST.key is the key
- *      .varve/objects/lock    byte n is the lock of all keys that hash to n
+ *      .varve/objects/lock    byte n is the lock of all keys that hash to n; who may write holds LOCAL_PRESENT, shared
  *      .varve/objects/…       the past, as a tree of its own so that it lists in key order from any prefix:
  *              [d/COMPONENT/]…k/COMPONENT/     of key "…/COMPONENT"
  *              [d/COMPONENT/]…m/               of the directory marker "…/"
@@ -55,6 +55,7 @@
 #define LOCAL_ODD LOCAL_OWN "/odd"
 #define LOCAL_PAST LOCAL_OWN "/objects"
 #define LOCAL_LOCK LOCAL_PAST "/lock"
+#define LOCAL_PRESENT ((off_t)1 << 62) /* above all keys' bytes */
 
 #define LOCAL_WALKERS 8
 
@@ -193,9 +194,10 @@ int local_find(struct local *local, const struct local_place *place, const struc
 	       struct local_object *ret_object, struct err *err);
 
 /* Content on its way to a key. */
+#define LOCAL_TEMP_SIZE 64
 struct local_temp {
-	int fd;                       /* -1: none */
-	char name[LOCAL_ID_SIZE + 8]; /* in LOCAL_TMP; "": moved into place */
+	int fd;                     /* -1: none */
+	char name[LOCAL_TEMP_SIZE]; /* in LOCAL_TMP; "": moved into place */
 	uint64_t size;
 	uint32_t crc32c;
 	bool has_crc32c;
@@ -227,9 +229,20 @@ struct local_range {
 	int fd;
 	uint64_t offset, length;
 };
-/* Content of a request into the temp file; checks its CRC. */
+struct local_spot {
+	int fd;
+	uint64_t offset;
+};
+/* Content of a request to a spot where the file has zeros for as long as it is; checks its CRC. Blocks of zeros are not
+ * written: the file may end before the content does. */
+int local_store(const struct call *call, const struct put_request *request, const struct local_spot *to,
+		uint32_t *ret_crc32c, struct err *err);
+/* A range of a file to such a spot: blocks shared where the filesystem can, holes kept. */
+int local_copy(const struct call *call, const struct local_range *from, const struct local_spot *to, struct err *err);
+/* Makes the range one. 0 or -errno. */
+int local_clear(const struct local_range *range);
+/* The same into the temp file; and to its end, has_crc32c left alone. */
 int local_fill(const struct call *call, const struct put_request *request, struct local_temp *temp, struct err *err);
-/* A range of a file to the end of the temp file, shared where the filesystem can. Leaves has_crc32c alone. */
 int local_append(const struct call *call, const struct local_range *from, struct local_temp *temp, struct err *err);
 /* A range to a sink, with its CRC. */
 int local_drain(const struct call *call, const struct local_range *from, const struct get_request *request,
@@ -252,10 +265,11 @@ int local_dir_bare(int fd, const char *path, bool *ret_bare);
 int local_upload_begin(struct backend *backend, const struct call *call, const struct put_request *request,
 		       char **ret_upload_id, struct err *err);
 int local_upload_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-		      const struct put_request *body, unsigned number, struct upload_part *ret_part, struct err *err);
+		      const struct put_request *body, const struct upload_slot *slot, struct upload_part *ret_part,
+		      struct err *err);
 int local_upload_part_copy(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			   const struct get_request *source, unsigned number, struct upload_part *ret_part,
-			   struct err *err);
+			   const struct get_request *source, const struct upload_slot *slot,
+			   struct upload_part *ret_part, struct err *err);
 int local_upload_complete(struct backend *backend, const struct call *call, const struct put_request *request,
 			  const char *upload_id, const struct upload_part *parts, size_t count,
 			  struct object_info *ret_info, struct err *err);

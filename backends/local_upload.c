@@ -1,13 +1,21 @@
 /*
- * local_upload.c - multipart uploads: a folder per upload, a file per part.
+ * local_upload.c - multipart uploads: a folder per upload, and in it the object
+ * to come, into which every part is written at its offset.
  *
  * .varve/tmp/uID-KEY/      KEY: 16 hex digits of the key's hash, so that an upload is of one key only
- *      begin           an empty file with the stamp of the object to come: metadata, class, type
- *      NUMBER.ETAG     a part, whole (it comes here by rename); ETAG ends in its CRC-32C where that is known
+ *      begin               an empty file with the stamp of the object to come: metadata, class, type
+ *      whole               its content; what no part was written to is a hole
+ *      NUMBER.OFFSET.SIZE.ID       a part is being written, or its writer failed
+ *      NUMBER.OFFSET.SIZE.ID-CRC   a part that is whole; ID-CRC is its etag, CRC empty where it is not known
  *
- * Completion strings the parts together in a temp file, sharing blocks where
- * the filesystem can, and commits it like any put. Only then does the folder
- * go: a completion that failed may be tried again.
+ * Completion moves `whole` to its place like any other object's temp file: no
+ * byte is copied. A completion that failed may be tried again.
+ *
+ * Invariants
+ *  1. Who writes to `whole` holds the range of it locked: two writers never meet, and who completes holds it all.
+ *  2. A part's ID is taken with its range locked. So of two notes whose ranges overlap the later ID wrote later, and a
+ *     part counts only while no note over its range is later, not even one whose writer failed.
+ *  3. `whole` is written to only while it is in its folder; the completed object never is.
  *
  * Threads: no state here; parts of one upload may come in parallel.
  */
@@ -25,8 +33,10 @@
 #include "cleanup.h"
 
 #define BEGIN "begin"
+#define WHOLE "whole"
 #define PART_MAX 100000
-#define PART_NAME_SIZE 64
+#define NOTE_SIZE 96
+#define NOTE_ID_AT (6 + 1 + 16 + 1 + 16 + 1)
 #define UPLOAD_ID_SIZE (1 + LOCAL_ID_SIZE + 17)
 
 /* An upload, found. */
@@ -93,6 +103,16 @@ void local_upload_sweep(int tmp_fd, const char *name)
 	(void)unlinkat(tmp_fd, name, AT_REMOVEDIR); /* a part that came just now keeps it until the next sweep */
 }
 
+static int make_whole(int dir)
+{
+	int fd = local_open(dir, WHOLE, O_WRONLY | O_CREAT | O_EXCL, 0666);
+
+	if (fd < 0)
+		return fd;
+	(void)close(fd); /* empty */
+	return 0;
+}
+
 static int write_begin(struct local *local, int dir, const struct local_place *place, const struct put_request *request)
 {
 	struct local_object object = {
@@ -138,7 +158,9 @@ int local_upload_begin(struct backend *backend, const struct call *call, const s
 		rc = tmp < 0 ? tmp : mkdirat(tmp, id, 0700) ? -errno : 0;
 	if (!rc) {
 		dir = local_open(tmp, id, O_RDONLY | O_DIRECTORY, 0);
-		rc = dir < 0 ? dir : write_begin(local, dir, &place, request);
+		rc = dir < 0 ? dir : make_whole(dir);
+		if (!rc)
+			rc = write_begin(local, dir, &place, request);
 		if (rc)
 			local_upload_sweep(tmp, id);
 	}
@@ -153,105 +175,208 @@ int local_upload_begin(struct backend *backend, const struct call *call, const s
 
 /* --- parts ------------------------------------------------------------------------------------------------ */
 
-static bool part_name(unsigned number, const char *etag, char ret_name[static PART_NAME_SIZE])
+/* A part, or what its writer left. */
+struct note {
+	unsigned number;
+	uint64_t offset, size;
+	char id[LOCAL_ID_SIZE];
+	bool done, has_crc32c;
+	uint32_t crc32c;
+};
+
+static void note_name(const struct note *note, char ret_name[static NOTE_SIZE])
 {
-	if (!etag || strchr(etag, '/'))
-		return false;
-	return snprintf(ret_name, PART_NAME_SIZE, "%06u.%s", number, etag) < PART_NAME_SIZE;
+	int len = snprintf(ret_name, NOTE_SIZE, "%06u.%016" PRIx64 ".%016" PRIx64 ".%s", note->number, note->offset,
+			   note->size, note->id);
+
+	if (note->done && note->has_crc32c)
+		(void)snprintf(ret_name + len, NOTE_SIZE - (size_t)len, "-%08" PRIx32, note->crc32c); /* fits */
+	else if (note->done)
+		(void)snprintf(ret_name + len, NOTE_SIZE - (size_t)len, "-"); /* fits */
 }
 
-/* The temp file becomes a part, on disk: the sync at completion is short then. */
-static int keep_part(struct local *local, const struct upload *upload, struct local_temp *temp, unsigned number,
-		     struct upload_part *ret_part)
+static bool note_parse(const char *name, struct note *ret_note)
 {
-	AUTO_CLOSE int tmp = local_open(local->root, LOCAL_TMP, O_RDONLY | O_DIRECTORY, 0);
-	struct upload_part part = {
-		.number = number,
-		.size = temp->size,
-		.crc32c = temp->crc32c,
-		.has_crc32c = temp->has_crc32c,
-	};
-	char name[PART_NAME_SIZE];
-	char id[LOCAL_ID_SIZE];
-	int rc = 0;
+	struct note note = {0};
+	int len = 0;
 
-	local_new_id(local, NULL, id);
-	if (temp->has_crc32c ? asprintf(&part.etag, "%s-%08" PRIx32, id, temp->crc32c) < 0
-			     : asprintf(&part.etag, "%s", id) < 0)
+	if (sscanf(name, "%6u.%16" SCNx64 ".%16" SCNx64 ".%24[0-9a-f]%n", &note.number, &note.offset, &note.size,
+		   note.id, &len) != 4 ||
+	    !local_id_valid(note.id))
+		return false;
+	note.done = name[len] == '-';
+	note.has_crc32c = note.done && sscanf(name + len, "-%8" SCNx32, &note.crc32c) == 1;
+	*ret_note = note;
+	return true;
+}
+
+static int set_lock(int fd, short type, uint64_t offset, uint64_t length)
+{
+	struct flock range = {.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = (off_t)length};
+
+	return fcntl(fd, F_OFD_SETLK, &range) ? -errno : 0;
+}
+
+/* `whole`, with a range of it locked (length 0: all of it) until it is closed. A descriptor or -errno. */
+static int open_whole(const struct upload *upload, uint64_t offset, uint64_t length)
+{
+	int fd = local_open(upload->dir, WHOLE, O_RDWR, 0);
+	struct stat ours, there;
+	int rc;
+
+	if (fd < 0)
+		return fd;
+	rc = set_lock(fd, F_WRLCK, offset, length);
+	/* Invariant 3: it may have been completed before we had the lock. */
+	if (!rc && (fstat(fd, &ours) || fstatat(upload->dir, WHOLE, &there, AT_SYMLINK_NOFOLLOW) ||
+		    ours.st_ino != there.st_ino))
+		rc = -ENOENT;
+	if (!rc)
+		return fd;
+	(void)close(fd); /* nothing was written */
+	return rc;
+}
+
+/* A part on its way. */
+struct writing {
+	struct upload upload;
+	struct note note;
+	struct local_spot spot; /* fd -1: not open */
+};
+
+static int make_note(const struct writing *writing)
+{
+	char name[NOTE_SIZE];
+	int fd;
+
+	note_name(&writing->note, name);
+	fd = local_open(writing->upload.dir, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+	if (fd < 0)
+		return fd;
+	(void)close(fd); /* empty */
+	return 0;
+}
+
+static int writing_begin(struct local *local, const struct upload_slot *slot, uint64_t size, struct writing *writing)
+{
+	const struct local_range range = {.offset = slot->offset, .length = size};
+	struct local_range target = range;
+	int rc;
+
+	writing->note = (struct note){.number = slot->number, .offset = slot->offset, .size = size};
+	target.fd = open_whole(&writing->upload, range.offset, range.length ? range.length : 1);
+	if (target.fd < 0)
+		return target.fd;
+	writing->spot = (struct local_spot){.fd = target.fd, .offset = range.offset};
+	local_new_id(local, NULL, writing->note.id);
+	rc = make_note(writing);
+	return rc || !range.length ? rc : local_clear(&target);
+}
+
+/* All is written: it becomes a part, and goes to disk, so that the sync at completion is short. */
+static int writing_end(struct writing *writing, struct upload_part *ret_part)
+{
+	struct note *note = &writing->note;
+	struct upload_part part = {
+		.number = note->number,
+		.size = note->size,
+		.crc32c = note->crc32c,
+		.has_crc32c = note->has_crc32c,
+	};
+	char from[NOTE_SIZE], to[NOTE_SIZE];
+
+	note_name(note, from);
+	note->done = true;
+	note_name(note, to);
+	part.etag = strdup(to + NOTE_ID_AT);
+	if (!part.etag)
 		return -ENOMEM;
-	if (tmp < 0)
-		rc = tmp;
-	else if (fdatasync(temp->fd))
-		rc = -errno;
-	else if (!part_name(number, part.etag, name) || renameat(tmp, temp->name, upload->dir, name))
-		rc = -errno;
-	if (rc) {
+	if ((note->size && sync_file_range(writing->spot.fd, (off_t)note->offset, (off_t)note->size,
+					   SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER)) ||
+	    renameat(writing->upload.dir, from, writing->upload.dir, to)) {
+		int rc = -errno;
+
 		free(part.etag);
 		return rc;
 	}
-	temp->name[0] = '\0';
 	*ret_part = part;
 	return 0;
 }
 
-static int check_number(unsigned number, struct err *err)
+static void writing_clear(struct writing *writing)
 {
-	if (number >= 1 && number <= PART_MAX)
-		return 0;
-	return err_set(err, ERR_TOO_LARGE, "part number %u is not 1..%d", number, PART_MAX);
+	if (writing->spot.fd >= 0)
+		(void)close(writing->spot.fd); /* what has to last is synced by the completion */
+	upload_clear(&writing->upload);
+}
+
+static int part_fail(struct err *err, int error, const struct upload_slot *slot, const char *key)
+{
+	if (error == -EAGAIN || error == -EACCES)
+		return err_set(err, ERR_CONFLICT, "another part of %s is being written where part %u goes", key,
+			       slot->number);
+	if (error == -ENOENT)
+		return err_set(err, ERR_NOT_FOUND, "the upload of %s is completed or gone", key);
+	return local_fail(err, error, "storing a part of", key);
+}
+
+static int check_slot(const struct upload_slot *slot, uint64_t size, struct err *err)
+{
+	if (slot->number < 1 || slot->number > PART_MAX)
+		return err_set(err, ERR_TOO_LARGE, "part number %u is not 1..%d", slot->number, PART_MAX);
+	if (slot->offset > INT64_MAX - 1 || size > INT64_MAX - 1 - slot->offset)
+		return err_set(err, ERR_TOO_LARGE, "part %u ends past what a file can have", slot->number);
+	return 0;
 }
 
 int local_upload_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-		      const struct put_request *body, unsigned number, struct upload_part *ret_part, struct err *err)
+		      const struct put_request *body, const struct upload_slot *slot, struct upload_part *ret_part,
+		      struct err *err)
 {
 	struct local *local = (struct local *)backend;
-	struct local_temp temp = LOCAL_TEMP_NONE;
+	struct writing writing = {.spot.fd = -1};
 	struct put_request request = *body;
-	struct upload upload;
-	int rc = check_number(number, err);
+	int rc = check_slot(slot, body->size, err);
 
 	request.key = key;
 	if (!rc)
 		rc = local_check(call, err);
 	if (!rc)
-		rc = upload_open(local, key, upload_id, &upload, err);
+		rc = upload_open(local, key, upload_id, &writing.upload, err);
 	if (rc)
 		return rc;
-	rc = local_temp_make(local, &temp);
+	rc = writing_begin(local, slot, body->size, &writing);
 	if (rc) {
-		(void)local_fail(err, rc, "storing a part of", key);
+		(void)part_fail(err, rc, slot, key);
 		goto out;
 	}
-	rc = local_fill(call, &request, &temp, err);
+	rc = local_store(call, &request, &writing.spot, &writing.note.crc32c, err);
 	if (rc)
 		goto out;
-	rc = keep_part(local, &upload, &temp, number, ret_part);
+	writing.note.has_crc32c = true;
+	rc = writing_end(&writing, ret_part);
 	if (rc)
-		(void)local_fail(err, rc, "storing a part of", key);
+		(void)part_fail(err, rc, slot, key);
 	else
 		atomic_fetch_add(&local->counters.bytes_sent, body->size);
 out:
-	local_temp_discard(local, &temp);
-	upload_clear(&upload);
+	writing_clear(&writing);
 	return rc;
 }
 
 int local_upload_part_copy(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			   const struct get_request *source, unsigned number, struct upload_part *ret_part,
-			   struct err *err)
+			   const struct get_request *source, const struct upload_slot *slot,
+			   struct upload_part *ret_part, struct err *err)
 {
 	struct local *local = (struct local *)backend;
 	struct local_object object = LOCAL_OBJECT_NONE;
-	struct local_temp temp = LOCAL_TEMP_NONE;
+	struct writing writing = {.spot.fd = -1};
 	struct local_place place = {0};
 	struct local_range range = {0};
-	struct upload upload;
-	int rc = check_number(number, err);
+	int rc = local_check(call, err);
 
 	if (!rc)
-		rc = local_check(call, err);
-	if (!rc)
-		rc = upload_open(local, key, upload_id, &upload, err);
+		rc = upload_open(local, key, upload_id, &writing.upload, err);
 	if (rc)
 		return rc;
 	rc = local_place_init(&place, source->object.key, err);
@@ -259,61 +384,145 @@ int local_upload_part_copy(struct backend *backend, const struct call *call, con
 		rc = local_find(local, &place, &source->object, &object, err);
 	if (!rc)
 		rc = local_range_of(source, object.info.size, &range, err);
+	if (!rc)
+		rc = check_slot(slot, range.length, err);
 	if (rc)
 		goto out;
 	range.fd = object.fd;
-	rc = local_temp_make(local, &temp);
+	rc = writing_begin(local, slot, range.length, &writing);
 	if (rc) {
-		(void)local_fail(err, rc, "storing a part of", key);
+		(void)part_fail(err, rc, slot, key);
 		goto out;
 	}
-	rc = local_append(call, &range, &temp, err);
+	rc = local_copy(call, &range, &writing.spot, err);
 	if (rc)
 		goto out;
-	rc = keep_part(local, &upload, &temp, number, ret_part);
+	rc = writing_end(&writing, ret_part);
 	if (rc)
-		(void)local_fail(err, rc, "storing a part of", key);
+		(void)part_fail(err, rc, slot, key);
 out:
-	local_temp_discard(local, &temp);
 	local_object_clear(&object);
 	local_place_clear(&place);
-	upload_clear(&upload);
+	writing_clear(&writing);
 	return rc;
 }
 
 /* --- completion --------------------------------------------------------------------------------------------- */
 
-/* The CRC in a part's etag; false when it has none. */
-static bool etag_crc(const char *etag, uint32_t *ret_crc)
-{
-	const char *dash = strchr(etag, '-');
+/* What the caller says the object is made of. */
+struct stated {
+	const struct upload_part *parts;
+	size_t count;
+	struct note *notes; /* of each; id "": not found yet */
+	uint64_t size;      /* of them all */
+};
 
-	return dash && sscanf(dash, "-%8" SCNx32, ret_crc) == 1;
+static int by_number(const void *key, const void *part)
+{
+	unsigned number = *(const unsigned *)key;
+	const struct upload_part *stated = part;
+
+	return number < stated->number ? -1 : number > stated->number;
 }
 
-static int append_part(const struct call *call, const struct upload *upload, const struct upload_part *part,
-		       struct local_temp *temp, struct err *err)
+static int state(const struct upload_part *parts, size_t count, struct stated *stated, struct err *err)
 {
-	struct local_range range = {.fd = -1};
-	char name[PART_NAME_SIZE];
-	struct stat st;
-	uint32_t crc;
-	int rc;
-
-	if (part_name(part->number, part->etag, name))
-		range.fd = local_open(upload->dir, name, O_RDONLY, 0);
-	if (range.fd < 0 || fstat(range.fd, &st) || (uint64_t)st.st_size != part->size) {
-		if (range.fd >= 0)
-			(void)close(range.fd); /* only read */
-		return err_set(err, ERR_CONFLICT, "part %u is not in the upload as stated", part->number);
+	if (count == 0)
+		return err_set(err, ERR_CONFLICT, "an upload without parts");
+	*stated = (struct stated){.parts = parts, .count = count, .notes = calloc(count, sizeof(*stated->notes))};
+	if (!stated->notes)
+		return err_set(err, ERR_NO_MEMORY, "%zu parts", count);
+	for (size_t i = 0; i < count; i++) {
+		if (i > 0 && parts[i].number <= parts[i - 1].number)
+			return err_set(err, ERR_CONFLICT, "the parts of an upload are not in order");
+		stated->notes[i].offset = stated->size;
+		stated->notes[i].size = parts[i].size;
+		stated->size += parts[i].size;
 	}
-	range.length = part->size;
-	temp->has_crc32c = temp->has_crc32c && etag_crc(part->etag, &crc);
-	if (temp->has_crc32c)
-		temp->crc32c = crc32c_combine(temp->crc32c, crc, part->size);
-	rc = local_append(call, &range, temp, err);
-	(void)close(range.fd); /* only read */
-	return rc;
+	return 0;
+}
+
+/* The first of the stated parts that ends after `offset`. */
+static size_t first_after(const struct stated *stated, uint64_t offset)
+{
+	size_t low = 0, high = stated->count;
+
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+
+		if (stated->notes[middle].offset + stated->notes[middle].size > offset)
+			high = middle;
+		else
+			low = middle + 1;
+	}
+	return low;
+}
+
+typedef void (*note_fn)(struct stated *stated, const char *name, const struct note *note);
+
+static void take_note(struct stated *stated, const char *name, const struct note *note)
+{
+	const struct upload_part *part =
+		bsearch(&note->number, stated->parts, stated->count, sizeof(*stated->parts), by_number);
+	struct note *place = part ? &stated->notes[part - stated->parts] : NULL;
+
+	if (place && note->done && note->offset == place->offset && note->size == place->size && part->etag &&
+	    strcmp(name + NOTE_ID_AT, part->etag) == 0)
+		*place = *note;
+}
+
+/* Invariant 2. */
+static void mind_later(struct stated *stated, const char *name, const struct note *note)
+{
+	(void)name;
+	for (size_t i = first_after(stated, note->offset);
+	     i < stated->count && stated->notes[i].offset < note->offset + note->size; i++)
+		if (strcmp(note->id, stated->notes[i].id) > 0)
+			stated->notes[i].id[0] = '\0';
+}
+
+static int each_note(const struct upload *upload, struct stated *stated, note_fn fn)
+{
+	int fd = local_open(upload->dir, ".", O_RDONLY | O_DIRECTORY, 0);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+	const struct dirent *entry;
+	struct note note;
+
+	if (!dir) {
+		int rc = fd < 0 ? fd : -errno;
+
+		if (fd >= 0)
+			(void)close(fd); /* only read */
+		return rc;
+	}
+	while ((entry = readdir(dir)))
+		if (note_parse(entry->d_name, &note))
+			fn(stated, entry->d_name, &note);
+	(void)closedir(dir);
+	return 0;
+}
+
+/* The parts stated are there, whole, and side by side; with the CRC of them all where every one's is known. */
+static int check_parts(const struct upload *upload, struct stated *stated, struct local_temp *temp, struct err *err)
+{
+	int rc = each_note(upload, stated, take_note);
+
+	if (!rc)
+		rc = each_note(upload, stated, mind_later);
+	if (rc)
+		return err_from_errno(err, -rc, "looking for the parts of an upload");
+	temp->size = stated->size;
+	temp->has_crc32c = true;
+	for (size_t i = 0; i < stated->count; i++) {
+		const struct note *note = &stated->notes[i];
+
+		if (!note->id[0])
+			return err_set(err, ERR_CONFLICT, "part %u is not in the upload as stated",
+				       stated->parts[i].number);
+		temp->has_crc32c &= note->has_crc32c;
+		temp->crc32c = crc32c_combine(temp->crc32c, note->crc32c, note->size);
+	}
+	return 0;
 }
 
 static int ignore_bytes(void *arg, const void *bytes, size_t len)
@@ -345,22 +554,21 @@ static int check_whole(const struct call *call, const struct put_request *reques
 		       temp->crc32c, request->crc32c);
 }
 
-static int assemble(const struct call *call, const struct upload *upload, const struct upload_part *parts, size_t count,
-		    struct local_temp *temp, struct err *err)
+/* `whole` as the temp file that it is, exactly as long as its parts. */
+static int assemble(const struct upload *upload, const char *upload_id, struct stated *stated, struct local_temp *temp,
+		    struct err *err)
 {
-	if (count == 0)
-		return err_set(err, ERR_CONFLICT, "an upload without parts");
-	temp->has_crc32c = true;
-	for (size_t i = 0; i < count; i++) {
-		int rc;
+	int rc;
 
-		if (i > 0 && parts[i].number <= parts[i - 1].number)
-			return err_set(err, ERR_CONFLICT, "the parts of an upload are not in order");
-		rc = append_part(call, upload, &parts[i], temp, err);
-		if (rc)
-			return rc;
-	}
-	return 0;
+	temp->fd = open_whole(upload, 0, 0);
+	if (temp->fd == -EAGAIN || temp->fd == -EACCES)
+		return err_set(err, ERR_CONFLICT, "parts of the upload are still being written");
+	if (temp->fd < 0 || snprintf(temp->name, sizeof(temp->name), "%s/" WHOLE, upload_id) >= (int)sizeof(temp->name))
+		return err_set(err, ERR_NOT_FOUND, "the upload is completed or gone");
+	rc = check_parts(upload, stated, temp, err);
+	if (!rc && ftruncate(temp->fd, (off_t)temp->size))
+		rc = err_from_errno(err, errno, "completing an upload");
+	return rc;
 }
 
 static int commit_upload(struct local *local, const struct call *call, const struct put_request *request,
@@ -401,6 +609,7 @@ int local_upload_complete(struct backend *backend, const struct call *call, cons
 {
 	struct local *local = (struct local *)backend;
 	struct local_temp temp = LOCAL_TEMP_NONE;
+	struct stated stated = {0};
 	struct upload upload;
 	int rc = local_check(call, err);
 
@@ -408,20 +617,18 @@ int local_upload_complete(struct backend *backend, const struct call *call, cons
 		rc = upload_open(local, request->key, upload_id, &upload, err);
 	if (rc)
 		return rc;
-	rc = local_temp_make(local, &temp);
-	if (rc) {
-		(void)local_fail(err, rc, "completing the upload to", request->key);
-		goto out;
-	}
-	rc = assemble(call, &upload, parts, count, &temp, err);
+	rc = state(parts, count, &stated, err);
+	if (!rc)
+		rc = assemble(&upload, upload_id, &stated, &temp, err);
 	if (!rc)
 		rc = check_whole(call, request, &temp, err);
 	if (!rc)
 		rc = commit_upload(local, call, request, &upload, &temp, ret_info, err);
 	if (!rc)
 		sweep(local, upload_id);
-out:
+	temp.name[0] = '\0'; /* what was not completed stays in the upload */
 	local_temp_discard(local, &temp);
+	free(stated.notes);
 	upload_clear(&upload);
 	return rc;
 }

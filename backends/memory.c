@@ -974,12 +974,12 @@ static int keep_part(struct memory *memory, const char *key, const char *upload_
 }
 
 static int memory_upload_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			      const struct put_request *body, unsigned number, struct upload_part *ret_part,
-			      struct err *err)
+			      const struct put_request *body, const struct upload_slot *slot,
+			      struct upload_part *ret_part, struct err *err)
 {
 	struct memory *memory = memory_of(backend);
 	struct put_request request = *body;
-	struct part part = {.number = number};
+	struct part part = {.number = slot->number};
 	int rc = check_call(memory, call, err);
 
 	request.key = key;
@@ -994,11 +994,11 @@ static int memory_upload_part(struct backend *backend, const struct call *call, 
 }
 
 static int memory_upload_part_copy(struct backend *backend, const struct call *call, const char *key,
-				   const char *upload_id, const struct get_request *source, unsigned number,
-				   struct upload_part *ret_part, struct err *err)
+				   const char *upload_id, const struct get_request *source,
+				   const struct upload_slot *slot, struct upload_part *ret_part, struct err *err)
 {
 	struct memory *memory = memory_of(backend);
-	struct part part = {.number = number};
+	struct part part = {.number = slot->number};
 	struct object_info info = {0};
 	struct content *whole = NULL;
 	uint64_t length = 0;

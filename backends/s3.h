@@ -67,6 +67,7 @@ struct s3_request {
 	struct http_fields query;
 	struct http_fields headers;
 	struct http_request http; /* body, accept, sink, caps; the rest is filled in by s3_exchange */
+	const char *if_match;     /* of the condition, if it has one */
 };
 void s3_request_clear(struct s3_request *request);
 
@@ -120,9 +121,10 @@ int s3_lock(struct backend *backend, const struct call *call, const struct objec
 int s3_upload_begin(struct backend *backend, const struct call *call, const struct put_request *request,
 		    char **ret_upload_id, struct err *err);
 int s3_upload_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-		   const struct put_request *body, unsigned number, struct upload_part *ret_part, struct err *err);
+		   const struct put_request *body, const struct upload_slot *slot, struct upload_part *ret_part,
+		   struct err *err);
 int s3_upload_part_copy(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			const struct get_request *source, unsigned number, struct upload_part *ret_part,
+			const struct get_request *source, const struct upload_slot *slot, struct upload_part *ret_part,
 			struct err *err);
 int s3_upload_complete(struct backend *backend, const struct call *call, const struct put_request *request,
 		       const char *upload_id, const struct upload_part *parts, size_t count,

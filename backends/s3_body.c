@@ -134,6 +134,7 @@ void s3_quote_etag(struct http_fields *headers, const char *name, const char *et
 
 void s3_condition(struct s3_request *request, const struct put_condition *condition)
 {
+	request->if_match = condition->if_none_match ? NULL : condition->if_match;
 	if (condition->if_none_match)
 		http_fields_add(&request->headers, "if-none-match", "*");
 	else if (condition->if_match)

@@ -235,10 +235,11 @@ static void try_part_copy(struct trial *trial, const char *key)
 	AUTO_FREE char *id = NULL;
 	const struct get_request copied = {
 		.object = {.key = source}, .length = PROBE_SIZE, .expected_size = PROBE_SIZE};
+	const struct upload_slot slot = {.number = 1};
 	struct upload_part part;
 	if (!source || ops->upload_begin(trial->backend, trial->call, &put, &id, NULL) < 0)
 		return;
-	if (ops->upload_part_copy(trial->backend, trial->call, key, id, &copied, 1, &part, NULL) == 0) {
+	if (ops->upload_part_copy(trial->backend, trial->call, key, id, &copied, &slot, &part, NULL) == 0) {
 		trial->capabilities |= BACKEND_PART_COPY;
 		upload_part_clear(&part);
 	}
@@ -257,13 +258,14 @@ static bool try_upload_once(struct trial *trial, const char *key)
 		.crc32c = crc32c_update(0, PROBE_TEXT, PROBE_SIZE),
 		.has_crc32c = features & S3_FEATURE_CRC32C,
 	};
+	const struct upload_slot slot = {.number = 1};
 	AUTO_FREE char *id = NULL;
 	struct upload_part part = {0};
 	struct object_info info;
 
 	if (ops->upload_begin(trial->backend, trial->call, &put, &id, NULL) < 0)
 		return false;
-	int r = ops->upload_part(trial->backend, trial->call, key, id, &put, 1, &part, NULL);
+	int r = ops->upload_part(trial->backend, trial->call, key, id, &put, &slot, &part, NULL);
 	if (r == 0)
 		r = ops->upload_complete(trial->backend, trial->call, &put, id, &part, 1, &info, NULL);
 	upload_part_clear(&part);

@@ -78,7 +78,8 @@ static int name_part(struct s3_request *request, const char *upload_id, unsigned
 }
 
 int s3_upload_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-		   const struct put_request *put, unsigned number, struct upload_part *ret_part, struct err *err)
+		   const struct put_request *put, const struct upload_slot *slot, struct upload_part *ret_part,
+		   struct err *err)
 {
 	struct s3 *s3 = s3_of(backend);
 	struct s3_request request = {.method = HTTP_PUT, .key = key};
@@ -94,7 +95,7 @@ int s3_upload_part(struct backend *backend, const struct call *call, const char 
 	r = s3_body_open(s3, &body, put, err);
 	if (r < 0)
 		return r;
-	r = name_part(&request, upload_id, number, err);
+	r = name_part(&request, upload_id, slot->number, err);
 	s3_body_attach(&body, &request);
 	if (id_is_checked(upload_id))
 		s3_body_declare(&body, &request);
@@ -107,7 +108,7 @@ int s3_upload_part(struct backend *backend, const struct call *call, const char 
 	if (r == 0 && !info.etag)
 		r = err_set(err, ERR_CORRUPT, "part without an etag");
 	if (r == 0) {
-		*ret_part = (struct upload_part){.number = number,
+		*ret_part = (struct upload_part){.number = slot->number,
 						 .size = put->size,
 						 .etag = info.etag,
 						 .crc32c = body.crc32c,
@@ -153,7 +154,7 @@ static int copied_part(const struct http_reply *reply, const struct get_request 
 }
 
 int s3_upload_part_copy(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			const struct get_request *source, unsigned number, struct upload_part *ret_part,
+			const struct get_request *source, const struct upload_slot *slot, struct upload_part *ret_part,
 			struct err *err)
 {
 	struct s3 *s3 = s3_of(backend);
@@ -165,7 +166,7 @@ int s3_upload_part_copy(struct backend *backend, const struct call *call, const 
 	int r = s3_check_key(s3, key, err);
 	if (r < 0)
 		return r;
-	r = name_part(&request, upload_id, number, err);
+	r = name_part(&request, upload_id, slot->number, err);
 	if (r == 0)
 		r = s3_copy_source(s3, &request, &source->object, err);
 	/* AWS refuses ranges of sources up to 5 MiB; a whole object needs none. */
@@ -176,7 +177,7 @@ int s3_upload_part_copy(struct backend *backend, const struct call *call, const 
 	if (r == 0)
 		r = s3_exchange(s3, call, &request, &reply, err);
 	if (r == 0)
-		r = copied_part(&reply, source, number, ret_part, err);
+		r = copied_part(&reply, source, slot->number, ret_part, err);
 	http_reply_clear(&reply);
 	s3_request_clear(&request);
 	return r;

@@ -467,7 +467,9 @@ static bool resolve_store(struct transfer *transfer, const struct call *call, co
 	int r = transfer_find_upload(transfer, call, store->key, mark, ret_info, &doubt);
 	if (r < 0 && doubt.kind == ERR_NOT_FOUND)
 		return false;
-	*ret_r = r == 0 ? 0 : err_set(err, ERR_INDETERMINATE, "reply lost, and then: %.150s", doubt.message);
+	if (r < 0)
+		*err = doubt;
+	*ret_r = r == 0 ? 0 : retry_still_in_doubt(err);
 	return true;
 }
 
@@ -480,16 +482,17 @@ static int store_with_retries(struct retry *retry, const struct store *store, st
 	do {
 		r = retry_start(retry, err);
 		if (r < 0)
-			return r;
+			return doubtful ? retry_still_in_doubt(err) : r;
 		r = store->once(transfer, &retry->call, store->request, ret_info, err);
 		doubtful |= r < 0 && err->kind == ERR_INDETERMINATE;
-		bool ask = r < 0 && doubtful && (err->kind == ERR_INDETERMINATE || err->kind == ERR_PRECONDITION);
+		bool ask = r < 0 && doubtful && (err->kind == ERR_INDETERMINATE || !err_is_transient(err->kind));
 		if (ask && resolve_store(transfer, &retry->call, store, ret_info, err, &r)) {
 			retry_note(retry, r, err);
 			return r;
 		}
 	} while (retry_again(retry, r, err));
-	return r;
+	/* Somebody else's object there, and nothing of ours: that is an answer. */
+	return r < 0 && doubtful && err->kind != ERR_PRECONDITION ? retry_still_in_doubt(err) : r;
 }
 
 int transfer_put(struct transfer *transfer, const struct call *call, const struct put_request *request,

@@ -197,3 +197,12 @@ bool retry_again(struct retry *retry, int r, const struct err *err)
 	retry->transfer->retries++;
 	return true;
 }
+
+int retry_still_in_doubt(struct err *err)
+{
+	struct err last = *err;
+
+	if (last.kind == ERR_INDETERMINATE)
+		return -err_errno(last.kind);
+	return err_set(err, ERR_INDETERMINATE, "reply lost, and then: %.150s", last.message);
+}

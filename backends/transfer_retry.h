@@ -61,6 +61,10 @@ void retry_note(struct retry *retry, int r, const struct err *err);
 /* retry_note, and for r < 0 whether there may be another, after the wait that is due. err is not changed. */
 bool retry_again(struct retry *retry, int r, const struct err *err);
 
+/* The end of a call of which an attempt's reply was lost: whatever the last one met, the lost one may have been done.
+ * Returns -errno, with err saying so. */
+int retry_still_in_doubt(struct err *err);
+
 /* transfer_pool.c */
 int transfer_pool_new(unsigned threads, struct transfer_pool **ret_pool);
 void transfer_pool_free(struct transfer_pool *pool);

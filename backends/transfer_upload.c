@@ -96,17 +96,17 @@ static int send_part_once(struct upload *upload, const struct call *call, size_t
 	struct backend *backend = upload->transfer->backend;
 	const struct backend_ops *ops = backend_ops(backend);
 	const struct transfer_part *part = &upload->parts[index];
-	unsigned number = upload->first + (unsigned)index;
+	const struct upload_slot slot = {.number = upload->first + (unsigned)index, .offset = part->offset};
 	struct upload_part *done = &upload->parts_done[index];
 	if (!part->copy_from.key)
-		return ops->upload_part(backend, call, upload->request->key, upload->id, body, number, done, err);
+		return ops->upload_part(backend, call, upload->request->key, upload->id, body, &slot, done, err);
 	const struct get_request source = {
 		.object = part->copy_from,
 		.offset = part->copy_offset,
 		.length = part->size,
 		.expected_size = UINT64_MAX,
 	};
-	return ops->upload_part_copy(backend, call, upload->request->key, upload->id, &source, number, done, err);
+	return ops->upload_part_copy(backend, call, upload->request->key, upload->id, &source, &slot, done, err);
 }
 
 /* Sent ahead, and the content still is what was sent? 1: nothing to do. */
@@ -293,7 +293,8 @@ static int resolve_completion(struct upload *upload, const struct call *call, st
 		return 0;
 	if (doubt.kind == ERR_NOT_FOUND)
 		return -EAGAIN;
-	return err_set(err, ERR_INDETERMINATE, "reply lost, and then: %.150s", doubt.message);
+	*err = doubt;
+	return retry_still_in_doubt(err);
 }
 
 static int complete_upload(struct upload *upload, struct object_info *ret_info, struct err *err)
@@ -307,13 +308,11 @@ static int complete_upload(struct upload *upload, struct object_info *ret_info, 
 	do {
 		r = retry_start(&retry, err);
 		if (r < 0)
-			return r;
+			return doubtful ? retry_still_in_doubt(err) : r;
 		r = backend_ops(backend)->upload_complete(backend, &retry.call, upload->request, upload->id,
 							  upload->parts_done, upload->count, ret_info, err);
 		doubtful |= r < 0 && err->kind == ERR_INDETERMINATE;
-		bool ask =
-			r < 0 && doubtful &&
-			(err->kind == ERR_INDETERMINATE || err->kind == ERR_PRECONDITION || err->kind == ERR_NOT_FOUND);
+		bool ask = r < 0 && doubtful && (err->kind == ERR_INDETERMINATE || !err_is_transient(err->kind));
 		if (ask) {
 			int resolved = resolve_completion(upload, &retry.call, ret_info, err);
 			if (resolved != -EAGAIN) {
@@ -325,7 +324,7 @@ static int complete_upload(struct upload *upload, struct object_info *ret_info, 
 	/* "Not found" would be read as the key's; it is the upload that somebody ended. */
 	if (r < 0 && err->kind == ERR_NOT_FOUND)
 		return err_set(err, ERR_UNAVAILABLE, "the upload is gone before it was completed");
-	return r;
+	return r < 0 && doubtful && err->kind != ERR_PRECONDITION ? retry_still_in_doubt(err) : r;
 }
 
 /* Also when the caller was cancelled or is out of time: parts cost money until somebody removes them. */

@@ -4,7 +4,9 @@
  * What the kernel gives to build on (Linux 6.18, fs/fuse/iomode.c and fs/locks.c): every open of an inode that has a
  * backing file must name the same one; a mapping of a BACKED or DIRECT handle is one of the cache file and outlives
  * RELEASE, holding its struct file; leases count struct files of an inode, F_RDLCK the writing ones, F_WRLCK all but
- * the one that asks.
+ * the one that asks. That every store through a mapping shows in the mtime, again after each fdatasync, holds where
+ * pages are made writable by a fault that the filesystem hears of; on tmpfs it does not. So it is tried out once, and
+ * where it does not hold nothing passes through.
  *
  * Threads: FUSE workers, and `watch`, which probes loose contents that no handle writes to any more.
  */
@@ -14,6 +16,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -93,6 +96,53 @@ static int arm(struct content *content)
 	if (futimens(content->fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, sentinel}))
 		return -errno;
 	return content->loose && fdatasync(content->fd) ? -errno : 0;
+}
+
+static int set_sentinel(int fd)
+{
+	return futimens(fd, (struct timespec[2]){{.tv_nsec = UTIME_OMIT}, sentinel}) || fdatasync(fd) ? -errno : 0;
+}
+
+/* Does a store to a page that the mapping has read, or written, before tell? */
+static bool store_tells(int fd, volatile char *mapped)
+{
+	struct stat st;
+
+	if (set_sentinel(fd))
+		return false;
+	mapped[0] = (char)(mapped[0] + 1);
+	return fstat(fd, &st) == 0 && mtime_of(&st) != clock_from_timespec(sentinel);
+}
+
+static bool try_stores(struct contents *contents)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	AUTO_CLOSE int fd = -1;
+	bool tells;
+	char *mapped;
+
+	if (cache_file_scratch(contents->cache, &fd) || ftruncate(fd, (off_t)page))
+		return false;
+	mapped = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (mapped == MAP_FAILED)
+		return false;
+	tells = store_tells(fd, mapped) && store_tells(fd, mapped);
+	(void)munmap(mapped, page); /* it was mapped so */
+	return tells;
+}
+
+/* Does the mtime of cache files tell of stores through mappings? */
+static bool mappings_tell(struct contents *contents)
+{
+	if (!atomic_load(&contents->tells) && !atomic_load(&contents->tells_not)) {
+		bool tells = try_stores(contents);
+
+		if (!tells && !atomic_exchange(&contents->tells_not, true))
+			log_info("backing", "the filesystem of the cache directory does not tell of stores through "
+					    "mappings: reads are served by varve, not by the kernel itself");
+		atomic_store(&contents->tells, tells);
+	}
+	return atomic_load(&contents->tells);
 }
 
 /* On record before the first store can come. */
@@ -206,16 +256,21 @@ int backing_tighten(struct content *content)
 static void watch(struct content *content);
 
 /*
- * Mappings may go on, so the version gets a file of its own at once. The sentinel is set before: a store during the
- * clone may be in the version or not, so it must count as one that came after it.
+ * Mappings may go on, so the version gets a file of its own, and gets it first: without room for it there is no
+ * version. The sentinel is set before: a store during the copy may be in the version or not, so it must count as one
+ * that came after it.
  */
 static int commit_loose(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
+	bool synced = content->synced || content->promised;
+	AUTO_CLOSE int own = -1;
 	int err = arm(content);
 
 	if (!err)
-		err = content_commit_locked(content, origin, author, ret_seq);
+		err = cache_file_copy(content->owner->cache, content->fd, synced, &own);
 	if (!err)
+		err = content_commit_locked(content, origin, author, own, ret_seq);
+	if (!err) /* it has its file, unless that could not get its name */
 		err = content_freeze_now(content);
 	if (!err)
 		err = content_modify_begin(content);
@@ -243,7 +298,7 @@ int backing_commit(struct content *content, enum cat_origin origin, uint32_t aut
 			return err ? err : content_newest(content, ret_seq);
 		}
 		content->loose = false;
-		return err ? err : content_commit_locked(content, origin, author, ret_seq);
+		return err ? err : content_commit_locked(content, origin, author, -1, ret_seq);
 	}
 	if (!content->writers)
 		watch(content);
@@ -390,7 +445,7 @@ static bool make_known(struct content *content, const struct backing_kernel *ker
 
 	int leased = kernel->open ? lease(content->fd, F_WRLCK) : -ENOSYS;
 
-	if ((leased && leased != -EAGAIN) || !may_pin(content))
+	if ((leased && leased != -EAGAIN) || !mappings_tell(content->owner) || !may_pin(content))
 		return false;
 	fd = reopen(content->fd, O_RDONLY);
 	content->backing_id = fd >= 0 ? kernel->open(kernel->arg, fd) : 0;

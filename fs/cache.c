@@ -270,6 +270,16 @@ int cache_file_open(struct cache *cache, uint64_t id, int flags, int *ret_fd)
 	return 0;
 }
 
+int cache_file_scratch(struct cache *cache, int *ret_fd)
+{
+	int fd = openat(cache->dirfd, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
 void cache_file_unlink(struct cache *cache, uint64_t id)
 {
 	char name[NAME_SIZE];
@@ -326,20 +336,57 @@ static int copy_data(int from, int to)
 	return errno == ENXIO ? 0 : -errno;
 }
 
+static int copy_file(int from, int to, bool synced)
+{
+	int err = ioctl(to, FICLONE, from) ? copy_data(from, to) : 0;
+
+	return !err && synced && fdatasync(to) ? -errno : err;
+}
+
+int cache_file_copy(struct cache *cache, int source_fd, bool synced, int *ret_fd)
+{
+	int fd, err = cache_file_scratch(cache, &fd);
+
+	if (err)
+		return err;
+	err = copy_file(source_fd, fd, synced);
+	if (err)
+		(void)close(fd); /* it has no name */
+	else
+		*ret_fd = fd;
+	return err;
+}
+
+int cache_file_name(struct cache *cache, int fd, uint64_t id)
+{
+	char from[40], name[NAME_SIZE];
+	int err;
+
+	(void)snprintf(from, sizeof(from), "/proc/self/fd/%d", fd);
+	name_of(id, name);
+	for (int tries = 0;; tries++) {
+		if (linkat(AT_FDCWD, from, cache->dirfd, name, AT_SYMLINK_FOLLOW) == 0)
+			return 0;
+		err = -errno;
+		if (tries || (err != -ENOENT && err != -EEXIST))
+			return err;
+		err = err == -ENOENT ? make_folder(cache, name) : unlinkat(cache->dirfd, name, 0) ? -errno : 0;
+		if (err)
+			return err;
+	}
+}
+
 int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, bool synced, int *ret_fd)
 {
 	char name[NAME_SIZE], temporary[NAME_SIZE + 8];
-	int fd, err = 0;
+	int fd, err;
 
 	name_of(version_id, name);
 	(void)snprintf(temporary, sizeof(temporary), "%s.new", name);
 	fd = open_in_folder(cache, temporary, O_RDWR | O_CREAT | O_TRUNC);
 	if (fd < 0)
 		return fd;
-	if (ioctl(fd, FICLONE, source_fd))
-		err = copy_data(source_fd, fd);
-	if (!err && synced && fdatasync(fd))
-		err = -errno;
+	err = copy_file(source_fd, fd, synced);
 	if (!err && renameat(cache->dirfd, temporary, cache->dirfd, name))
 		err = -errno;
 	if (err) {

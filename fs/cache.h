@@ -44,6 +44,12 @@ void cache_close(struct cache *cache);
 /* Opens, or creates empty, the file of `id`: 0 and a descriptor of the caller's. O_TRUNC may be given in flags. */
 int cache_file_open(struct cache *cache, uint64_t id, int flags, int *ret_fd);
 void cache_file_unlink(struct cache *cache, uint64_t id);
+/* An empty file without a name, open read-write; it is gone when it is closed before it gets one. */
+int cache_file_scratch(struct cache *cache, int *ret_fd);
+/* The same with the bytes of another, on the platter when `synced`. */
+int cache_file_copy(struct cache *cache, int source_fd, bool synced, int *ret_fd);
+/* It becomes the file of `id`. */
+int cache_file_name(struct cache *cache, int fd, uint64_t id);
 /* Makes version_id a second name of the file of `id` (replacing what was there). */
 int cache_file_link(struct cache *cache, uint64_t id, uint64_t version_id);
 /* Gives version_id a file of its own with the same bytes: reflink, else a copy of its data segments; on the platter

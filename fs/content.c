@@ -37,6 +37,7 @@
 /* Versions up to this size get their checksum when they are made; larger ones when they are uploaded. */
 #define CRC_AT_COMMIT_MAX (UINT64_C(1) << 20)
 #define POLL_NS (100 * NS_PER_MS)
+#define WORTH_SEEKING ((size_t)64 << 10)
 /* A new file of this size is likely to become larger still: its parts go ahead. */
 #define AHEAD_FROM (UINT64_C(32) << 20)
 #define AHEAD_STEP (UINT64_C(16) << 20)
@@ -567,11 +568,22 @@ int content_fd(const struct content *content)
 	return content->fd;
 }
 
+/* How many bytes from `offset` on are a hole. Reading them would fill the page cache with zeros. */
+static size_t hole_at(int fd, size_t len, uint64_t offset)
+{
+	off_t data = len >= WORTH_SEEKING ? lseek(fd, (off_t)offset, SEEK_DATA) : (off_t)offset;
+
+	if (data < 0)
+		return errno == ENXIO ? len : 0;
+	return (uint64_t)data - offset < len ? (size_t)((uint64_t)data - offset) : len;
+}
+
 /* A cache file ends where its data does; what lies between that and the file's end is zeros. */
 static ssize_t pread_padded(int fd, char *bytes, size_t len, uint64_t offset)
 {
-	size_t done = 0;
+	size_t done = hole_at(fd, len, offset);
 
+	memset(bytes, 0, done);
 	while (done < len) {
 		ssize_t n = pread(fd, bytes + done, len - done, (off_t)(offset + done));
 
@@ -699,12 +711,6 @@ void content_writer_came(struct content *content)
 	content->writers++;
 }
 
-unsigned content_writers(struct content *content)
-{
-	LOCK_GUARD(&content->lock);
-	return content->writers;
-}
-
 /* --- acknowledging and committing ------------------------------------------------------------------------- */
 
 static int flush_locked(struct content *content)
@@ -786,7 +792,23 @@ int content_newest(struct content *content, uint64_t *ret_seq)
 	return err;
 }
 
-int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
+/* The version gets its file, and what says what that holds. */
+static int name_own(struct content *content, int own_fd)
+{
+	uint64_t version_id = CACHE_VERSION | content->shared;
+	int err = content_save_as(content, version_id);
+
+	if (!err)
+		err = cache_file_name(content->owner->cache, own_fd, version_id);
+	if (err)
+		return err;
+	content->shared = 0;
+	cache_account(content->owner->cache, version_id, ranges_total(&content->present));
+	return 0;
+}
+
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, int own_fd,
+			  uint64_t *ret_seq)
 {
 	struct contents *owner = content->owner;
 	struct cat_extent extent;
@@ -820,7 +842,8 @@ int content_commit_locked(struct content *content, enum cat_origin origin, uint3
 	tell_committed(content, version.seq);
 	/* Without its second name the version still lies in our file; content_load makes the name anew, and until
 	 * then a writer must not pass: the clone of freeze_by_clone is then its first file. */
-	err = cache_file_link(owner->cache, content->id, CACHE_VERSION | version.seq);
+	err = own_fd < 0 ? cache_file_link(owner->cache, content->id, CACHE_VERSION | version.seq)
+			 : name_own(content, own_fd);
 	if (err)
 		log_warn("content", "cannot link version %llu of file %llu: %s", (unsigned long long)version.seq,
 			 (unsigned long long)content->ino, strerror(-err));
@@ -831,7 +854,7 @@ int content_commit_locked(struct content *content, enum cat_origin origin, uint3
 static int commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	return content->loose ? backing_commit(content, origin, author, ret_seq)
-			      : content_commit_locked(content, origin, author, ret_seq);
+			      : content_commit_locked(content, origin, author, -1, ret_seq);
 }
 
 static int commit_if_changed(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
@@ -855,6 +878,14 @@ int content_commit(struct content *content, enum cat_origin origin, uint32_t aut
 {
 	LOCK_GUARD(&content->lock);
 	return commit_if_changed(content, origin, author, ret_seq);
+}
+
+int content_commit_closed(struct content *content, uint32_t author)
+{
+	uint64_t seq;
+
+	LOCK_GUARD(&content->lock);
+	return content->writers ? 0 : commit_if_changed(content, CAT_ORIGIN_CLOSE, author, &seq);
 }
 
 int content_writer_gone(struct content *content, uint32_t author)
@@ -945,13 +976,13 @@ static int delete_extent(struct cat_txn *txn, void *arg)
 }
 
 /* Once the catalog has it nothing that fails may call it a failure: the job is done. */
-static void stored_locked(struct content *live, uint64_t seq, bool clean)
+static void stored_locked(struct content *live, uint64_t seq)
 {
 	uint64_t frozen_id = CACHE_VERSION | seq;
 	int err;
 
 	drop_frozen(live, seq);
-	err = clean ? content_load_copy(live) : 0;
+	err = live->loaded ? content_load_copy(live) : 0;
 	if (!err)
 		err = catalog_update(live->owner->catalog, delete_extent, &frozen_id);
 	if (err)
@@ -977,7 +1008,7 @@ int content_stored(struct contents *contents, uint64_t ino, uint64_t seq, uint64
 		err = clean ? stored_clean(live, job, copy) : catalog_stored(contents->catalog, job, copy, NULL);
 		killpoint("version-recorded");
 		if (!err)
-			stored_locked(live, seq, clean);
+			stored_locked(live, seq);
 	}
 	content_put(live);
 	content_forget_unnamed(contents, ino);
@@ -1011,6 +1042,14 @@ int content_plan(struct content *content, struct content_plan *ret_plan)
 	else
 		*ret_plan = plan;
 	return err;
+}
+
+bool content_is_missing_bytes(struct content *content)
+{
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	return content->gone && ranges_next_gap(&content->present, 0, content->base_limit, &gap);
 }
 
 void content_plan_clear(struct content_plan *plan)

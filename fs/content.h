@@ -138,7 +138,6 @@ int content_mark_new(struct content *content);
  * change it anew meanwhile. */
 void content_writer_came(struct content *content);
 int content_writer_gone(struct content *content, uint32_t author);
-unsigned content_writers(struct content *content);
 
 /* A close() acknowledges: size, mtime and extent are in the journal when it returns. Nothing to do: 0. */
 int content_flush(struct content *content, uint32_t author);
@@ -169,6 +168,9 @@ void content_stop_ahead(struct content *content);
 /* Makes a version of the changes since the last, if any: 0 and its seq, or that of the newest version when there was no
  * change (0: never had one). Unlinked files make none. */
 int content_commit(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
+/* For changes that no handle made: the same as a close, unless somebody has the file open for writing by now, whose
+ * last close it is left to. */
+int content_commit_closed(struct content *content, uint32_t author);
 
 /*
  * The kernel sends RELEASE when it likes, so a close() that returned may not have made its version yet. Whoever is
@@ -198,6 +200,8 @@ struct content_plan {
 	struct cat_copy copy; /* of base; key NULL when there is none */
 };
 int content_plan(struct content *content, struct content_plan *ret_plan);
+/* Are bytes of it gone for good: absent here, and the store has the version no more that they are in? */
+bool content_is_missing_bytes(struct content *content);
 void content_plan_clear(struct content_plan *plan);
 
 /* At mount, before anything runs: contents of files found CAT_DIRTY become versions (origin close when their close was

@@ -28,7 +28,8 @@ struct contents {
 	bool watching, stop_watching;
 	pthread_t watcher;
 	pthread_cond_t watch_cond;
-	_Atomic uint64_t pinned; /* bytes of contents that the kernel reads itself */
+	_Atomic uint64_t pinned;      /* bytes of contents that the kernel reads itself */
+	atomic_bool tells, tells_not; /* neither: not tried yet; see backing.c */
 
 	struct lock meter_lock; /* guards what follows: how fast the store sends, of large ranges */
 	unsigned meter_running;
@@ -135,7 +136,9 @@ bool fetch_is_writing(const struct content *content, uint64_t start, uint64_t en
 
 /* For backing.c: what content.c does itself around a change and a commit. */
 int content_modify_begin(struct content *content);
-int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq);
+/* own_fd: a file without a name that becomes the version's; -1: the version shares ours. */
+int content_commit_locked(struct content *content, enum cat_origin origin, uint32_t author, int own_fd,
+			  uint64_t *ret_seq);
 int content_freeze_now(struct content *content);
 int content_newest(struct content *content, uint64_t *ret_seq);
 

@@ -86,16 +86,35 @@ static int load_records(struct cat_txn *txn, void *arg)
 
 struct copy_load {
 	struct content *content;
+	uint64_t base;
 	struct cat_copy copy;
 	struct cat_version version;
 };
 
+static int take_stored(void *arg, const struct cat_version *version)
+{
+	struct copy_load *load = arg;
+
+	if (version->state == CAT_STORED && version->origin != CAT_ORIGIN_SUSPECT)
+		load->base = version->seq;
+	return 0;
+}
+
+/*
+ * What is absent, and what is not dirty, has not changed since `base` was made: every later version up to ours has the
+ * same bytes there. The newest that is stored is the one to count on. A file that is always being written is never
+ * clean, and its first base would be long gone from the store.
+ */
 static int load_copy(struct cat_txn *txn, void *arg)
 {
 	struct copy_load *load = arg;
-	int err = cat_version_get(txn, load->content->ino, load->content->base, &load->version);
+	const struct content *content = load->content;
+	int err = cat_version_each(txn, content->ino, content->base + 1, content->seq ? content->seq : UINT64_MAX,
+				   take_stored, load);
 
-	return err ? err : cat_copy_get(txn, load->content->ino, load->content->base, &load->copy);
+	if (!err)
+		err = cat_version_get(txn, content->ino, load->base, &load->version);
+	return err ? err : cat_copy_get(txn, content->ino, load->base, &load->copy);
 }
 
 int content_load_copy(struct content *content)
@@ -115,7 +134,9 @@ int content_load_copy(struct content *content)
 	memset(&content->copy, 0, sizeof(content->copy));
 	if (!content->base)
 		return 0;
+	load.base = content->base;
 	err = catalog_view(content->owner->catalog, load_copy, &load);
+	content->base = load.base;
 	content->gone = load.version.state == CAT_EXPIRED;
 	if (err)
 		return err == -ENOENT ? 0 : err;

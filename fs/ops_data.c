@@ -154,11 +154,10 @@ static void file_free(struct fs *fs, fuse_req_t req, struct file *file, uint32_t
 /* Opened for reading only (lock files are), it was created and closed at once. Frees the file when it fails. */
 static int mark_created(fuse_req_t req, struct file *file, struct fuse_file_info *fi, uint32_t author)
 {
-	uint64_t seq;
 	int err = content_mark_new(file->content);
 
 	if (!err && !file->writable)
-		err = content_commit(file->content, CAT_ORIGIN_CLOSE, author, &seq);
+		err = content_commit_closed(file->content, author);
 	if (!err)
 		err = file_join(req, file, fi);
 	if (err)

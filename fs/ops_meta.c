@@ -135,7 +135,6 @@ static int set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size)
 	struct fs *fs = fs_of(req);
 	struct waiter waiter = fs_waiter(req);
 	struct content *content;
-	uint64_t seq;
 	int err = content_settle(fs->contents, ino);
 
 	if (!err)
@@ -143,8 +142,8 @@ static int set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size)
 	if (err)
 		return err;
 	err = content_truncate(content, size, &waiter);
-	if (!err && !content_writers(content))
-		err = content_commit(content, CAT_ORIGIN_CLOSE, fs_actor(req).uid, &seq);
+	if (!err)
+		err = content_commit_closed(content, fs_actor(req).uid);
 	content_put(content);
 	return err;
 }
@@ -243,14 +242,13 @@ static void create_and_reply(fuse_req_t req, const struct cat_create *request)
 static int close_new(fuse_req_t req, const struct cat_inode *inode)
 {
 	struct content *content;
-	uint64_t seq;
 	int err = content_get(fs_of(req)->contents, inode->ino, 0, &content);
 
 	if (err)
 		return err;
 	err = content_mark_new(content);
 	if (!err)
-		err = content_commit(content, CAT_ORIGIN_CLOSE, inode->uid, &seq);
+		err = content_commit_closed(content, inode->uid);
 	content_put(content);
 	return err;
 }

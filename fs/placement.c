@@ -629,25 +629,58 @@ static int crc_of(struct content *content, uint64_t size, uint32_t *ret_crc)
 	return 0;
 }
 
+/* Parts are copied from where known->copy says, if anywhere. */
+static int send_planned(struct placement *placement, struct content *content, const struct content_plan *known,
+			struct put_request *request, struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(placement, request->size);
+	struct plan plan = {0};
+	struct parted parted = {.content = content, .plan = &plan};
+	int result = plan_parts(known, transfer_limits(placement->transfer), &plan);
+
+	request->source = read_parted;
+	request->source_arg = &parted;
+	if (!result)
+		result = transfer_upload(placement->transfer, &call, request, plan.cells, plan.count, ret_info, err);
+	plan_clear(&plan);
+	return result;
+}
+
+/* Is it no more where parts were to be copied from? A rule of the bucket may have removed it meanwhile. */
+static bool copy_is_gone(struct placement *placement, const struct cat_copy *copy)
+{
+	struct call call = call_for(placement, 0);
+	const struct object_ref ref = {
+		.key = copy->key, .native_id = copy->native_id, .etag = pin_of(copy->native_id, copy->etag)};
+	struct object_info info;
+	struct err err = {0};
+
+	if (transfer_head(placement->transfer, &call, &ref, &info, &err) == 0) {
+		object_info_clear(&info);
+		return false;
+	}
+	return err.kind == ERR_NOT_FOUND || err.kind == ERR_PRECONDITION;
+}
+
 static int send_parts(struct placement *placement, struct content *content, struct put_request *request,
 		      struct object_info *ret_info, struct err *err)
 {
-	struct call call = call_for(placement, request->size);
 	struct content_plan known;
-	struct plan plan = {0};
-	struct parted parted = {.content = content, .plan = &plan};
 	int result = content_plan(content, &known);
 
 	if (result)
 		return result;
 	if (!transfer_can(placement->transfer, BACKEND_PART_COPY))
 		cat_copy_clear(&known.copy);
-	result = plan_parts(&known, transfer_limits(placement->transfer), &plan);
-	request->source = read_parted;
-	request->source_arg = &parted;
-	if (!result)
-		result = transfer_upload(placement->transfer, &call, request, plan.cells, plan.count, ret_info, err);
-	plan_clear(&plan);
+	result = send_planned(placement, content, &known, request, ret_info, err);
+	if (result && known.copy.key && (err->kind == ERR_NOT_FOUND || err->kind == ERR_PRECONDITION) &&
+	    copy_is_gone(placement, &known.copy)) {
+		log_info("placement", "%s: the version that parts were to be copied from is gone: all of it is sent",
+			 request->key);
+		cat_copy_clear(&known.copy);
+		*err = (struct err){0};
+		result = send_planned(placement, content, &known, request, ret_info, err);
+	}
 	content_plan_clear(&known);
 	return result;
 }
@@ -784,6 +817,10 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 		result = send_stream(placement, facts, &request, ret_info, err);
 	if (result == -ENOENT && !err->kind)
 		result = send(placement, content, &request, ret_info, err);
+	if (result && content_is_missing_bytes(content)) {
+		*err = (struct err){0};
+		result = -EIDRM;
+	}
 	meta_clear(&meta);
 	content_put(content);
 	return result;
@@ -988,14 +1025,15 @@ static int record_given_up(struct cat_txn *txn, void *arg)
 	return err ? err : cat_job_delete(txn, given_up->job);
 }
 
-/* What the version held is nowhere any more: it stands in the history as failed, and nothing waits for it. */
-static int give_up(struct placement *placement, const struct facts *facts, uint64_t job)
+/* What the version held is nowhere any more, all of it or a part: it stands in the history as failed, and nothing waits
+ * for it. What the cache has of it stays there. */
+static int give_up(struct placement *placement, const struct facts *facts, uint64_t job, const char *why)
 {
 	struct cat_version version = facts->version;
 	struct given_up given_up = {.version = &version, .job = job};
 
-	log_error("placement", "version %" PRIu64 " of %s was in the cache alone and is lost", version.seq,
-		  facts->links ? facts->links->key : "a removed file");
+	log_error("placement", "version %" PRIu64 " of %s cannot be stored: %s", version.seq,
+		  facts->links ? facts->links->key : "a removed file", why);
 	version.state = CAT_FAILED;
 	return catalog_update(placement->catalog, record_given_up, &given_up);
 }
@@ -1042,6 +1080,21 @@ static int stand_aside(struct placement *placement, const struct facts *facts, c
 	return -EAGAIN;
 }
 
+/* What is at the key now, with what facts it has elsewhere: an upload made ahead, too, must be known for ours. */
+static int head_whole(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct object_ref ref = {.key = key};
+	int result = ahead_head(placement->transfer, &call, &ref, ret_info, err);
+
+	if (result && err->kind == ERR_NOT_FOUND) {
+		*ret_info = (struct object_info){0};
+		*err = (struct err){0};
+		return 0;
+	}
+	return result;
+}
+
 /* The store refused the condition. What is there decides. */
 static int meet_others(struct placement *placement, const struct facts *facts, const struct target *refused,
 		       struct object_info *ret_info, struct err *err)
@@ -1054,7 +1107,7 @@ static int meet_others(struct placement *placement, const struct facts *facts, c
 	result = find_sent(placement, facts, refused->key, ret_info, err);
 	if (result != -ENOENT)
 		return result; /* it was ourselves */
-	result = head_current(placement, refused->key, &info, err);
+	result = head_whole(placement, refused->key, &info, err);
 	if (result)
 		return result;
 	if (!info.key) { /* removed by others: ours brings it back */
@@ -1149,8 +1202,10 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 		if (result && err->kind == ERR_CONFLICT && !facts.links && !is_own_key(key))
 			result = send_aside(placement, &facts, job, &key, &info, err);
 	}
-	if (result == -ENODATA && !err->kind) {
-		result = give_up(placement, &facts, job->seq);
+	if ((result == -ENODATA || result == -EIDRM) && !err->kind) {
+		result = give_up(placement, &facts, job->seq,
+				 result == -ENODATA ? "it was in the cache alone and is lost"
+						    : "the store has removed the version that it changed a part of");
 		goto out;
 	}
 	killpoint("upload-sent");

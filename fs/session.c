@@ -492,7 +492,8 @@ static int block_signals(struct session *session, struct err *err)
 	(void)sigaddset(&set, SIGINT);
 	(void)sigaddset(&set, SIGHUP);
 	(void)signal(SIGPIPE, SIG_IGN);
-	(void)signal(SIGIO, SIG_IGN); /* a lease that backing.c holds for an instant may be broken */
+	(void)signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is an error of the write, not the end of the mount */
+	(void)signal(SIGIO, SIG_IGN);   /* a lease that backing.c holds for an instant may be broken */
 	if (pthread_sigmask(SIG_BLOCK, &set, NULL))
 		return err_set(err, ERR_INTERNAL, "cannot block signals");
 	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);

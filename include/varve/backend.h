@@ -30,7 +30,7 @@
 
 #include "err.h"
 
-#define VARVE_BACKEND_ABI 1
+#define VARVE_BACKEND_ABI 2
 
 struct backend; /* each backend's own; its first member is `const struct backend_ops *ops` */
 
@@ -129,7 +129,12 @@ struct copy_request {
 	struct put_condition condition;
 };
 
-/* A multipart upload. Parts are numbered from 1 and may be sent in any order, in parallel. */
+/* A multipart upload. Parts are numbered from 1 and may be sent in any order, in parallel; their numbers grow with
+ * their offsets, and no two of one upload overlap but a part sent again, which replaces the one of its number. */
+struct upload_slot {
+	unsigned number;
+	uint64_t offset; /* where the part begins in the object: a store of files writes it there */
+};
 struct upload_part {
 	unsigned number;
 	uint64_t size;
@@ -252,10 +257,10 @@ struct backend_ops {
 	int (*upload_begin)(struct backend *backend, const struct call *call, const struct put_request *request,
 			    char **ret_upload_id, struct err *err);
 	int (*upload_part)(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-			   const struct put_request *body, unsigned number, struct upload_part *ret_part,
+			   const struct put_request *body, const struct upload_slot *slot, struct upload_part *ret_part,
 			   struct err *err);
 	int (*upload_part_copy)(struct backend *backend, const struct call *call, const char *key,
-				const char *upload_id, const struct get_request *source, unsigned number,
+				const char *upload_id, const struct get_request *source, const struct upload_slot *slot,
 				struct upload_part *ret_part, struct err *err);
 	int (*upload_complete)(struct backend *backend, const struct call *call, const struct put_request *request,
 			       const char *upload_id, const struct upload_part *parts, size_t count,

@@ -50,8 +50,14 @@ static struct blob part_blob(const struct upload *upload, unsigned number)
 	};
 }
 
+static struct upload_slot slot_of(const struct upload *upload, unsigned number)
+{
+	return (struct upload_slot){.number = number, .offset = (number - 1) * upload->part_size};
+}
+
 static int send_part(struct fixture *f, struct upload *upload, unsigned number)
 {
+	const struct upload_slot slot = slot_of(upload, number);
 	struct blob blob = part_blob(upload, number);
 	struct upload_part *part = &upload->parts[number - 1];
 	struct put_request body = {
@@ -65,7 +71,7 @@ static int send_part(struct fixture *f, struct upload *upload, unsigned number)
 
 	upload_part_clear(part);
 	*part = (struct upload_part){0};
-	return f->ops->upload_part(f->backend, &f->call, upload->key, upload->id, &body, number, part, &f->err);
+	return f->ops->upload_part(f->backend, &f->call, upload->key, upload->id, &body, &slot, part, &f->err);
 }
 
 static int complete(struct fixture *f, struct upload *upload, struct object_info *info)
@@ -154,6 +160,7 @@ CONFORMANCE(wrong_part_fails_completion)
 CONFORMANCE(wrong_crc_of_a_part_is_refused)
 {
 	struct upload upload;
+	const struct upload_slot slot = {.number = 1};
 	struct blob blob;
 	struct put_request body = {.source = blob_source, .source_arg = &blob, .has_crc32c = true};
 
@@ -161,8 +168,8 @@ CONFORMANCE(wrong_crc_of_a_part_is_refused)
 	blob = part_blob(&upload, 1);
 	body.size = blob.size;
 	body.crc32c = blob_crc(&blob) ^ 1;
-	FAILS(ERR_CORRUPT,
-	      f->ops->upload_part(f->backend, &f->call, upload.key, upload.id, &body, 1, &upload.parts[0], &f->err));
+	FAILS(ERR_CORRUPT, f->ops->upload_part(f->backend, &f->call, upload.key, upload.id, &body, &slot,
+					       &upload.parts[0], &f->err));
 	OK(f->ops->upload_abort(f->backend, &f->call, upload.key, upload.id, &f->err));
 	finish(&upload);
 }
@@ -170,6 +177,7 @@ CONFORMANCE(wrong_crc_of_a_part_is_refused)
 CONFORMANCE(parts_copied_from_ranges)
 {
 	struct upload upload;
+	struct upload_slot slot;
 	struct blob source;
 	struct get_request range = {.expected_size = UINT64_MAX};
 	struct object_info info = {0};
@@ -185,8 +193,10 @@ CONFORMANCE(parts_copied_from_ranges)
 	range.length = upload.part_size;
 	if (info.native_id)
 		OK(do_put_text(f, "source", "changed", NULL));
+	slot = slot_of(&upload, 2);
 	OK(send_part(f, &upload, 1));
-	OK(f->ops->upload_part_copy(f->backend, &f->call, upload.key, upload.id, &range, 2, &upload.parts[1], &f->err));
+	OK(f->ops->upload_part_copy(f->backend, &f->call, upload.key, upload.id, &range, &slot, &upload.parts[1],
+				    &f->err));
 	cr_assert(upload.parts[1].etag && upload.parts[1].number == 2, "facts of the part");
 	OK(send_part(f, &upload, 3));
 	upload.parts[1].size = upload.part_size;
@@ -199,6 +209,7 @@ CONFORMANCE(parts_copied_from_ranges)
 
 CONFORMANCE(part_copy_minds_the_pin)
 {
+	const struct upload_slot slot = {.number = 1};
 	struct upload upload;
 	struct get_request range = {.expected_size = UINT64_MAX, .length = 3};
 	struct object_info info = {0};
@@ -207,9 +218,33 @@ CONFORMANCE(part_copy_minds_the_pin)
 	OK(do_put_text(f, "source", "one", &info));
 	OK(do_put_text(f, "source", "two", NULL));
 	range.object = (struct object_ref){.key = "source", .etag = info.etag};
-	FAILS(ERR_PRECONDITION, f->ops->upload_part_copy(f->backend, &f->call, upload.key, upload.id, &range, 1,
+	FAILS(ERR_PRECONDITION, f->ops->upload_part_copy(f->backend, &f->call, upload.key, upload.id, &range, &slot,
 							 &upload.parts[0], &f->err));
 	OK(f->ops->upload_abort(f->backend, &f->call, upload.key, upload.id, &f->err));
+	object_info_clear(&info);
+	finish(&upload);
+}
+
+/* What it was to replace is gone by the time: that is no lost upload. */
+CONFORMANCE(a_completion_minds_its_condition)
+{
+	struct upload upload;
+	struct object_info info = {0};
+	struct put_request request = {.key = "large"};
+
+	if (!can(f, BACKEND_IF_MATCH))
+		return;
+	OK(do_put_text(f, "large", "small", &info));
+	begin(f, &upload, "large");
+	for (unsigned i = 1; i <= PARTS; i++)
+		OK(send_part(f, &upload, i));
+	OK(f->ops->remove(f->backend, &f->call, &(struct object_ref){.key = "large"}, NULL, &f->err));
+	request.size = upload.whole.size;
+	request.condition.if_match = info.etag;
+	FAILS(ERR_PRECONDITION,
+	      f->ops->upload_complete(f->backend, &f->call, &request, upload.id, upload.parts, PARTS, NULL, &f->err));
+	OK(complete(f, &upload, NULL));
+	expect_content(f, &(struct object_ref){.key = "large"}, &upload.whole);
 	object_info_clear(&info);
 	finish(&upload);
 }

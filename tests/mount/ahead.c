@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "catalog.h"
 #include "support/mounted.h"
 #include "support/network.h"
 
@@ -261,6 +262,49 @@ Test(ahead, a_kill_while_it_is_written_leaves_no_upload)
 	for (int i = 0; i < 300 && unfinished("big"); i++)
 		usleep(100000);
 	cr_assert_eq(unfinished("big"), 0);
+	end_clean();
+}
+
+static int forget_slots(struct catalog *catalog)
+{
+	int err = 0;
+
+	for (int slot = 0; slot < 8 && !err; slot++) {
+		char name[16];
+
+		snprintf(name, sizeof(name), "ahead.%d", slot);
+		err = catalog_setting_put(catalog, name, "");
+	}
+	return err;
+}
+
+/* An upload whose completion was taken for a failure: its object lies at the key, and nothing else tells of it. */
+Test(ahead, the_object_of_a_forgotten_upload_is_no_conflict)
+{
+	const struct catalog_options options = {.root_mode = S_IFDIR | 0755};
+	struct catalog *catalog;
+	char path[400];
+	int fd;
+
+	bytes = malloc(SIZE);
+	fill_random(bytes, SIZE, 7);
+	mounted_new(&m, MOUNTED_S3);
+	mounted_kill_at("stream-completed");
+	mounted_start(&m, NULL);
+	mounted_kill_at(NULL);
+	fd = open_written("big", SIZE);
+	OK(close(fd));
+	cr_assert(mounted_died(&m, 60));
+	cr_assert_eq(versions("big"), 1, "it was not completed");
+	snprintf(path, sizeof(path), "%s/catalog", m.state);
+	OK(catalog_open(path, &options, &catalog));
+	OK(forget_slots(catalog));
+	catalog_close(catalog);
+	mounted_start(&m, NULL);
+	mounted_settle(&m, 60);
+	cr_assert_eq(mounted_status(&m, "writeback.conflicts"), 0, "a conflict with ourselves");
+	cr_assert_eq(versions("big"), 1);
+	object_is_whole("big");
 	end_clean();
 }
 

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -324,6 +325,46 @@ Test(passthrough, fsync_stores_what_a_mapping_changed_and_later_stores_do_not_re
 	close(reader);
 	wait_for_versions(3);
 	memcpy(first, "two", 3);
+	cr_assert(file_is(at("f"), first, SIZE));
+}
+
+/* tmpfs does not say when a mapping has stored. */
+Test(passthrough, a_cache_that_does_not_tell_of_mapped_stores_misses_none)
+{
+	char first[SIZE], names[4][128];
+	int reader, writer;
+	char *mapped;
+
+	mounted_new(&m, MOUNTED_LOCAL);
+	cr_assert(mkdir(m.state, 0700) == 0 || errno == EEXIST, "%s", strerror(errno));
+	if (can_pass_through())
+		cr_assert_eq(mount("tmpfs", m.state, "tmpfs", 0, "size=64m"), 0, "%s", strerror(errno));
+	mounted_start(&m, NULL);
+	fill_random(bytes, SIZE, 1);
+	file_write(at("f"), bytes, SIZE);
+	mounted_settle(&m, 30);
+	reader = open_for(O_RDONLY);
+	writer = open_for(O_RDWR);
+	mapped = map(writer, PROT_READ | PROT_WRITE);
+	memcpy(first, mapped, SIZE); /* read first: nothing faults when it is written to */
+	memcpy(mapped, "one", 3);
+	memcpy(first, "one", 3);
+	cr_assert_eq(fsync(writer), 0);
+	cr_assert(file_is(mounted_path(&m, "../store/f"), first, SIZE),
+		  "what was stored by mapping is not in the store");
+	memcpy(mapped, "two", 3);
+	cr_assert_eq(versions(names, 4), 2);
+	munmap(mapped, SIZE);
+	close(writer);
+	close(reader);
+	wait_for_versions(3);
+	mounted_settle(&m, 30);
+	memcpy(first, "two", 3);
+	cr_assert(file_is(mounted_path(&m, "../store/f"), first, SIZE));
+	cr_assert_eq(mounted_stop(&m), 0);
+	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0, "fsck is not clean");
+	(void)umount(m.state);   /* not mounted where nothing passes through */
+	mounted_start(&m, NULL); /* anew, from the store */
 	cr_assert(file_is(at("f"), first, SIZE));
 }
 

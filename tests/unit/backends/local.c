@@ -505,18 +505,18 @@ Test(local_filesystem, without_attributes)
 	(void)rmdir(point);
 }
 
-static int zeros(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+static int noise(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 {
 	(void)arg;
 	(void)offset;
-	memset(ret_bytes, 0, len);
+	memset(ret_bytes, 'n', len);
 	return 0;
 }
 
 Test(local_filesystem, full)
 {
 	char point[] = "/tmp/varve-tmpfs-XXXXXX";
-	struct put_request large = {.key = "new/large", .source = zeros, .size = 4 << 20};
+	struct put_request large = {.key = "new/large", .source = noise, .size = 4 << 20};
 
 	cr_assert(mount_own("tmpfs", "size=2m", point), "mounting: %s", strerror(errno));
 	start_in(point);
@@ -622,6 +622,189 @@ Test(local_store, sweeps_old_leftovers_only)
 	cr_assert(exists(LOCAL_TMP "/tnew"), "a live process's file");
 }
 
+Test(local_store, sweeps_all_leftovers_when_nobody_else_is_there)
+{
+	write_file(LOCAL_TMP "/tnew", "x");
+	cr_assert_eq(mkdir(path_of(LOCAL_TMP "/unew"), 0700), 0);
+	write_file(LOCAL_TMP "/unew/whole", "x");
+	local_backend_ops.close(backend);
+	backend = open_store(false);
+	OK(probe(backend));
+	cr_assert_eq(leftovers(), 0);
+}
+
+/* --- uploads --------------------------------------------------------------------------------------------------- */
+
+#define PART ((size_t)8 << 20)
+
+/* 64 KiB of 'n' at the beginning of every 4 MiB, zeros between. */
+static int sparse(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	char *bytes = ret_bytes;
+
+	for (size_t i = 0; i < len; i++)
+		bytes[i] = (*(const uint64_t *)arg + offset + i) % (4 << 20) < 65536 ? 'n' : 0;
+	return 0;
+}
+
+static char *begin(const char *key)
+{
+	char *id = NULL;
+
+	OK(local_backend_ops.upload_begin(backend, &now, &(struct put_request){.key = key}, &id, &err));
+	return id;
+}
+
+static int send(const char *key, const char *id, unsigned number, backend_source_fn source, struct upload_part *part)
+{
+	const struct upload_slot slot = {.number = number, .offset = (number - 1) * PART};
+	uint64_t offset = slot.offset;
+	const struct put_request body = {.source = source, .source_arg = &offset, .size = PART};
+
+	return local_backend_ops.upload_part(backend, &now, key, id, &body, &slot, part, &err);
+}
+
+static int complete(const char *key, const char *id, const struct upload_part *parts, size_t count)
+{
+	const struct put_request request = {.key = key, .size = count * PART};
+
+	return local_backend_ops.upload_complete(backend, &now, &request, id, parts, count, NULL, &err);
+}
+
+static struct stat stat_of(const char *name)
+{
+	struct stat st;
+
+	cr_assert_eq(stat(path_of(name), &st), 0, "%s: %s", name, strerror(errno));
+	return st;
+}
+
+static const char *in_upload(const char *id, const char *name)
+{
+	static char path[200];
+
+	(void)snprintf(path, sizeof(path), LOCAL_TMP "/%s/%s", id, name);
+	return path;
+}
+
+static void expect_sparse(const char *key, uint64_t size)
+{
+	struct stat st = stat_of(key);
+	int fd = open(path_of(key), O_RDONLY);
+	char byte;
+
+	cr_assert_eq((uint64_t)st.st_size, size);
+	cr_assert((uint64_t)st.st_blocks * 512 <= size / (4 << 20) * 65536 * 2, "%s takes %llu bytes", key,
+		  (unsigned long long)st.st_blocks * 512);
+	for (uint64_t at = 0; at < size; at += 4 << 20) {
+		cr_assert(pread(fd, &byte, 1, (off_t)(at + 65535)) == 1 && byte == 'n');
+		cr_assert(pread(fd, &byte, 1, (off_t)(at + 65536)) == 1 && byte == 0);
+	}
+	(void)close(fd);
+}
+
+Test(local_store, parts_are_written_where_they_stay)
+{
+	struct upload_part parts[2] = {0};
+	char *id = begin("large");
+	struct stat whole;
+
+	OK(send("large", id, 2, noise, &parts[1]));
+	OK(send("large", id, 1, noise, &parts[0]));
+	whole = stat_of(in_upload(id, "whole"));
+	OK(complete("large", id, parts, 2));
+	cr_assert_eq(stat_of("large").st_ino, whole.st_ino, "it was copied");
+	cr_assert_eq(leftovers(), 0);
+	free(id);
+	upload_part_clear(&parts[0]);
+	upload_part_clear(&parts[1]);
+}
+
+Test(local_store, holes_stay_holes)
+{
+	const struct upload_slot third = {.number = 3, .offset = 2 * PART};
+	struct get_request copied = {.object.key = "put", .length = PART, .expected_size = UINT64_MAX};
+	uint64_t zero = 0;
+	struct put_request whole = {.key = "put", .source = sparse, .source_arg = &zero, .size = 2 * PART};
+	struct copy_request copy = {.source.key = "put", .key = "copy"};
+	struct upload_part parts[3] = {0};
+	char *id = begin("large");
+
+	OK(local_backend_ops.put(backend, &now, &whole, NULL, &err));
+	expect_sparse("put", 2 * PART);
+	OK(local_backend_ops.copy(backend, &now, &copy, NULL, &err));
+	expect_sparse("copy", 2 * PART);
+	OK(send("large", id, 1, noise, &parts[0])); /* and again: what the first one left becomes holes */
+	upload_part_clear(&parts[0]);
+	OK(send("large", id, 1, sparse, &parts[0]));
+	OK(send("large", id, 2, sparse, &parts[1]));
+	copied.offset = PART;
+	OK(local_backend_ops.upload_part_copy(backend, &now, "large", id, &copied, &third, &parts[2], &err));
+	OK(complete("large", id, parts, 3));
+	expect_sparse("large", 3 * PART);
+	free(id);
+	for (size_t i = 0; i < 3; i++)
+		upload_part_clear(&parts[i]);
+}
+
+static int breaks(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	return offset ? -EIO : noise(arg, ret_bytes, len, offset);
+}
+
+Test(local_store, a_part_partly_overwritten_does_not_count)
+{
+	struct upload_part part = {0}, again = {0};
+	char *id = begin("large");
+
+	OK(send("large", id, 1, sparse, &part));
+	cr_assert(send("large", id, 1, breaks, &again) < 0);
+	FAILS(ERR_CONFLICT, complete("large", id, &part, 1));
+	cr_assert(!exists("large"));
+	upload_part_clear(&part);
+	OK(send("large", id, 1, sparse, &part));
+	OK(complete("large", id, &part, 1));
+	expect_sparse("large", PART);
+	upload_part_clear(&part);
+	free(id);
+}
+
+struct meddler {
+	const char *id;
+	const struct upload_part *part;
+	bool has_run;
+};
+
+/* While it is read the other part is completed, which must not be. */
+static int completes(void *arg, void *ret_bytes, size_t len, uint64_t offset)
+{
+	struct meddler *meddler = arg;
+
+	if (!meddler->has_run)
+		FAILS(ERR_CONFLICT, complete("large", meddler->id, meddler->part, 1));
+	meddler->has_run = true;
+	return noise(NULL, ret_bytes, len, offset);
+}
+
+Test(local_store, nothing_is_completed_under_a_writer)
+{
+	const struct upload_slot second = {.number = 2, .offset = PART};
+	struct upload_part parts[2] = {0};
+	char *id = begin("large");
+	struct meddler meddler = {.id = id, .part = &parts[0]};
+	const struct put_request body = {.source = completes, .source_arg = &meddler, .size = PART};
+
+	OK(send("large", id, 1, noise, &parts[0]));
+	OK(local_backend_ops.upload_part(backend, &now, "large", id, &body, &second, &parts[1], &err));
+	cr_assert(meddler.has_run && !exists("large"));
+	OK(complete("large", id, parts, 2));
+	FAILS(ERR_NOT_FOUND, send("large", id, 1, sparse, &parts[0]));
+	cr_assert_geq(stat_of("large").st_blocks * 512, 2 * (blkcnt_t)PART, "its bytes were taken away");
+	free(id);
+	upload_part_clear(&parts[0]);
+	upload_part_clear(&parts[1]);
+}
+
 Test(local_store, crash_before_the_deletion)
 {
 	/* The marker is placed and the object still there: it was not deleted. */
@@ -722,7 +905,7 @@ Test(local_store, killed_at_any_moment)
 
 static int compete(int number)
 {
-	struct put_request once = {.key = "once", .source = zeros, .size = 10, .condition.if_none_match = true};
+	struct put_request once = {.key = "once", .source = noise, .size = 10, .condition.if_none_match = true};
 	char text[32];
 	int wins = 0;
 

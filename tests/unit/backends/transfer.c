@@ -28,6 +28,7 @@ enum step {
 	FAIL_CORRUPT,
 	LOSE_REPLY,   /* done, but indeterminate */
 	LOSE_REQUEST, /* not done, and indeterminate */
+	COME_LATE,    /* as that, but done by the time of the next put */
 	BREAK_OFF,    /* a get: half of the bytes, then unavailable */
 	DAMAGE,       /* a get: half of the bytes, then corrupt */
 };
@@ -39,7 +40,7 @@ struct fake {
 	unsigned step;
 	unsigned puts, gets, heads, completes, aborts, parts;
 	char seen_etag[16]; /* that the last get was pinned by */
-	bool stored;
+	bool stored, late;
 	char *mark;                   /* of the object stored */
 	unsigned inside, inside_most; /* puts at once */
 	struct backend_counters counters;
@@ -60,10 +61,15 @@ static int fail(struct err *err, enum err_kind kind)
 static enum step next_step(struct fake *fake, int *ret_r, struct err *err)
 {
 	static const enum err_kind kinds[] = {
-		[FAIL_UNAVAILABLE] = ERR_UNAVAILABLE, [FAIL_THROTTLED] = ERR_THROTTLED,
-		[FAIL_DENIED] = ERR_DENIED,           [FAIL_CORRUPT] = ERR_CORRUPT,
-		[LOSE_REPLY] = ERR_INDETERMINATE,     [LOSE_REQUEST] = ERR_INDETERMINATE,
-		[BREAK_OFF] = ERR_UNAVAILABLE,        [DAMAGE] = ERR_CORRUPT,
+		[FAIL_UNAVAILABLE] = ERR_UNAVAILABLE,
+		[FAIL_THROTTLED] = ERR_THROTTLED,
+		[FAIL_DENIED] = ERR_DENIED,
+		[FAIL_CORRUPT] = ERR_CORRUPT,
+		[LOSE_REPLY] = ERR_INDETERMINATE,
+		[LOSE_REQUEST] = ERR_INDETERMINATE,
+		[COME_LATE] = ERR_INDETERMINATE,
+		[BREAK_OFF] = ERR_UNAVAILABLE,
+		[DAMAGE] = ERR_CORRUPT,
 	};
 	pthread_mutex_lock(&fake->mutex);
 	enum step step = fake->step < ARRAY_SIZE(fake->script) ? fake->script[fake->step++] : WORK;
@@ -153,7 +159,10 @@ static int fake_put(struct backend *backend, const struct call *call, const stru
 	int r;
 	(void)call;
 	fake->puts++;
+	if (fake->late)
+		fake_store(fake, request->meta);
 	enum step step = next_step(fake, &r, err);
+	fake->late = step == COME_LATE;
 	pass_slowly(fake);
 	if (request->condition.if_none_match && fake->stored && step == WORK)
 		return fail(err, ERR_PRECONDITION);
@@ -209,7 +218,8 @@ static int fake_begin(struct backend *backend, const struct call *call, const st
 }
 
 static int fake_part(struct backend *backend, const struct call *call, const char *key, const char *upload_id,
-		     const struct put_request *body, unsigned number, struct upload_part *ret_part, struct err *err)
+		     const struct put_request *body, const struct upload_slot *slot, struct upload_part *ret_part,
+		     struct err *err)
 {
 	struct fake *fake = fake_of(backend);
 	char bytes[SIZE];
@@ -222,11 +232,11 @@ static int fake_part(struct backend *backend, const struct call *call, const cha
 	if (r < 0)
 		return r;
 	cr_assert_eq(body->source(body->source_arg, bytes, body->size, 0), 0);
-	cr_assert_arr_eq(bytes, CONTENT + (number - 1) * 4, body->size, "part %u", number);
+	cr_assert_arr_eq(bytes, CONTENT + slot->offset, body->size, "part %u", slot->number);
 	pthread_mutex_lock(&fake->mutex);
 	fake->parts++;
 	pthread_mutex_unlock(&fake->mutex);
-	*ret_part = (struct upload_part){.number = number, .size = body->size, .etag = strdup("p")};
+	*ret_part = (struct upload_part){.number = slot->number, .size = body->size, .etag = strdup("p")};
 	return 0;
 }
 
@@ -463,6 +473,24 @@ Test(transfer, another_s_object_is_not_taken_for_ours)
 	cr_assert_str_eq(fake.mark, "mine");
 }
 
+/* The lost one may still become the object: only a look at the store can tell, and not the error that came after. */
+Test(transfer, a_doubt_outlives_the_error_that_comes_after_it)
+{
+	struct err err;
+	SCRIPT(LOSE_REQUEST, FAIL_DENIED);
+	cr_assert_lt(put((struct put_condition){0}, &err), 0);
+	cr_assert_eq(err.kind, ERR_INDETERMINATE);
+	cr_assert_eq(fake.puts, 2);
+}
+
+Test(transfer, what_is_found_after_a_doubt_counts_whatever_came_between)
+{
+	struct err err;
+	SCRIPT(COME_LATE, FAIL_DENIED);
+	cr_assert_eq(put((struct put_condition){0}, &err), 0, "%s", err.message);
+	cr_assert_eq(fake.puts, 2);
+}
+
 Test(transfer, without_a_mark_the_doubt_is_the_caller_s)
 {
 	struct err err;
@@ -598,6 +626,16 @@ Test(transfer, a_completion_whose_reply_was_lost_is_found)
 	cr_assert_eq(upload(&err), 0, "%s", err.message);
 	cr_assert_eq(fake.completes, 1);
 	cr_assert_eq(fake.aborts, 0);
+}
+
+Test(transfer, a_completion_in_doubt_is_neither_aborted_nor_called_a_failure)
+{
+	struct err err;
+	SCRIPT(WORK, WORK, WORK, WORK, WORK, WORK, WORK, WORK, WORK, LOSE_REQUEST, FAIL_DENIED);
+	cr_assert_lt(upload(&err), 0);
+	cr_assert_eq(err.kind, ERR_INDETERMINATE, "%s", err.message);
+	cr_assert_eq(fake.aborts, 0);
+	cr_assert_eq(fake.completes, 2);
 }
 
 Test(transfer, parts_must_make_up_the_content)
