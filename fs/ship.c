@@ -801,7 +801,8 @@ static void tick(struct ship *ship)
 
 	if (!rc && snapshot_due(ship)) {
 		rc = snapshot(ship, &call, SNAPSHOT_BESIDE, &why);
-		note(ship, rc, &why);
+		if (!rc || why.kind != ERR_CANCELLED) /* shutting down says nothing of the store */
+			note(ship, rc, &why);
 	}
 	lock_acquire(&ship->lock);
 	untidy = ship->untidy;
