@@ -1377,6 +1377,8 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 	rc = cat_version_put(txn, &version);
 	if (rc == 0)
 		rc = cat_copy_add(txn, &copy);
+	if (rc == 0 && is_ours(found))
+		rc = cat_file_claim(txn, found->file_id, version.ino);
 	if (rc == 0)
 		rc = ARRAY_ROOM(versions->known, versions->known_cap, versions->known_count);
 	if (rc < 0)
@@ -1651,6 +1653,8 @@ static int put_deleted_versions(struct cat_txn *txn, const struct deleting *dele
 		rc = cat_version_put(txn, &version);
 		if (rc == 0)
 			rc = cat_copy_add(txn, &copy);
+		if (rc == 0 && is_ours(found))
+			rc = cat_file_claim(txn, found->file_id, version.ino);
 	}
 	return rc;
 }

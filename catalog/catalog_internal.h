@@ -142,9 +142,10 @@ int cat_content_drop(struct cat_txn *txn, struct cat_inode *inode);
 
 /* --- versions and jobs ----------------------------------------------------------------------------- */
 
-/* Whose file id it is: the first inode that had it; copies made by other tools carry it too. -ENOENT. */
-int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino);
 int cat_file_put(struct cat_txn *txn, const struct cat_inode *inode);
+/* The inode has versions of the file with this id, which itself is gone: it is what the id leads to, unless there is
+ * something better. */
+int cat_file_claim(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t ino);
 uint32_t cat_identity_own(const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
 uint32_t cat_identity_foreign(const char *key, const char *native_id);
 /* The newest version with seq <= at. -ENOENT. */

@@ -141,7 +141,12 @@ static int find_file(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_
 
 	if (rc == 0)
 		rc = cat_inode_get(txn, ino, ret_file);
-	return rc ? rc : S_ISREG(ret_file->mode) && ret_file->nlink ? 0 : -ENOENT;
+	if (rc)
+		return rc;
+	/* An inode that only has older versions of it is another file. */
+	return S_ISREG(ret_file->mode) && ret_file->nlink && memcmp(ret_file->file_id, file_id, CAT_FILE_ID_SIZE) == 0
+		       ? 0
+		       : -ENOENT;
 }
 
 int cat_link_found(struct cat_txn *txn, const uint8_t link_id[static CAT_FILE_ID_SIZE], uint64_t ino,

@@ -2181,12 +2181,20 @@ int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call
 #define ASIDE ".varve/versions/"
 
 /* ".varve/versions/<file id>/…": whose it is. What was preserved of others' objects lies elsewhere there. */
-static bool aside_owner(const char *key, uint8_t ret_file_id[static CAT_FILE_ID_SIZE])
+bool reconcile_is_aside(const char *key, uint8_t ret_file_id[static CAT_FILE_ID_SIZE])
 {
-	const char *hex = key + strlen(ASIDE);
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+	const char *slash;
 
-	return strncmp(key, ASIDE, strlen(ASIDE)) == 0 && strlen(hex) > 2 * CAT_FILE_ID_SIZE + 1 &&
-	       hex[2 * CAT_FILE_ID_SIZE] == '/' && hex_decode(hex, CAT_FILE_ID_SIZE, ret_file_id) == 0;
+	if (strncmp(key, ASIDE, strlen(ASIDE)) != 0)
+		return false;
+	key += strlen(ASIDE);
+	slash = strchr(key, '/');
+	if (!slash || slash - key != 2 * CAT_FILE_ID_SIZE || !slash[1])
+		return false;
+	memcpy(hex, key, 2 * CAT_FILE_ID_SIZE);
+	hex[2 * CAT_FILE_ID_SIZE] = '\0';
+	return hex_decode(hex, CAT_FILE_ID_SIZE, ret_file_id) == 0;
 }
 
 struct asides {
@@ -2202,7 +2210,7 @@ static int aside_entry(void *arg, const struct object_info *info)
 	struct cat_found found = {0};
 	int rc;
 
-	if ((info->flags & (OBJECT_DELETE_MARKER | OBJECT_PREFIX)) || !aside_owner(info->key, file_id))
+	if ((info->flags & (OBJECT_DELETE_MARKER | OBJECT_PREFIX)) || !reconcile_is_aside(info->key, file_id))
 		return 0;
 	rc = found_store_facts(&findings->arena, info, &found);
 	found.mtime = info->modified_ns;
@@ -2232,9 +2240,9 @@ static int asides_take(struct asides *asides, struct err *err)
 	for (size_t i = 0, end; i < count && !rc; i = end) {
 		uint8_t file_id[CAT_FILE_ID_SIZE], other[CAT_FILE_ID_SIZE];
 
-		(void)aside_owner(found[i].key, file_id); /* or it were not among them */
+		(void)reconcile_is_aside(found[i].key, file_id); /* or it were not among them */
 		for (end = i + 1; end < count; end++)
-			if (!aside_owner(found[end].key, other) || memcmp(other, file_id, sizeof(other)) != 0)
+			if (!reconcile_is_aside(found[end].key, other) || memcmp(other, file_id, sizeof(other)) != 0)
 				break;
 		rc = catalog_adopt_aside(catalog, file_id, found + i, end - i);
 		asides->adopted += rc ? 0 : end - i;

@@ -76,6 +76,8 @@ int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call
  */
 int reconcile_asides(struct reconcile *reconcile, const char *key, const struct call *call, uint64_t *ret_adopted,
 		     struct err *err);
+/* Is it the key of such a version, and of which file's? */
+bool reconcile_is_aside(const char *key, uint8_t ret_file_id[static CAT_FILE_ID_SIZE]);
 
 /*
  * A read found that the store no longer has this object, or another in its

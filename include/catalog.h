@@ -257,6 +257,9 @@ int cat_key_each(struct cat_txn *txn, uint32_t backend, const char *prefix, cat_
 /* seq is assigned when 0, and then written back. */
 int cat_job_put(struct cat_txn *txn, struct cat_job *job);
 int cat_job_delete(struct cat_txn *txn, uint64_t seq);
+/* Whose file id it is: the first inode that had it (copies made by other tools carry it too), else one that has older
+ * versions of that file. -ENOENT. */
+int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino);
 int cat_extent_get(struct cat_txn *txn, uint64_t ino, struct cat_extent *ret_extent);
 int cat_extent_put(struct cat_txn *txn, uint64_t ino, const struct cat_extent *extent);
 int cat_extent_delete(struct cat_txn *txn, uint64_t ino);

@@ -265,3 +265,47 @@ ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell
 	cr_assert_eq(mounted_stop(&one), 0);
 	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
 }
+
+#define CONFLICTS                                                                                                      \
+	"cd \"$MNT\" && cat f && for v in .versions/f/*; do "                                                          \
+	"[ \"$(getfattr --only-values -n user.varve.origin $v)\" != conflict ] || cat $v; done"
+
+static enum mounted_store buckets[] = {MOUNTED_S3, MOUNTED_S3_UNVERSIONED};
+
+ParameterizedTestParameters(takeover, what_lies_beside_its_file_is_found_by_a_rebuild)
+{
+	return cr_make_param_array(enum mounted_store, buckets, 2);
+}
+
+/* A conflict, and, where the bucket keeps no versions, everything older than the current object. */
+ParameterizedTest(enum mounted_store *store, takeover, what_lies_beside_its_file_is_found_by_a_rebuild, .timeout = 180,
+		  .fini = leave)
+{
+	struct proxy proxy;
+	char options[128], *before;
+
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_new(&one, *store);
+	mounted_start(&one, options);
+	OK(shell(&one, "cd \"$MNT\" && echo base >f && echo 1 >g && sync g && echo 2 >g && sync g && echo 3 >g"));
+	mounted_settle(&one, 30);
+	proxy_cut(&proxy);
+	OK(shell(&one, "echo ours >\"$MNT/f\" && ls \"$MNT/.versions/f\" >/dev/null"));
+	s3_do(&one, "put f <<'E'\ntheirs\nE");
+	proxy_restore(&proxy);
+	mounted_settle(&one, 60);
+	for (int tries = 0; tries < 300 && !mounted_status(&one, "writeback.conflicts"); tries++)
+		usleep(100000);
+	SAYS(&one, CONFLICTS, "theirs\nours");
+	OK(shell(&one, "ls \"$MNT/.versions/g\" && cat \"$MNT\"/.versions/g/*"));
+	before = strdup(out);
+	cr_assert_eq(mounted_stop(&one), 0);
+	rebuild_from_listing(&one);
+	mounted_start(&one, NULL);
+	/* What others wrote over in a bucket without versions was all that told whose the conflict was. */
+	SAYS(&one, CONFLICTS, *store == MOUNTED_S3 ? "theirs\nours" : "theirs");
+	SAYS(&one, "ls \"$MNT/.versions/g\" && cat \"$MNT\"/.versions/g/*", before);
+	free(before);
+	cr_assert_eq(mounted_stop(&one), 0);
+}
