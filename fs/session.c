@@ -372,6 +372,8 @@ static int open_upper(struct session *session, struct err *err)
 
 		result = writeback_new(&writeback, &fs->writeback);
 	}
+	ship.facts_put = writeback_facts_put;
+	ship.facts_arg = fs->writeback;
 	if (!result && !config->read_only)
 		result = ship_new(&ship, &fs->ship, err);
 	if (!result)
