@@ -284,7 +284,7 @@ bench-meta: setup
 	$(Q)$(BUILD)/bench/meta_kv $(BUILD)/bench/meta/kv 30000
 	$(Q)rm -rf $(BUILD)/bench/meta
 
-# A million files, a directory of 100,000, 10,000 versions, a file of 20 GiB: takes some minutes and 45 GiB of disk.
+# A million files, a directory of 100,000, 10,000 versions, a past of 100,000 files, a file of 20 GiB: takes some minutes and 45 GiB of disk.
 # SCALE takes words for tools/bench/scale.c: make bench-scale SCALE='trees versions'
 bench-scale: setup
 	+$(Q)$(MAKE) all $(BUILD)/bench/scale
