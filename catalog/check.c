@@ -541,6 +541,26 @@ static int check_file(struct check *check, struct kv_bytes key, struct kv_bytes 
 	return rc < 0 ? rc : 0;
 }
 
+/* Who waits for a file may be gone, but not unknown. */
+static int check_awaited(struct check *check, struct kv_bytes key, struct kv_bytes value)
+{
+	struct cat_inode inode;
+	struct schema_parts parts;
+	struct cursor at;
+	uint64_t ino;
+	int rc = schema_parse(key, &parts);
+
+	(void)value;
+	if (rc < 0 || parts.name_len != CAT_FILE_ID_SIZE + 8)
+		return rc < 0 ? rc : -EBADMSG;
+	at = cursor_of(parts.name + CAT_FILE_ID_SIZE, 8);
+	ino = cursor_u64(&at);
+	rc = inode_exists(check, ino, &inode);
+	if (rc == 0)
+		problem(check, "awaited by nobody", ino, "no such inode");
+	return rc < 0 ? rc : 0;
+}
+
 /* --- all of it ---------------------------------------------------------------------------------- */
 
 static const struct {
@@ -565,6 +585,7 @@ static const struct {
 	{SCHEMA_EXTENT, check_extent},
 	{SCHEMA_DIRTY, check_dirty},
 	{SCHEMA_FILE, check_file},
+	{SCHEMA_AWAITED, check_awaited},
 };
 
 static int check_pass(struct check *check, enum schema_tag tag,

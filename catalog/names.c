@@ -155,7 +155,7 @@ int cat_bind(struct cat_txn *txn, struct cat_name *name)
 	return cat_put(txn, &key, value);
 }
 
-static int unbind(struct cat_txn *txn, const struct cat_name *name)
+int cat_unbind(struct cat_txn *txn, const struct cat_name *name)
 {
 	struct schema_key key;
 	int rc;
@@ -190,7 +190,7 @@ int cat_end(struct cat_txn *txn, const struct cat_name *name, const struct cat_e
 	};
 	struct schema_key key;
 	struct buf *value;
-	int rc = unbind(txn, name);
+	int rc = cat_unbind(txn, name);
 
 	if (rc == 0)
 		rc = cat_past_dir(txn, name->parent, &past.parent);

@@ -170,6 +170,14 @@ void schema_key_file(struct schema_key *key, const uint8_t file_id[static CAT_FI
 	schema_key_bytes(key, file_id, CAT_FILE_ID_SIZE);
 }
 
+void schema_key_awaited(struct schema_key *key, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t ino)
+{
+	schema_key_begin(key, SCHEMA_AWAITED);
+	schema_key_bytes(key, file_id, CAT_FILE_ID_SIZE);
+	if (ino)
+		schema_key_u64(key, ino);
+}
+
 void schema_key_setting(struct schema_key *key, const char *name)
 {
 	schema_key_begin(key, SCHEMA_SETTING);
@@ -215,6 +223,7 @@ static const struct layout layouts[] = {
 	{SCHEMA_DIRTY, "dirty", 1, TAIL_NONE, false},
 	{SCHEMA_SETTING, "setting", 0, TAIL_NAME, false},
 	{SCHEMA_FILE, "file id", 0, TAIL_NAME, true},
+	{SCHEMA_AWAITED, "awaited file", 0, TAIL_NAME, true},
 };
 
 static const struct layout *layout_of(uint8_t tag)

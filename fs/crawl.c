@@ -2,7 +2,8 @@
  * crawl.c - see crawl.h.
  *
  * Directories still to be listed are a stack; a worker takes one, lists it and puts its children there. It is over when
- * the stack is empty and nobody is busy, or at the first failure.
+ * the stack is empty and nobody is busy, or at the first failure. What lies beside the files comes last, when they are
+ * known.
  *
  * Threads: WORKERS of its own. Lock: LOCK_LEAF, never held across a call of the store or the catalog.
  */
@@ -112,9 +113,12 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 {
 	const struct crawl *crawl = crawling->crawl;
 	struct page page = {.crawling = crawling};
+	uint64_t versions = 0;
 	int result = 0;
 
-	if (!crawling->unlisted_only || !is_listed(crawling, ino, &(bool){false}))
+	if (!crawling->unlisted_only)
+		result = reconcile_whole(crawl->reconcile, ino, crawling->call, &versions, err);
+	else if (!is_listed(crawling, ino, &(bool){false}))
 		result = reconcile_directory(crawl->reconcile, ino, crawling->call, err);
 	if (!result)
 		result = enter(crawling, ino, &page);
@@ -123,6 +127,7 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 	LOCK_GUARD(&crawling->lock);
 	crawling->figures.directories++;
 	crawling->figures.files += page.files;
+	crawling->figures.versions += versions;
 	return result;
 }
 
@@ -154,6 +159,15 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static void take_asides(struct crawling *crawling)
+{
+	const struct crawl *crawl = crawling->crawl;
+	uint64_t adopted = 0;
+
+	crawling->result = reconcile_asides(crawl->reconcile, NULL, crawling->call, &adopted, &crawling->err);
+	crawling->figures.versions += adopted;
+}
+
 /* --- all of them --------------------------------------------------------------------------------------- */
 
 static void watch(struct crawling *crawling)
@@ -162,6 +176,7 @@ static void watch(struct crawling *crawling)
 	while (!is_over(crawling)) {
 		struct crawl_figures figures = crawling->figures;
 
+		figures.waiting = crawling->depth;
 		lock_release(&crawling->lock);
 		if (crawling->crawl->progress)
 			crawling->crawl->progress(crawling->crawl->arg, &figures);
@@ -216,6 +231,8 @@ int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_f
 	if (result)
 		return result;
 	run(&crawling);
+	if (!crawling.result)
+		take_asides(&crawling);
 	*ret_figures = crawling.figures;
 	return end(&crawling, err);
 }

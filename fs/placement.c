@@ -57,6 +57,7 @@ struct placement {
 	struct placement_others others;
 	atomic_bool cancelled;
 	_Atomic uint64_t conflicts;
+	_Atomic uint64_t facts; /* put */
 	_Atomic int64_t probed; /* monotonic: when versioning was last asked for because of a reply */
 	char host[64];
 };
@@ -104,6 +105,11 @@ static bool versioned(const struct placement *placement)
 uint64_t placement_conflicts(struct placement *placement)
 {
 	return atomic_load(&placement->conflicts);
+}
+
+uint64_t placement_facts_put(struct placement *placement)
+{
+	return atomic_load(&placement->facts);
 }
 
 /* Versioning may have been switched: asked now, unless that was done just now. */
@@ -696,6 +702,7 @@ static int put_facts(struct placement *placement, const struct stream *stream, c
 	if (buf_failed(&key))
 		return -ENOMEM;
 	request.key = key.data;
+	atomic_fetch_add(&placement->facts, 1); /* before it may be there */
 	return transfer_put(placement->transfer, &call, &request, NULL, err);
 }
 

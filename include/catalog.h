@@ -261,6 +261,9 @@ int cat_key_each(struct cat_txn *txn, uint32_t backend, const char *prefix, cat_
 /* seq is assigned when 0, and then written back. */
 int cat_job_put(struct cat_txn *txn, struct cat_job *job);
 int cat_job_delete(struct cat_txn *txn, uint64_t seq);
+/* Whose file id it is: the first inode that had it (copies made by other tools carry it too), else one that has older
+ * versions of that file. -ENOENT. */
+int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino);
 int cat_extent_get(struct cat_txn *txn, uint64_t ino, struct cat_extent *ret_extent);
 int cat_extent_put(struct cat_txn *txn, uint64_t ino, const struct cat_extent *extent);
 int cat_extent_delete(struct cat_txn *txn, uint64_t ino);
@@ -480,8 +483,12 @@ struct cat_found {
 	const uint8_t *file_id; /* our metadata, or NULL */
 	uint64_t seq;           /* our metadata, or 0 */
 	int64_t commit_ns;
-	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. When
-				   that inode is known the name becomes one of its links, else it stays an empty file */
+	enum cat_origin origin; /* counts with file_id and seq, as do the next */
+	const char *host;       /* or NULL */
+	uint32_t author;
+	bool has_author;
+	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. The
+				   name is an empty file until that inode is known, and then becomes one of its links */
 };
 /*
  * Takes what a complete listing of `dir` showed into the catalog: unknown
@@ -503,11 +510,23 @@ struct cat_adopt {
 	void *changed_arg;
 };
 int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request);
-/* A HEAD's answer for one CAT_UNRESOLVED inode; clears the flag. */
-int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found, struct cat_inode *ret_inode);
+/* Who must be told of an ino or name that is to be dropped from the kernel's cache. */
+struct cat_watcher {
+	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
+	void *arg;
+};
+/* A HEAD's answer for one CAT_UNRESOLVED inode; clears the flag. A name that turns out to be a hard link is another
+ * inode's from here on, and that is *ret_inode. `watcher` may be NULL. */
+int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found,
+		    const struct cat_watcher *watcher, struct cat_inode *ret_inode);
 /* Older versions the store has of this inode's key, in any order: those we do not know become versions before its
  * oldest own one (or between, by time). */
 int catalog_adopt_versions(struct catalog *catalog, uint64_t ino, const struct cat_found *found, size_t count);
+
+/* Versions of the file with this id that the store has under keys of their own: conflicts of another writer, and what
+ * was preserved there. -ENOENT: no file that we know has the id. */
+int catalog_adopt_aside(struct catalog *catalog, const uint8_t file_id[static CAT_FILE_ID_SIZE],
+			const struct cat_found *found, size_t count);
 
 /*
  * A name that the store knows only from the past: a key that holds older

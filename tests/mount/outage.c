@@ -127,6 +127,30 @@ Test(outage, what_is_here_keeps_working_and_the_rest_fails_in_time)
 	OK(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0));
 }
 
+/* The catalog answers; nobody asks a store again and again that is known to be out of reach. */
+Test(outage, the_past_is_listed_without_waiting)
+{
+	int64_t before, after;
+
+	OK(mounted_shell(&m, "cd \"$MNT\" && for i in $(seq 20); do echo 1 >f$i; echo 2 >f$i; done", NULL, 0));
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	OK(mounted_shell(&m, "[ $(ls \"$MNT/.versions/f1\" | wc -l) = 2 ]", NULL, 0));
+	while (mounted_status(&m, "store.online"))
+		usleep(100000);
+	before = mounted_status(&m, "store.requests");
+	OK(mounted_shell(&m, "cd \"$MNT/.versions\" && for i in $(seq 2 20); do [ $(ls f$i | wc -l) = 2 ]; done", NULL,
+			 0));
+	after = mounted_status(&m, "store.requests");
+	cr_assert_lt(after - before, 10, "%ld requests", (long)(after - before));
+	proxy_restore(&proxy);
+	for (int tries = 0; tries < 300 && !mounted_status(&m, "store.online"); tries++)
+		usleep(100000);
+	before = mounted_status(&m, "store.lists");
+	OK(mounted_shell(&m, "ls \"$MNT/.versions/f20\"", NULL, 0));
+	cr_assert_gt(mounted_status(&m, "store.lists"), before, "it is asked again when it is back");
+}
+
 Test(outage, unmounting_without_waiting_leaves_the_rest_to_the_next_mount)
 {
 	file_puts(at("before"), "stored");

@@ -337,6 +337,31 @@ Test(outside, the_sweep_finds_what_others_did_in_a_directory)
 	sweep_finds_what_others_did(MOUNTED_LOCAL);
 }
 
+/* Asked for, it tells what it found, and only what is news. */
+Test(outside, a_sweep_on_demand_tells_what_it_found)
+{
+	char answer[500];
+
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=0");
+	OK(mkdir(at("d"), 0755));
+	write_line("d/kept", "kept");
+	write_line("d/removed", "removed");
+	mounted_settle(&m, 30);
+	cr_assert(is_absent("d/new"));
+	other_puts("d/new", "new");
+	other_deletes("d/removed");
+	OK(mounted_shell(&m, "\"$VARVE\" sweep --json \"$MNT\"", answer, sizeof(answer)));
+	cr_assert(strstr(answer, "\"listed\":1,"), "%s", answer);
+	cr_assert(strstr(answer, "\"complete\":true"), "%s", answer);
+	cr_assert(shows("d/new", "new") && is_absent("d/removed"), "it is done when the verb ends");
+	OK(mounted_shell(&m, "\"$VARVE\" sweep \"$MNT/d\"", answer, sizeof(answer)));
+	cr_assert(strstr(answer, "\n0 directories differed"), "%s", answer);
+	cr_assert_eq(mounted_status(&m, "others.sweeps"), 2);
+	cr_assert_neq(mounted_shell(&m, "\"$VARVE\" sweep /", NULL, 0), 0);
+	cr_assert_neq(mounted_shell(&m, "\"$VARVE\" sweep", NULL, 0), 0);
+}
+
 Test(outside, the_sweep_expires_what_lifecycle_rules_took)
 {
 	char last[400];
