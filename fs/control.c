@@ -655,6 +655,15 @@ static int patience_ms(const struct control *control, int64_t now)
 	return left > 0 ? (int)(left / NS_PER_MS) + 1 : 0;
 }
 
+/* What was asked before the end began is heard: `umount` says "finish", unmounts, and waits for the last figures. */
+static void hear_last_words(struct control *control)
+{
+	for (size_t i = 0; i < CLIENTS_MAX; i++) {
+		if (control->clients[i].fd >= 0)
+			client_read(control, &control->clients[i]);
+	}
+}
+
 static void *control_main(void *arg)
 {
 	struct control *control = arg;
@@ -673,8 +682,10 @@ static void *control_main(void *arg)
 			log_error("control", "poll: %m; the control socket is not served any more");
 			return NULL;
 		}
-		if (polled[0].revents)
+		if (polled[0].revents) {
+			hear_last_words(control);
 			return NULL;
+		}
 		for (size_t i = 0; i < CLIENTS_MAX; i++) {
 			if (polled[2 + i].revents & POLLOUT)
 				client_flush(&control->clients[i]);
