@@ -477,7 +477,7 @@ static void fill_new_inode(struct cat_txn *txn, const struct cat_create *request
 		.btime = now,
 		.parent = is_dir ? request->parent : 0,
 		/* A directory made here has no child that we do not know. */
-		.flags = is_dir ? CAT_LISTED : 0,
+		.flags = is_dir ? CAT_LISTED | (request->own_attrs ? CAT_OWN_ATTRS : 0) : 0,
 		.listed_at = is_dir ? now : 0,
 	};
 	random_bytes(ret_inode->file_id, sizeof(ret_inode->file_id));

@@ -224,6 +224,8 @@ int ops_create(fuse_req_t req, const struct cat_create *wish, struct cat_inode *
 		err = fs_list_known(req, request.parent);
 	if (!err)
 		err = inherit(fs, request.parent, &request);
+	request.own_attrs = (request.mode & 07777) != (0777 & ~fs->config->umask) || request.uid != fs->config->uid ||
+			    request.gid != fs->config->gid;
 	return err ? err : catalog_create(fs->catalog, &request, ret_inode);
 }
 

@@ -302,6 +302,7 @@ struct cat_create {
 	const char *name;
 	uint32_t mode, uid, gid, rdev; /* mode with type */
 	const char *target;            /* symlink */
+	bool own_attrs;                /* directory: it is not what one found in the store would be: CAT_OWN_ATTRS */
 	struct cat_actor actor;
 };
 /* -EEXIST, -ENOTDIR, -ENOENT (parent gone), -ENAMETOOLONG. A directory, symlink or special file gets its PLACE job; a
