@@ -211,6 +211,21 @@ int cli_daemon_open(const struct mountinfo *mount, struct cli_daemon *ret_daemon
 	return 0;
 }
 
+int cli_daemon_of(const char *path, struct mountinfo *ret_mount, struct cli_daemon *ret_daemon)
+{
+	int rc;
+
+	if (mountinfo_of(path, ret_mount) < 0)
+		return cli_fail("%s is not on a varve mount", path);
+	rc = cli_daemon_open(ret_mount, ret_daemon);
+	if (rc == 0)
+		return 0;
+	rc = cli_fail("%s: %s", ret_mount->mountpoint,
+		      rc == -EACCES ? "belongs to another user" : "its daemon does not answer; is it gone?");
+	mountinfo_clear(ret_mount);
+	return rc;
+}
+
 void cli_daemon_close(struct cli_daemon *daemon)
 {
 	if (daemon->fd >= 0)

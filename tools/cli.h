@@ -81,6 +81,8 @@ struct cli_daemon {
 };
 /* 0, or -errno of control_connect. */
 int cli_daemon_open(const struct mountinfo *mount, struct cli_daemon *ret_daemon);
+/* The daemon of the mount that `path` lies in. 0, or the exit status, having said why; then nothing is to be closed. */
+int cli_daemon_of(const char *path, struct mountinfo *ret_mount, struct cli_daemon *ret_daemon);
 void cli_daemon_close(struct cli_daemon *daemon);
 /* Sends {"op":op}. */
 int cli_daemon_ask(struct cli_daemon *daemon, const char *op);

@@ -160,7 +160,7 @@ int verb_sweep(int argc, char **argv)
 	bool as_json = false;
 	const struct cli_option options[] = {{.name = "json", .flag = &as_json}, {0}};
 	const struct cli_syntax syntax = {.verb = "sweep", .help = help, .options = options, .min = 1, .max = 1};
-	struct cli_daemon daemon = {.fd = -1, .pidfd = -1};
+	struct cli_daemon daemon;
 	struct mountinfo mount;
 	char **words;
 	int count, rc;
@@ -168,14 +168,10 @@ int verb_sweep(int argc, char **argv)
 	rc = cli_parse(&syntax, argc, argv, &words, &count);
 	if (rc >= 0)
 		return rc;
-	if (mountinfo_of(words[0], &mount) < 0)
-		return cli_fail("%s is not on a varve mount", words[0]);
-	rc = cli_daemon_open(&mount, &daemon);
-	if (rc < 0)
-		rc = cli_fail("%s: %s", mount.mountpoint,
-			      rc == -EACCES ? "belongs to another user" : "its daemon does not answer; is it gone?");
-	else
-		rc = sweep(&daemon, mount.mountpoint, as_json);
+	rc = cli_daemon_of(words[0], &mount, &daemon);
+	if (rc)
+		return rc;
+	rc = sweep(&daemon, mount.mountpoint, as_json);
 	cli_daemon_close(&daemon);
 	mountinfo_clear(&mount);
 	return rc;
