@@ -260,7 +260,7 @@ clean:
 
 BENCH_PROGRAMS := $(patsubst tools/%.c,$(BUILD)/%,$(sort $(wildcard tools/bench/*.c)))
 
-.PHONY: bench bench-peers bench-meta bench-scale bench-ops bench-kernel
+.PHONY: bench bench-peers bench-meta bench-scale bench-ops bench-kernel bench-rebuild
 
 $(BENCH_PROGRAMS): $(BUILD)/%: $(BUILD)/obj/tools/%.o $(call archives,$(NEEDS_fs))
 	$(call say,LINK,$@)
@@ -284,7 +284,7 @@ bench-meta: setup
 	$(Q)$(BUILD)/bench/meta_kv $(BUILD)/bench/meta/kv 30000
 	$(Q)rm -rf $(BUILD)/bench/meta
 
-# A million files, a directory of 100,000, 10,000 versions, a file of 20 GiB: takes some minutes and 45 GiB of disk.
+# A million files, a directory of 100,000, 10,000 versions, a past of 100,000 files, a file of 20 GiB: takes some minutes and 45 GiB of disk.
 # SCALE takes words for tools/bench/scale.c: make bench-scale SCALE='trees versions'
 bench-scale: setup
 	+$(Q)$(MAKE) all $(BUILD)/bench/scale
@@ -296,5 +296,10 @@ bench-scale: setup
 bench-ops bench-kernel: setup
 	+$(Q)$(MAKE) all $(BENCH_PROGRAMS)
 	$(Q)BUILD=$(BUILD) bench/$(@:bench-%=%).sh $(BENCH)
+
+# The restore drill: fills a bucket once (20 minutes), then rebuilds catalogs from it. FILES=1000 VERSIONS=3 for less.
+bench-rebuild: setup-tests
+	+$(Q)$(MAKE) all $(BUILD)/bench/drill
+	$(Q)BUILD=$(BUILD) bench/rebuild.sh
 
 -include $(patsubst $(BUILD)/%,$(BUILD)/obj/tools/%.d,$(BENCH_PROGRAMS))

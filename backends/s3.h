@@ -31,6 +31,7 @@ enum s3_feature {
 	S3_FEATURE_FULL_CRC32C = 1 << 1, /* multipart uploads can carry the whole object's */
 	S3_FEATURE_REMOVE_IF_MATCH = 1 << 2,
 	S3_FEATURE_COPY_CONDITION = 1 << 3, /* CopyObject honours conditions on its destination */
+	S3_FEATURE_LIST_META = 1 << 4,      /* listings tell metadata when asked to, as MinIO's do */
 };
 
 struct s3 {

@@ -575,7 +575,10 @@ static int add_version_token(struct s3_request *request, const char *token, stru
 	return 0;
 }
 
-static int build_list(struct s3 *s3, const struct list_request *list, struct s3_request *request, struct err *err)
+enum list_meta { LIST_BARE, LIST_META };
+
+static int build_list(struct s3 *s3, const struct list_request *list, enum list_meta meta, struct s3_request *request,
+		      struct err *err)
 {
 	AUTO_BUF prefix = BUF_INIT;
 	buf_addf(&prefix, "%s%s", s3->location.prefix, list->prefix ? list->prefix : "");
@@ -583,6 +586,8 @@ static int build_list(struct s3 *s3, const struct list_request *list, struct s3_
 		return err_set(err, ERR_NO_MEMORY, "listing");
 	http_fields_add(&request->query, "prefix", prefix.data);
 	http_fields_add(&request->query, "encoding-type", "url");
+	if (meta == LIST_META)
+		http_fields_add(&request->query, "metadata", "true");
 	if (list->delimiter)
 		http_fields_addf(&request->query, "delimiter", "%c", list->delimiter);
 	if (list->max)
@@ -640,33 +645,49 @@ static int next_token(const struct list_request *list, const struct s3_listing *
 	return *ret_next ? 0 : err_set(err, ERR_NO_MEMORY, "listing");
 }
 
-static int s3_list(struct backend *backend, const struct call *call, const struct list_request *list,
-		   struct list_page *ret_page, struct err *err)
+static int list_once(struct s3 *s3, const struct call *call, const struct list_request *list, enum list_meta meta,
+		     struct s3_listing *ret_listing, struct err *err)
 {
-	struct s3 *s3 = s3_of(backend);
 	struct s3_request request = {.method = HTTP_GET, .http = {.max_body = S3_XML_MAX}};
 	struct http_reply reply = {.body = BUF_INIT};
-	struct s3_listing listing = {0};
-	char *next = NULL;
 
-	int r = build_list(s3, list, &request, err);
+	int r = build_list(s3, list, meta, &request, err);
 	if (r == 0)
 		r = s3_exchange(s3, call, &request, &reply, err);
 	if (r == 0)
 		r = s3_xml_listing(reply.body.data, reply.body.len, list->versions ? S3_LIST_VERSIONS : S3_LIST_OBJECTS,
-				   &listing, err);
+				   ret_listing, err);
+	http_reply_clear(&reply);
+	s3_request_clear(&request);
+	return r;
+}
+
+static int s3_list(struct backend *backend, const struct call *call, const struct list_request *list,
+		   struct list_page *ret_page, struct err *err)
+{
+	struct s3 *s3 = s3_of(backend);
+	struct s3_listing listing = {0};
+	struct err why = {0};
+	char *next = NULL;
+	bool meta = list->meta && (s3->features & S3_FEATURE_LIST_META);
+
+	int r = meta ? list_once(s3, call, list, LIST_META, &listing, &why) : 0;
+	/* Names of metadata become names of elements, and not every one can: what is refused whole is asked for bare.
+	 */
+	if (!meta || (r < 0 && why.kind == ERR_CORRUPT))
+		r = list_once(s3, call, list, LIST_BARE, &listing, &why);
 	if (r == 0)
-		r = strip_prefix(s3, list->prefix ? list->prefix : "", &listing, err);
+		r = strip_prefix(s3, list->prefix ? list->prefix : "", &listing, &why);
 	if (r == 0)
-		r = next_token(list, &listing, &next, err);
+		r = next_token(list, &listing, &next, &why);
 	if (r == 0) {
 		*ret_page = (struct list_page){.entries = listing.entries, .count = listing.count, .next = next};
 		listing.entries = NULL;
 		listing.count = 0;
+	} else if (err) {
+		*err = why;
 	}
 	s3_listing_clear(&listing);
-	http_reply_clear(&reply);
-	s3_request_clear(&request);
 	return r;
 }
 

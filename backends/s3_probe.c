@@ -313,6 +313,36 @@ static void try_names(struct trial *trial)
 		trial->capabilities |= BACKEND_TREE_KEYS;
 }
 
+/* MinIO's listings tell metadata to who asks; others ignore the question or refuse it. */
+static void try_list_meta(struct trial *trial, const char *name)
+{
+	struct s3 *s3 = trial->s3;
+	AUTO_FREE char *key = trial_key(trial, name);
+	uint32_t features = s3->features;
+	struct meta meta = {0};
+	struct put_request put = {.key = key, .source = probe_source, .size = PROBE_SIZE, .meta = &meta};
+	struct list_request list = {.prefix = key, .meta = true};
+	struct object_info info;
+	struct list_page page;
+	const char *told = NULL;
+
+	if (!key || meta_set(&meta, "varve-probe", "told") < 0)
+		return;
+	if (s3->ops->put(trial->backend, trial->call, &put, &info, NULL) == 0) {
+		object_info_clear(&info);
+		s3->features = features | S3_FEATURE_LIST_META;
+		if (s3->ops->list(trial->backend, trial->call, &list, &page, NULL) == 0) {
+			if (page.count == 1 && (page.entries[0].flags & OBJECT_META))
+				told = meta_get(&page.entries[0].meta, "varve-probe");
+			if (told && strcmp(told, "told") == 0)
+				trial->features |= S3_FEATURE_LIST_META;
+			list_page_clear(&page);
+		}
+		s3->features = features;
+	}
+	meta_clear(&meta);
+}
+
 /* Removes what a listing shows. How much that was, or -1: not even the listing worked. */
 static int remove_listed(struct trial *trial, enum s3_listing_kind kind)
 {
@@ -369,6 +399,7 @@ static int run_trials(struct trial *trial, struct err *err)
 	try_copy(trial);
 	try_upload(trial);
 	try_names(trial);
+	try_list_meta(trial, "meta");
 	try_remove_condition(trial); /* last: where it is ignored, the object is gone */
 	trial->s3->features = trial->features;
 	remove_trials(trial);

@@ -24,6 +24,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "s3_reply.h"
 #include "s3_url.h"
 
 #define XML_DEPTH_MAX 12
@@ -319,14 +320,28 @@ static int list_add(struct list_walk *state, uint32_t flags)
 	return 0;
 }
 
+/* Contents/UserMetadata/… and Version/UserMetadata/…, as MinIO says it. NULL: something else. */
+static const char *below_metadata(const char *name)
+{
+	static const char *const kinds[] = {"Contents/UserMetadata", "Version/UserMetadata"};
+	for (size_t i = 0; name && i < ARRAY_SIZE(kinds); i++) {
+		size_t n = strlen(kinds[i]);
+		if (strncmp(name, kinds[i], n) == 0 && (!name[n] || name[n] == '/'))
+			return name + n;
+	}
+	return NULL;
+}
+
 static int list_open(struct walk *walk, void *arg)
 {
 	struct list_walk *state = arg;
 	if (walk->depth == 1)
 		return strcmp(walk->path.data, state->root) == 0 ? 0 : -EBADMSG;
+	const char *name = below_root(walk);
+	if (walk->depth == 3 && below_metadata(name))
+		state->listing.entries[state->listing.count - 1].flags |= OBJECT_META;
 	if (walk->depth != 2)
 		return 0;
-	const char *name = below_root(walk);
 	if (strcmp(name, "Contents") == 0)
 		return list_add(state, OBJECT_LATEST);
 	if (strcmp(name, "Version") == 0)
@@ -389,6 +404,22 @@ static int entry_field(struct object_info *entry, const char *name, const char *
 	return 0;
 }
 
+/* "X-Amz-Meta-Name", and headers that are no user metadata. */
+static int entry_metadata(struct object_info *entry, const char *name, const char *text)
+{
+	static const char mark[] = "x-amz-meta-";
+	char lower[XML_NAME_MAX + 1];
+	AUTO_BUF value = BUF_INIT;
+	size_t n = 0;
+
+	for (; name[n] && n < XML_NAME_MAX; n++)
+		lower[n] = name[n] >= 'A' && name[n] <= 'Z' ? (char)(name[n] - 'A' + 'a') : name[n];
+	lower[n] = '\0';
+	if (strncmp(lower, mark, sizeof(mark) - 1) != 0 || s3_meta_decode(&value, text) < 0)
+		return 0;
+	return buf_failed(&value) ? -ENOMEM : meta_set(&entry->meta, lower + sizeof(mark) - 1, value.data);
+}
+
 static int list_close(struct walk *walk, void *arg)
 {
 	struct list_walk *state = arg;
@@ -407,6 +438,9 @@ static int list_close(struct walk *walk, void *arg)
 			return keep_text(&listing->next_version, walk->text.data);
 		return 0;
 	}
+	const char *metadata = walk->depth == 4 ? below_metadata(name) : NULL;
+	if (metadata)
+		return entry_metadata(&listing->entries[listing->count - 1], metadata + 1, walk->text.data);
 	static const char *const kinds[] = {"Contents/", "Version/", "DeleteMarker/", "CommonPrefixes/"};
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
 		size_t n = strlen(kinds[i]);

@@ -190,6 +190,8 @@ bool retry_again(struct retry *retry, int r, const struct err *err)
 		return false;
 	if (err->kind == ERR_CORRUPT && ++retry->corruptions >= RETRY_CORRUPTIONS)
 		return false;
+	if (retry->call.hasty && retry->failures && !reached_store(err))
+		return false;
 	int64_t until = clock_monotonic() + backoff(retry, err);
 	retry->failures++;
 	if (until >= retry->call.deadline_ns || pace_sleep_until(until, &retry->call) < 0)

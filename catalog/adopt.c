@@ -21,6 +21,7 @@
  * Threads: any. `changed` callbacks run between the updates, without locks.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -37,11 +38,6 @@
 #define VANISH_BUDGET 2000 /* names of vanished directories looked at in one update */
 #define VANISH_DEPTH 64
 
-struct change {
-	uint64_t ino;
-	char name[CAT_NAME_MAX + 1];
-};
-
 struct adopt {
 	const struct cat_adopt *request;
 	const struct cat_found **sorted; /* by name, files before directories */
@@ -56,8 +52,7 @@ struct adopt {
 	size_t taken; /* how many of `sorted` the update did */
 	char reached[CAT_NAME_MAX + 1];
 	bool reached_end;
-	struct change *changes;
-	size_t change_count, change_cap;
+	struct cat_changes changes;
 };
 
 /* --- the listing -------------------------------------------------------------------------------- */
@@ -142,12 +137,8 @@ static int record_component(struct cat_txn *txn, const struct adopt *adopt, cons
 
 static int note_change(struct adopt *adopt, const char *name, uint64_t ino)
 {
-	if (ARRAY_ROOM(adopt->changes, adopt->change_cap, adopt->change_count))
-		return -ENOMEM;
-	adopt->changes[adopt->change_count].ino = ino;
-	cat_name_set(adopt->changes[adopt->change_count++].name, name);
 	adopt->touched = true;
-	return 0;
+	return cat_change_note(&adopt->changes, adopt->request->dir, name, ino);
 }
 
 /* Is a job pending that concerns this key or moves a directory above it? 1, 0, -errno. */
@@ -178,7 +169,7 @@ static int adopt_begin(struct cat_txn *txn, struct adopt *adopt)
 	struct cat_inode dir;
 	int rc = cat_dir_get(txn, adopt->request->dir, &dir);
 
-	adopt->change_count = 0;
+	adopt->changes.count = 0;
 	adopt->nlink_change = 0;
 	adopt->touched = false;
 	adopt->taken = 0;
@@ -270,10 +261,13 @@ static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const ch
 {
 	struct schema_key from, to;
 	struct cat_past past;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, adopt->request->dir, &past_dir);
 
-	schema_key_past(&from, adopt->request->dir, name, 0);
-	schema_key_past(&to, adopt->request->dir, name, UINT64_MAX);
+	if (rc < 0)
+		return rc;
+	schema_key_past(&from, past_dir, name, 0);
+	schema_key_past(&to, past_dir, name, UINT64_MAX);
 	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, &past);
 	if (rc <= 0)
 		return rc;
@@ -505,9 +499,15 @@ static bool same_string(const char *a, const char *b)
 	return a && b && strcmp(a, b) == 0;
 }
 
+/* A hard link's object tells of its file, not of itself. */
+static bool is_link(const struct cat_found *found)
+{
+	return found->resolved && found->link_id && !found->directory;
+}
+
 static bool is_ours(const struct cat_found *found)
 {
-	return found->file_id && found->seq && found->seq < CAT_SEQ_MAX;
+	return !is_link(found) && found->file_id && found->seq && found->seq < CAT_SEQ_MAX;
 }
 
 /* Strangers' metadata gives no privilege: no set-id bits, no device nodes. */
@@ -553,7 +553,11 @@ static void fill_facts(const struct cat_found *found, const struct cat_inode *in
 	version->uid = version->author = inode->uid;
 	version->gid = inode->gid;
 	version->state = CAT_STORED;
-	version->origin = ours ? CAT_ORIGIN_CLOSE : CAT_ORIGIN_EXTERNAL;
+	version->origin = ours ? found->origin : CAT_ORIGIN_EXTERNAL;
+	if (ours && found->has_author)
+		version->author = found->author;
+	if (ours && found->host)
+		(void)snprintf(version->host, sizeof(version->host), "%s", found->host); /* cut where it is longer */
 }
 
 static void fill_copy(const struct cat_found *found, uint64_t ino, uint64_t seq, struct cat_copy *ret_copy)
@@ -626,10 +630,24 @@ static void fill_inode(struct cat_txn *txn, const struct cat_adopt *request, con
 		.parent = is_dir ? request->dir : 0,
 		.flags = found->resolved ? 0 : CAT_UNRESOLVED,
 	};
-	if (found->file_id)
+	if (found->file_id && !is_link(found))
 		memcpy(ret_inode->file_id, found->file_id, CAT_FILE_ID_SIZE);
 	else
 		random_bytes(ret_inode->file_id, CAT_FILE_ID_SIZE);
+}
+
+/* A found file whose object is a hard link's joins its file, `inode` then is that; others are joined by who waited. */
+static int meet_links(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode,
+		      struct cat_changes *changes)
+{
+	int rc;
+
+	if (!found->resolved || !S_ISREG(inode->mode))
+		return 0;
+	if (!is_link(found))
+		return found->file_id ? cat_links_join(txn, inode, changes) : 0;
+	rc = cat_link_found(txn, found->link_id, inode->ino, changes, inode);
+	return rc < 0 ? rc : 0;
 }
 
 /* A new inode takes `name`; `replaced`, if any, loses it. */
@@ -653,7 +671,9 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 	bound.type = inode.mode & S_IFMT;
 	bound.since = cat_next_seq(txn);
 	cat_name_set(bound.name, name);
-	if (replaced) {
+	if (S_ISDIR(inode.mode))
+		rc = cat_dir_goes_on(txn, bound.parent, name, &inode);
+	if (rc == 0 && replaced) {
 		bound.cookie = replaced->cookie;
 		rc = end_name(txn, replaced, CAT_HOW_REPLACE, bound.since);
 	}
@@ -667,6 +687,8 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 		rc = cat_bind(txn, &bound);
 	if (rc == 0)
 		rc = put_key_record(txn, found, &inode);
+	if (rc == 0)
+		rc = meet_links(txn, found, &inode, &adopt->changes);
 	adopt->nlink_change += S_ISDIR(inode.mode);
 	if (rc < 0 || !(replaced || adopt->was_listed))
 		return rc;
@@ -676,7 +698,7 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 /* --- resolving ---------------------------------------------------------------------------------- */
 
 /* The object turned out to be no plain file: what stood for its content goes. */
-static int drop_content(struct cat_txn *txn, struct cat_inode *inode)
+int cat_content_drop(struct cat_txn *txn, struct cat_inode *inode)
 {
 	struct schema_key key;
 	struct cat_copy copy;
@@ -780,8 +802,9 @@ static int check_same_object(struct cat_txn *txn, const struct cat_found *found,
 	return differs ? -ESTALE : 0;
 }
 
-/* Applies a HEAD to an unresolved inode and writes it. */
-static int resolve_inode(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode)
+/* Applies a HEAD to an unresolved inode and writes it. *inode may be another afterwards, of which it is a name. */
+static int resolve_inode(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode,
+			 struct cat_changes *changes)
 {
 	uint32_t type = inode->mode & S_IFMT;
 	int rc = S_ISREG(type) ? check_same_object(txn, found, inode) : 0;
@@ -796,14 +819,14 @@ static int resolve_inode(struct cat_txn *txn, const struct cat_found *found, str
 	if (found->mtime)
 		inode->mtime = found->mtime;
 	inode->flags &= ~(uint32_t)CAT_UNRESOLVED;
-	if (found->file_id)
+	if (found->file_id && !is_link(found))
 		memcpy(inode->file_id, found->file_id, CAT_FILE_ID_SIZE);
 	if (is_ours(found))
 		cat_seq_above(txn, found->seq);
 	if (S_ISREG(inode->mode)) {
 		rc = resolve_content(txn, found, inode);
 	} else if (S_ISREG(type)) {
-		rc = drop_content(txn, inode);
+		rc = cat_content_drop(txn, inode);
 		if (rc == 0 && S_ISLNK(inode->mode))
 			rc = cat_symlink_put(txn, inode->ino, found->target, inode->size = strlen(found->target));
 		if (rc == 0)
@@ -813,13 +836,16 @@ static int resolve_inode(struct cat_txn *txn, const struct cat_found *found, str
 		rc = put_key_record(txn, found, inode);
 	if (rc == 0)
 		rc = cat_inode_put(txn, inode);
-	return rc ? rc : cat_file_put(txn, inode);
+	if (rc == 0)
+		rc = cat_file_put(txn, inode);
+	return rc ? rc : meet_links(txn, found, inode, changes);
 }
 
 struct resolve {
 	uint64_t ino;
 	const struct cat_found *found;
 	struct cat_inode inode;
+	struct cat_changes changes;
 };
 
 static int resolve_closure(struct cat_txn *txn, void *arg)
@@ -828,18 +854,26 @@ static int resolve_closure(struct cat_txn *txn, void *arg)
 	struct cat_found found = *resolve->found;
 	int rc = cat_inode_get(txn, resolve->ino, &resolve->inode);
 
+	resolve->changes.count = 0;
 	/* Not unresolved: our own changes since the listing count more than the store's metadata. */
 	if (rc < 0 || !(resolve->inode.flags & CAT_UNRESOLVED))
 		return rc;
 	found.resolved = true;
-	return resolve_inode(txn, &found, &resolve->inode);
+	return resolve_inode(txn, &found, &resolve->inode, &resolve->changes);
 }
 
-int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found, struct cat_inode *ret_inode)
+int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found,
+		    const struct cat_watcher *watcher, struct cat_inode *ret_inode)
 {
 	struct resolve resolve = {.ino = ino, .found = found};
 	int rc = catalog_update(catalog, resolve_closure, &resolve);
 
+	for (size_t i = 0; rc == 0 && watcher && watcher->changed && i < resolve.changes.count; i++) {
+		const struct cat_change *change = &resolve.changes.cells[i];
+
+		watcher->changed(watcher->arg, change->parent, change->name, change->ino);
+	}
+	free(resolve.changes.cells);
 	if (rc == 0 && ret_inode)
 		*ret_inode = resolve.inode;
 	return rc;
@@ -860,7 +894,8 @@ static bool same_object(const struct cat_found *found, const struct cat_key *rec
 }
 
 /* The object is the one we know: only what we did not know of it is added. */
-static int meet_known(struct cat_txn *txn, const struct cat_found *found, const struct meeting *meeting)
+static int meet_known(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found,
+		      const struct meeting *meeting)
 {
 	struct cat_inode inode;
 	int rc;
@@ -870,7 +905,7 @@ static int meet_known(struct cat_txn *txn, const struct cat_found *found, const 
 	rc = cat_inode_get(txn, meeting->name.ino, &inode);
 	if (rc < 0 || !(inode.flags & CAT_UNRESOLVED))
 		return rc;
-	rc = resolve_inode(txn, found, &inode);
+	rc = resolve_inode(txn, found, &inode, &adopt->changes);
 	return rc == -ESTALE ? 0 : rc;
 }
 
@@ -901,7 +936,7 @@ static int meet_name(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 		return rc == 1 ? put_newcomer(txn, adopt, found, meeting->name.name, &meeting->name) : rc;
 	}
 	if (same_object(found, &meeting->record))
-		return meeting->record.ino == meeting->name.ino ? meet_known(txn, found, meeting) : 0;
+		return meeting->record.ino == meeting->name.ino ? meet_known(txn, adopt, found, meeting) : 0;
 	rc = stored_at(txn, &meeting->record, &stored_ns);
 	if (rc < 0 || stored_ns >= adopt->request->listed_at)
 		return rc; /* our own upload overtook the listing */
@@ -1027,7 +1062,7 @@ static int adopt_dir(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 	if (rc < 0)
 		return rc;
 	if (found->resolved && inode.flags & CAT_UNRESOLVED)
-		return resolve_inode(txn, found, &inode);
+		return resolve_inode(txn, found, &inode, &adopt->changes);
 	return put_key_record(txn, found, &inode);
 }
 
@@ -1079,7 +1114,8 @@ static int listed_closure(struct cat_txn *txn, void *arg)
 
 	if (rc < 0)
 		return rc;
-	dir.flags |= CAT_LISTED;
+	if (!adopt->held) /* else nothing of it was taken, and it is as unknown as it was */
+		dir.flags |= CAT_LISTED;
 	dir.listed_at = adopt->request->listed_at;
 	return cat_inode_put(txn, &dir);
 }
@@ -1090,8 +1126,11 @@ static void report_changes(const struct adopt *adopt)
 
 	if (!request->changed)
 		return;
-	for (size_t i = 0; i < adopt->change_count; i++)
-		request->changed(request->changed_arg, request->dir, adopt->changes[i].name, adopt->changes[i].ino);
+	for (size_t i = 0; i < adopt->changes.count; i++) {
+		const struct cat_change *change = &adopt->changes.cells[i];
+
+		request->changed(request->changed_arg, change->parent, change->name, change->ino);
+	}
 }
 
 int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request)
@@ -1122,7 +1161,7 @@ int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request)
 	rc = catalog_update(catalog, listed_closure, &adopt);
 out:
 	free(adopt.sorted);
-	free(adopt.changes);
+	free(adopt.changes.cells);
 	buf_free(&adopt.dir_key);
 	return rc;
 }
@@ -1140,6 +1179,7 @@ struct versions {
 	size_t count, next, taken;
 	struct known *known; /* by seq */
 	size_t known_count, known_cap;
+	bool aside; /* not objects of the file's own key */
 };
 
 static int take_known(void *arg, const struct cat_version *version)
@@ -1248,9 +1288,16 @@ static int is_anothers(struct cat_txn *txn, const struct cat_found *found, const
 	return found->modified_ns > newest.commit_ns;
 }
 
-static int has_identity(void *arg, const struct cat_version *version)
+struct same_version {
+	uint32_t identity;
+	int64_t commit_ns; /* 0: any. Two machines may have given one number to two versions of a file */
+};
+
+static int is_same_version(void *arg, const struct cat_version *version)
 {
-	return version->identity == *(const uint32_t *)arg;
+	const struct same_version *same = arg;
+
+	return version->identity == same->identity && (!same->commit_ns || version->commit_ns == same->commit_ns);
 }
 
 /*
@@ -1259,23 +1306,53 @@ static int has_identity(void *arg, const struct cat_version *version)
  */
 static int is_copy_of_ours(struct cat_txn *txn, const struct cat_found *found)
 {
+	struct same_version same = {.commit_ns = found->commit_ns};
 	struct cat_version version;
-	uint32_t identity;
 	uint64_t ino;
 	int rc;
 
 	if (!is_ours(found))
 		return 0;
-	identity = cat_identity_own(found->file_id, found->seq);
+	same.identity = cat_identity_own(found->file_id, found->seq);
 	rc = cat_file_find(txn, found->file_id, &ino);
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
 	rc = cat_version_get(txn, ino, found->seq, &version);
-	if (rc == 0 && version.identity == identity)
+	if (rc == 0 && is_same_version(&same, &version))
 		return 1;
 	if (rc == 0 || rc == -ENOENT) /* in a catalog rebuilt from the listing it has another number */
-		rc = cat_version_each(txn, ino, 0, UINT64_MAX, has_identity, &identity);
+		rc = cat_version_each(txn, ino, 0, UINT64_MAX, is_same_version, &same);
 	return rc == -ENOENT ? 0 : rc;
+}
+
+/* Suspect and conflicting versions never were the file's content, so that they may be newer than what is. */
+static ssize_t place_version(struct cat_txn *txn, const struct versions *versions, const struct cat_inode *inode,
+			     struct cat_version *version)
+{
+	const struct known *last = versions->known_count ? &versions->known[versions->known_count - 1] : NULL;
+	bool aside = version->origin == CAT_ORIGIN_SUSPECT || version->origin == CAT_ORIGIN_CONFLICT;
+	int64_t now_ms = cat_now(txn) / NS_PER_MS;
+
+	if (!aside || !last || version->commit_ns < last->commit_ns)
+		return choose_place(versions, inode->version, version);
+	version->seq = cat_next_seq(txn);
+	version->shown_ms = version->commit_ns / NS_PER_MS;
+	if (version->shown_ms > now_ms) /* a clock that runs ahead must not push later versions' times */
+		version->shown_ms = now_ms;
+	if (version->shown_ms <= last->shown_ms)
+		version->shown_ms = last->shown_ms + 1;
+	return (ssize_t)versions->known_count;
+}
+
+/* Is a version of this inode called so already? Then its object's place names this one. */
+static int make_distinct(struct cat_txn *txn, const struct cat_found *found, struct cat_version *version)
+{
+	struct same_version same = {.identity = version->identity};
+	int rc = is_ours(found) ? cat_version_each(txn, version->ino, 0, UINT64_MAX, is_same_version, &same) : 0;
+
+	if (rc == 1)
+		version->identity = cat_identity_foreign(found->key, found->native_id ? found->native_id : found->etag);
+	return rc < 0 ? rc : 0;
 }
 
 static int add_older(struct cat_txn *txn, struct versions *versions, const struct cat_found *found,
@@ -1288,20 +1365,26 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 
 	if (rc == 0)
 		rc = is_copy_of_ours(txn, found);
-	if (rc == 0)
+	if (rc == 0 && !versions->aside)
 		rc = is_anothers(txn, found, inode);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	fill_facts(found, inode, &version);
 	if (is_ours(found))
 		cat_seq_above(txn, found->seq);
-	at = choose_place(versions, inode->version, &version);
+	if (versions->aside)
+		rc = make_distinct(txn, found, &version);
+	if (rc < 0)
+		return rc;
+	at = place_version(txn, versions, inode, &version);
 	if (at < 0)
 		return (int)at;
 	fill_copy(found, version.ino, version.seq, &copy);
 	rc = cat_version_put(txn, &version);
 	if (rc == 0)
 		rc = cat_copy_add(txn, &copy);
+	if (rc == 0 && is_ours(found))
+		rc = cat_file_claim(txn, found->file_id, version.ino);
 	if (rc == 0)
 		rc = ARRAY_ROOM(versions->known, versions->known_cap, versions->known_count);
 	if (rc < 0)
@@ -1335,26 +1418,49 @@ static int versions_closure(struct cat_txn *txn, void *arg)
 	return rc;
 }
 
-int catalog_adopt_versions(struct catalog *catalog, uint64_t ino, const struct cat_found *found, size_t count)
+static int adopt_versions(struct catalog *catalog, struct versions *versions, const struct cat_found *found)
 {
-	struct versions versions = {.ino = ino, .count = count};
 	int rc = -ENOMEM;
 
-	versions.sorted = malloc((count + 1) * sizeof(*versions.sorted));
-	if (!versions.sorted)
-		goto out;
-	for (size_t i = 0; i < count; i++)
-		versions.sorted[i] = &found[i];
-	qsort(versions.sorted, count, sizeof(*versions.sorted), time_compare);
-	rc = 0;
-	while (rc == 0 && versions.next < versions.count) {
-		rc = catalog_update(catalog, versions_closure, &versions);
-		versions.next += versions.taken;
-	}
-out:
-	free(versions.sorted);
-	free(versions.known);
+	versions->sorted = malloc((versions->count + 1) * sizeof(*versions->sorted));
+	if (!versions->sorted)
+		return rc;
+	for (size_t i = 0; i < versions->count; i++)
+		versions->sorted[i] = &found[i];
+	qsort(versions->sorted, versions->count, sizeof(*versions->sorted), time_compare);
+	for (rc = 0; rc == 0 && versions->next < versions->count; versions->next += versions->taken)
+		rc = catalog_update(catalog, versions_closure, versions);
+	free(versions->sorted);
+	free(versions->known);
 	return rc;
+}
+
+int catalog_adopt_versions(struct catalog *catalog, uint64_t ino, const struct cat_found *found, size_t count)
+{
+	return adopt_versions(catalog, &(struct versions){.ino = ino, .count = count}, found);
+}
+
+struct file_search {
+	const uint8_t *file_id;
+	uint64_t ino;
+};
+
+static int file_closure(struct cat_txn *txn, void *arg)
+{
+	struct file_search *search = arg;
+
+	return cat_file_find(txn, search->file_id, &search->ino);
+}
+
+int catalog_adopt_aside(struct catalog *catalog, const uint8_t file_id[static CAT_FILE_ID_SIZE],
+			const struct cat_found *found, size_t count)
+{
+	struct file_search search = {.file_id = file_id};
+	int rc = catalog_view(catalog, file_closure, &search);
+
+	return rc ? rc
+		  : adopt_versions(catalog, &(struct versions){.ino = search.ino, .count = count, .aside = true},
+				   found);
 }
 
 /* --- names of the past alone -------------------------------------------------------------------- */
@@ -1390,10 +1496,13 @@ static int may_take_deleted(struct cat_txn *txn, const struct cat_deleted *reque
 static int last_holder(struct cat_txn *txn, const struct cat_deleted *request, struct cat_past *ret_past)
 {
 	struct schema_key from, to;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, request->dir, &past_dir);
 
-	schema_key_past(&from, request->dir, request->name, 0);
-	schema_key_past(&to, request->dir, request->name, UINT64_MAX);
+	if (rc < 0)
+		return rc;
+	schema_key_past(&from, past_dir, request->name, 0);
+	schema_key_past(&to, past_dir, request->name, UINT64_MAX);
 	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, ret_past);
 	return rc < 0 ? rc : rc == 1 ? 0 : -ENOENT;
 }
@@ -1479,7 +1588,6 @@ static int put_past(struct cat_txn *txn, const struct cat_deleted *request, cons
 		    int64_t since_ns)
 {
 	struct cat_past past = {
-		.parent = request->dir,
 		.ino = inode->ino,
 		.since = cat_next_seq(txn),
 		.since_ns = since_ns,
@@ -1495,6 +1603,8 @@ static int put_past(struct cat_txn *txn, const struct cat_deleted *request, cons
 	struct buf *value;
 	int rc = record_component(txn, &adopt, &named, request->name);
 
+	if (rc == 0)
+		rc = cat_past_dir(txn, request->dir, &past.parent);
 	if (rc < 0)
 		return rc;
 	past.until = cat_next_seq(txn);
@@ -1553,6 +1663,8 @@ static int put_deleted_versions(struct cat_txn *txn, const struct deleting *dele
 		rc = cat_version_put(txn, &version);
 		if (rc == 0)
 			rc = cat_copy_add(txn, &copy);
+		if (rc == 0 && is_ours(found))
+			rc = cat_file_claim(txn, found->file_id, version.ino);
 	}
 	return rc;
 }
@@ -1652,9 +1764,12 @@ static int find_past_dir(struct cat_txn *txn, uint64_t parent, struct past_dir *
 	struct kv_bytes key, value;
 	struct schema_key prefix;
 	struct rows rows;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, parent, &past_dir);
 
-	schema_key_number(&prefix, SCHEMA_PAST, parent);
+	if (rc < 0)
+		return rc;
+	schema_key_number(&prefix, SCHEMA_PAST, past_dir);
 	rows_open(&rows, &prefix, KV_FORWARD);
 	while ((rc = rows_next(&rows, txn, &key, &value)) == 0) {
 		rc = cat_check_row(key, schema_decode_past(key, value, &dir->found));

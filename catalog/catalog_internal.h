@@ -109,17 +109,47 @@ struct cat_ending {
 	const char *to_name;
 	uint32_t actor;
 };
+/* Takes all of these away without a trace. */
+int cat_unbind(struct cat_txn *txn, const struct cat_name *name);
 /* The live name goes to the past. Link counts are the caller's. */
 int cat_end(struct cat_txn *txn, const struct cat_name *name, const struct cat_ending *ending);
+/* Under whose number the past of the directory's names lies: see inode.past_dir. */
+int cat_past_dir(struct cat_txn *txn, uint64_t dir, uint64_t *ret_dir);
+/* Sets past_dir of a directory that is to take a free name: it goes on with the past of the one removed last. */
+int cat_dir_goes_on(struct cat_txn *txn, uint64_t parent, const char *name, struct cat_inode *dir);
 /* mtime and ctime of a directory whose names changed, and its link count. */
 int cat_dir_touch(struct cat_txn *txn, uint64_t ino, int nlink_change);
 void cat_name_set(char ret_field[static CAT_NAME_MAX + 1], const char *name);
 
+/* --- what others hold in memory and must forget (links.c) ------------------------------------------- */
+
+struct cat_change {
+	uint64_t parent, ino;
+	char name[CAT_NAME_MAX + 1];
+};
+struct cat_changes {
+	struct cat_change *cells;
+	size_t count, cap;
+};
+int cat_change_note(struct cat_changes *changes, uint64_t parent, const char *name, uint64_t ino);
+
+/* --- hard links found in the store (links.c) -------------------------------------------------------- */
+
+/* `ino`, adopted as an empty file, is a name of the file with this id. 1: it joined *ret_file; 0: it waits for one that
+ * has the id, or has been changed here and is a file of its own. */
+int cat_link_found(struct cat_txn *txn, const uint8_t link_id[static CAT_FILE_ID_SIZE], uint64_t ino,
+		   struct cat_changes *changes, struct cat_inode *ret_file);
+/* Those who waited for the id of this file join it. */
+int cat_links_join(struct cat_txn *txn, const struct cat_inode *inode, struct cat_changes *changes);
+/* The current version and its copy go, as if the inode had never had them; *inode is left to be written. */
+int cat_content_drop(struct cat_txn *txn, struct cat_inode *inode);
+
 /* --- versions and jobs ----------------------------------------------------------------------------- */
 
-/* Whose file id it is: the first inode that had it; copies made by other tools carry it too. -ENOENT. */
-int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino);
 int cat_file_put(struct cat_txn *txn, const struct cat_inode *inode);
+/* The inode has versions of the file with this id, which itself is gone: it is what the id leads to, unless there is
+ * something better. */
+int cat_file_claim(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t ino);
 uint32_t cat_identity_own(const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
 uint32_t cat_identity_foreign(const char *key, const char *native_id);
 /* The newest version with seq <= at. -ENOENT. */

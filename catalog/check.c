@@ -129,6 +129,12 @@ static int check_dir(struct check *check, const struct cat_inode *dir, uint64_t 
 	rc = inode_exists(check, dir->parent, &parent);
 	if (rc == 0 || (rc == 1 && !S_ISDIR(parent.mode)))
 		problem(check, "directory parent", dir->ino, "its parent %" PRIu64 " is no directory", dir->parent);
+	if (rc >= 0 && dir->past_dir) {
+		rc = inode_exists(check, dir->past_dir, &parent);
+		if (rc == 0 || (rc == 1 && (!S_ISDIR(parent.mode) || parent.nlink || parent.past_dir)))
+			problem(check, "directory past", dir->ino, "%" PRIu64 " is no removed directory",
+				dir->past_dir);
+	}
 	return rc < 0 ? rc : 0;
 }
 
@@ -535,6 +541,26 @@ static int check_file(struct check *check, struct kv_bytes key, struct kv_bytes 
 	return rc < 0 ? rc : 0;
 }
 
+/* Who waits for a file may be gone, but not unknown. */
+static int check_awaited(struct check *check, struct kv_bytes key, struct kv_bytes value)
+{
+	struct cat_inode inode;
+	struct schema_parts parts;
+	struct cursor at;
+	uint64_t ino;
+	int rc = schema_parse(key, &parts);
+
+	(void)value;
+	if (rc < 0 || parts.name_len != CAT_FILE_ID_SIZE + 8)
+		return rc < 0 ? rc : -EBADMSG;
+	at = cursor_of(parts.name + CAT_FILE_ID_SIZE, 8);
+	ino = cursor_u64(&at);
+	rc = inode_exists(check, ino, &inode);
+	if (rc == 0)
+		problem(check, "awaited by nobody", ino, "no such inode");
+	return rc < 0 ? rc : 0;
+}
+
 /* --- all of it ---------------------------------------------------------------------------------- */
 
 static const struct {
@@ -559,6 +585,7 @@ static const struct {
 	{SCHEMA_EXTENT, check_extent},
 	{SCHEMA_DIRTY, check_dirty},
 	{SCHEMA_FILE, check_file},
+	{SCHEMA_AWAITED, check_awaited},
 };
 
 static int check_pass(struct check *check, enum schema_tag tag,

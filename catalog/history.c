@@ -170,13 +170,17 @@ static int bring_history(struct history *history, const struct interval *interva
 {
 	struct schema_key key;
 	struct kv_bytes value;
+	uint64_t past_dir;
 	int rc;
 
 	if (interval->how != CAT_HOW_RENAME || beginning == TOOK_OVER || !interval->from_name[0])
 		return 0;
 	if (interval->directory) /* files that once had its old name are nothing to it */
 		return 0;
-	schema_key_past(&key, interval->from_parent, interval->from_name, interval->since);
+	rc = cat_past_dir(history->txn, interval->from_parent, &past_dir);
+	if (rc < 0)
+		return rc;
+	schema_key_past(&key, past_dir, interval->from_name, interval->since);
 	rc = cat_get(history->txn, &key, &value);
 	if (rc < 0)
 		return rc == -ENOENT ? 0 : rc;
@@ -239,14 +243,17 @@ static int walk_past(struct history *history, const struct walk *walk, struct in
 	struct schema_key prefix;
 	struct cat_past past;
 	struct rows rows;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(history->txn, walk->parent, &past_dir);
 
-	schema_key_past(&prefix, walk->parent, walk->name, 0);
+	if (rc < 0)
+		return rc;
+	schema_key_past(&prefix, past_dir, walk->name, 0);
 	prefix.len -= 8; /* any time */
 	rows_open(&rows, &prefix, KV_BACKWARD);
 	rows.batch = 64;
 	if (walk->upto < UINT64_MAX)
-		schema_key_past(&rows.to, walk->parent, walk->name, walk->upto + 1);
+		schema_key_past(&rows.to, past_dir, walk->name, walk->upto + 1);
 	while ((rc = rows_next(&rows, history->txn, &key, &value)) == 0) {
 		rc = cat_check_row(key, schema_decode_past(key, value, &past));
 		if (rc < 0)
@@ -442,11 +449,14 @@ static int ever_closure(struct cat_txn *txn, void *arg)
 	const struct ever *ever = arg;
 	struct stream live = {0}, past = {0};
 	struct schema_key prefix;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, ever->parent, &past_dir);
 
+	if (rc < 0)
+		return rc;
 	schema_key_number(&prefix, SCHEMA_NAME, ever->parent);
 	rows_open(&live.rows, &prefix, KV_FORWARD);
-	schema_key_number(&prefix, SCHEMA_PAST, ever->parent);
+	schema_key_number(&prefix, SCHEMA_PAST, past_dir);
 	rows_open(&past.rows, &prefix, KV_FORWARD);
 	rc = ever_merge(txn, ever, &live, &past);
 	rows_close(&live.rows);
@@ -477,11 +487,14 @@ static int past_closure(struct cat_txn *txn, void *arg)
 	struct schema_key prefix;
 	struct cat_past past;
 	struct rows rows;
-	int rc;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, names->parent, &past_dir);
 
-	schema_key_number(&prefix, SCHEMA_PAST, names->parent);
+	if (rc < 0)
+		return rc;
+	schema_key_number(&prefix, SCHEMA_PAST, past_dir);
 	if (names->name) {
-		schema_key_past(&prefix, names->parent, names->name, 0);
+		schema_key_past(&prefix, past_dir, names->name, 0);
 		prefix.len -= 8; /* any time */
 	}
 	rows_open(&rows, &prefix, KV_FORWARD);
@@ -502,4 +515,25 @@ int catalog_past(struct catalog *catalog, uint64_t parent, const char *name, cat
 	int rc = name ? cat_name_check(name) : 0;
 
 	return rc ? rc : catalog_view(catalog, past_closure, &names);
+}
+
+struct past_dir_of {
+	uint64_t dir, found;
+};
+
+static int past_dir_closure(struct cat_txn *txn, void *arg)
+{
+	struct past_dir_of *of = arg;
+
+	return cat_past_dir(txn, of->dir, &of->found);
+}
+
+int catalog_past_dir(struct catalog *catalog, uint64_t dir, uint64_t *ret_dir)
+{
+	struct past_dir_of of = {.dir = dir};
+	int rc = catalog_view(catalog, past_dir_closure, &of);
+
+	if (rc == 0)
+		*ret_dir = of.found;
+	return rc;
 }

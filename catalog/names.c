@@ -11,6 +11,8 @@
  *     for each directory in it, and 0 once removed. A directory has one name.
  *  4. A replaced name keeps its cookie: a readdir under way sees it once.
  *  5. What must change in the store stands in the journal in the same update.
+ *  6. PAST rows lie under inode.past_dir of their directory: one that is removed and made again under its name goes
+ *     on with the past it had. At most one of those that share a past lives.
  *
  * Threads: any.
  */
@@ -26,6 +28,7 @@
 
 #define XATTR_TOTAL_MAX (64 << 10)
 #define DEPTH_MAX 4096
+#define GOES_ON_BACK 256 /* past holders of a name looked at for a directory */
 
 /* --- building blocks ---------------------------------------------------------------------------- */
 
@@ -92,6 +95,42 @@ int cat_dir_touch(struct cat_txn *txn, uint64_t ino, int nlink_change)
 	return cat_inode_put(txn, &dir);
 }
 
+int cat_past_dir(struct cat_txn *txn, uint64_t dir, uint64_t *ret_dir)
+{
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, dir, &inode);
+
+	*ret_dir = rc == 0 && inode.past_dir ? inode.past_dir : dir;
+	return rc == -ENOENT ? 0 : rc;
+}
+
+static int take_past_directory(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+	struct cat_past *past = arg;
+	int rc = cat_check_row(key, schema_decode_past(key, value, past));
+
+	return rc ? rc : S_ISDIR(past->type);
+}
+
+int cat_dir_goes_on(struct cat_txn *txn, uint64_t parent, const char *name, struct cat_inode *dir)
+{
+	struct schema_key from, to;
+	struct cat_past past;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, parent, &past_dir);
+
+	if (rc < 0)
+		return rc;
+	schema_key_past(&from, past_dir, name, 0);
+	schema_key_past(&to, past_dir, name, UINT64_MAX);
+	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, GOES_ON_BACK, take_past_directory,
+		     &past);
+	/* One that was moved away has taken its past along. */
+	if (rc <= 0 || (past.ended != CAT_HOW_UNLINK && past.ended != CAT_HOW_VANISH))
+		return rc < 0 ? rc : 0;
+	return cat_past_dir(txn, past.ino, &dir->past_dir);
+}
+
 int cat_bind(struct cat_txn *txn, struct cat_name *name)
 {
 	struct schema_key key;
@@ -116,7 +155,7 @@ int cat_bind(struct cat_txn *txn, struct cat_name *name)
 	return cat_put(txn, &key, value);
 }
 
-static int unbind(struct cat_txn *txn, const struct cat_name *name)
+int cat_unbind(struct cat_txn *txn, const struct cat_name *name)
 {
 	struct schema_key key;
 	int rc;
@@ -151,8 +190,10 @@ int cat_end(struct cat_txn *txn, const struct cat_name *name, const struct cat_e
 	};
 	struct schema_key key;
 	struct buf *value;
-	int rc = unbind(txn, name);
+	int rc = cat_unbind(txn, name);
 
+	if (rc == 0)
+		rc = cat_past_dir(txn, name->parent, &past.parent);
 	if (rc < 0)
 		return rc;
 	cat_name_set(past.name, name->name);
@@ -178,6 +219,37 @@ static int concerns_store(struct cat_txn *txn, const struct cat_inode *inode, co
 		return rc == -ENOENT ? 0 : rc;
 	cat_key_clear(&record);
 	return 1;
+}
+
+struct key_sought {
+	struct cat_txn *txn;
+	const char *key;
+	size_t len; /* of the key without a directory's slash */
+};
+
+static int is_key_of_link(void *arg, const struct cat_name *link)
+{
+	const struct key_sought *sought = arg;
+	AUTO_BUF key = BUF_INIT;
+	int rc = cat_key_of_name(sought->txn, link->parent, link->name, &key);
+
+	return rc ? rc : key.len == sought->len && memcmp(key.data, sought->key, key.len) == 0;
+}
+
+int cat_place_again(struct cat_txn *txn, uint64_t ino, const char *key)
+{
+	struct key_sought sought = {.txn = txn, .key = key, .len = strlen(key)};
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, ino, &inode);
+
+	/* Who lost its last name has a job for that; an object among our own lies there for a reason. */
+	if (rc < 0 || inode.nlink == 0 || strncmp(key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) == 0)
+		return rc;
+	sought.len -= S_ISDIR(inode.mode) && sought.len > 0 && key[sought.len - 1] == '/';
+	rc = cat_link_each(txn, ino, is_key_of_link, &sought);
+	if (rc)
+		return rc < 0 && rc != -ENOENT ? rc : 0;
+	return cat_job_add(txn, CAT_JOB_PLACE, ino, key);
 }
 
 /* A directory that lost its last child exists in the store only as its own object: have it put there. */
@@ -433,7 +505,10 @@ static int create_closure(struct cat_txn *txn, void *arg)
 	name.since_ns = cat_now(txn);
 	name.type = inode->mode & S_IFMT;
 	cat_name_set(name.name, request->name);
-	rc = cat_inode_put(txn, inode);
+	if (S_ISDIR(inode->mode))
+		rc = cat_dir_goes_on(txn, request->parent, request->name, inode);
+	if (rc == 0)
+		rc = cat_inode_put(txn, inode);
 	if (rc == 0)
 		rc = cat_file_put(txn, inode);
 	if (rc == 0)

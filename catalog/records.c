@@ -448,22 +448,36 @@ int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_
 	return rc ? rc : cat_check_row(schema_bytes(&key), schema_decode_place(value, ret_ino, &none));
 }
 
+static int file_put(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t ino)
+{
+	struct buf *value = cat_scratch(txn);
+	struct schema_key key;
+
+	schema_key_file(&key, file_id);
+	schema_encode_place(ino, 0, value);
+	return cat_put(txn, &key, value);
+}
+
 int cat_file_put(struct cat_txn *txn, const struct cat_inode *inode)
 {
-	struct buf *value;
-	struct schema_key key;
 	struct cat_inode other;
 	uint64_t ino;
 	int rc = S_ISREG(inode->mode) ? cat_file_find(txn, inode->file_id, &ino) : 0;
 
 	if (!S_ISREG(inode->mode) || (rc < 0 && rc != -ENOENT))
 		return rc;
-	if (rc == 0 && cat_inode_get(txn, ino, &other) == 0)
+	if (rc == 0 && cat_inode_get(txn, ino, &other) == 0 &&
+	    memcmp(other.file_id, inode->file_id, CAT_FILE_ID_SIZE) == 0)
 		return 0;
-	value = cat_scratch(txn);
-	schema_key_file(&key, inode->file_id);
-	schema_encode_place(inode->ino, 0, value);
-	return cat_put(txn, &key, value);
+	return file_put(txn, inode->file_id, inode->ino);
+}
+
+int cat_file_claim(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t ino)
+{
+	uint64_t other;
+	int rc = cat_file_find(txn, file_id, &other);
+
+	return rc == -ENOENT ? file_put(txn, file_id, ino) : rc;
 }
 
 struct copy_search {

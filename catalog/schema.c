@@ -170,6 +170,14 @@ void schema_key_file(struct schema_key *key, const uint8_t file_id[static CAT_FI
 	schema_key_bytes(key, file_id, CAT_FILE_ID_SIZE);
 }
 
+void schema_key_awaited(struct schema_key *key, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t ino)
+{
+	schema_key_begin(key, SCHEMA_AWAITED);
+	schema_key_bytes(key, file_id, CAT_FILE_ID_SIZE);
+	if (ino)
+		schema_key_u64(key, ino);
+}
+
 void schema_key_setting(struct schema_key *key, const char *name)
 {
 	schema_key_begin(key, SCHEMA_SETTING);
@@ -215,6 +223,7 @@ static const struct layout layouts[] = {
 	{SCHEMA_DIRTY, "dirty", 1, TAIL_NONE, false},
 	{SCHEMA_SETTING, "setting", 0, TAIL_NAME, false},
 	{SCHEMA_FILE, "file id", 0, TAIL_NAME, true},
+	{SCHEMA_AWAITED, "awaited file", 0, TAIL_NAME, true},
 };
 
 static const struct layout *layout_of(uint8_t tag)
@@ -521,7 +530,7 @@ void schema_encode_inode(const struct cat_inode *inode, struct buf *ret_value)
 	buf_add_u64(ret_value, (uint64_t)inode->ctime);
 	buf_add_u64(ret_value, (uint64_t)inode->btime);
 	buf_add_u64(ret_value, inode->parent);
-	buf_add_u64(ret_value, inode->version);
+	buf_add_u64(ret_value, S_ISDIR(inode->mode) ? inode->past_dir : inode->version);
 	buf_add_u64(ret_value, (uint64_t)inode->listed_at);
 }
 
@@ -551,7 +560,7 @@ int schema_decode_inode(struct kv_bytes key, struct kv_bytes value, struct cat_i
 	inode.ctime = (int64_t)cursor_u64(&at);
 	inode.btime = (int64_t)cursor_u64(&at);
 	inode.parent = cursor_u64(&at);
-	inode.version = cursor_u64(&at);
+	*(S_ISDIR(inode.mode) ? &inode.past_dir : &inode.version) = cursor_u64(&at);
 	inode.listed_at = (int64_t)cursor_u64(&at);
 	if (record_end(&at) < 0 || !is_type(inode.mode & S_IFMT) || inode.flags & ~(uint32_t)FLAGS_KNOWN)
 		return -EBADMSG;

@@ -25,6 +25,8 @@
  *   EXTENT     ino                           what the cache file holds
  *   DIRTY      ino                           - (index of inodes with CAT_DIRTY)
  *   SETTING    name                          value
+ *   FILE       file id                       ino: the first inode that had it
+ *   AWAITED    file id, ino                  - an empty file that is a hard link of a file nobody knows yet
  *
  *   * an object key may exceed KV_KEY_MAX: a long one is cut and ends in NUL
  *     and its SHA-256; object keys hold no NUL, so the two never meet.
@@ -61,6 +63,7 @@ enum schema_tag {
 	SCHEMA_DIRTY = 'd',
 	SCHEMA_SETTING = 't',
 	SCHEMA_FILE = 'f', /* file id -> inode */
+	SCHEMA_AWAITED = 'w',
 };
 
 enum schema_meta {
@@ -108,6 +111,8 @@ void schema_key_place(struct schema_key *key, uint32_t backend, const char *obje
 void schema_key_place_prefix(struct schema_key *key, uint32_t backend, const char *prefix);
 void schema_key_job_key(struct schema_key *key, const char *object_key, uint64_t seq);
 void schema_key_file(struct schema_key *key, const uint8_t file_id[static CAT_FILE_ID_SIZE]);
+/* ino 0: what all of the file id begin with. */
+void schema_key_awaited(struct schema_key *key, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t ino);
 void schema_key_setting(struct schema_key *key, const char *name);
 
 /* The least key greater than every key that begins with `prefix`: the end of its scan. */

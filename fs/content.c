@@ -878,13 +878,6 @@ static int commit_locked(struct content *content, enum cat_origin origin, uint32
 			      : content_commit_locked(content, origin, author, -1, ret_seq);
 }
 
-/* No name: its bytes live as long as its handles, no longer. Unless it was others who took the name: whoever had the
- * file open for writing did not give his changes up. */
-static bool has_no_future(const struct cat_inode *inode)
-{
-	return !inode->nlink && !(inode->flags & CAT_TAKEN);
-}
-
 static int commit_if_changed(struct content *content, enum cat_origin origin, uint32_t author, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
@@ -895,7 +888,7 @@ static int commit_if_changed(struct content *content, enum cat_origin origin, ui
 	err = catalog_getattr(content->owner->catalog, content->ino, &inode);
 	if (err)
 		return err;
-	if (has_no_future(&inode)) {
+	if (content_has_no_future(&inode)) {
 		*ret_seq = inode.version;
 		return 0;
 	}
@@ -939,7 +932,7 @@ int content_settle(struct contents *contents, uint64_t ino)
 		bool acknowledged =
 			content->loose ? !content->writers || content->flushed : content->changed && content->flushed;
 
-		if (acknowledged && !content->discarded && !has_no_future(&inode))
+		if (acknowledged && !content->discarded && !content_has_no_future(&inode))
 			err = commit_locked(content, inode.nlink ? CAT_ORIGIN_CLOSE : CAT_ORIGIN_CONFLICT,
 					    content->author, &seq);
 	}
@@ -1134,7 +1127,7 @@ void content_forget(struct contents *contents, uint64_t ino)
 		return;
 	if (catalog_getattr(contents->catalog, ino, &inode) == 0 && inode.nlink == 0) {
 		LOCK_GUARD(&content->lock);
-		if (!content->writers)
+		if (!content->writers && (!content->changed || content_has_no_future(&inode)))
 			content_discard_locked(content);
 	}
 	content_put(content);

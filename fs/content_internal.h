@@ -119,6 +119,12 @@ int content_keep_named(struct content *content);
 int content_load_copy(struct content *content);
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 void content_discard_locked(struct content *content);
+/* No name: its bytes live as long as its handles, no longer. Unless it was others who took the name: whoever had the
+ * file open for writing did not give his changes up. */
+static inline bool content_has_no_future(const struct cat_inode *inode)
+{
+	return !inode->nlink && !(inode->flags & CAT_TAKEN);
+}
 /* Objects up to this size are fetched in one piece, and their checksum is compared. */
 #define FETCH_WHOLE_MAX (UINT64_C(4) << 20)
 

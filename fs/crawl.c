@@ -2,7 +2,8 @@
  * crawl.c - see crawl.h.
  *
  * Directories still to be listed are a stack; a worker takes one, lists it and puts its children there. It is over when
- * the stack is empty and nobody is busy, or at the first failure.
+ * the stack is empty and nobody is busy, or at the first failure. What lies beside the files comes last, when they are
+ * known.
  *
  * Threads: WORKERS of its own. Lock: LOCK_LEAF, never held across a call of the store or the catalog.
  */
@@ -25,6 +26,7 @@
 struct crawling {
 	const struct crawl *crawl;
 	const struct call *call;
+	bool unlisted_only;
 	struct lock lock; /* guards all below */
 	pthread_cond_t changed;
 	uint64_t *stack;
@@ -81,24 +83,51 @@ static int take_name(void *arg, const struct cat_name *name, const struct cat_in
 	return push(page->crawling, name->ino);
 }
 
+/* ret_leaf: and it has no directories in it. What is no live directory needs no listing. */
+static bool is_listed(const struct crawling *crawling, uint64_t ino, bool *ret_leaf)
+{
+	struct cat_inode inode;
+
+	*ret_leaf = true;
+	if (catalog_getattr(crawling->crawl->catalog, ino, &inode) || !S_ISDIR(inode.mode) || !inode.nlink)
+		return true;
+	*ret_leaf = inode.nlink == 2;
+	return inode.flags & CAT_LISTED;
+}
+
+/* Puts the directories in it on the stack. */
+static int enter(struct crawling *crawling, uint64_t ino, struct page *page)
+{
+	int result;
+
+	do {
+		struct cat_readdir request = {.parent = ino, .after = page->last, .max = PAGE};
+
+		page->seen = 0;
+		result = catalog_readdir(crawling->crawl->catalog, &request, take_name, page);
+	} while (!result && page->seen == PAGE);
+	return result;
+}
+
 static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 {
 	const struct crawl *crawl = crawling->crawl;
 	struct page page = {.crawling = crawling};
-	int result = reconcile_directory(crawl->reconcile, ino, crawling->call, err);
+	uint64_t versions = 0;
+	int result = 0;
 
-	do {
-		struct cat_readdir request = {.parent = ino, .after = page.last, .max = PAGE};
-
-		page.seen = 0;
-		if (!result)
-			result = catalog_readdir(crawl->catalog, &request, take_name, &page);
-	} while (!result && page.seen == PAGE);
+	if (!crawling->unlisted_only)
+		result = reconcile_whole(crawl->reconcile, ino, crawling->call, &versions, err);
+	else if (!is_listed(crawling, ino, &(bool){false}))
+		result = reconcile_directory(crawl->reconcile, ino, crawling->call, err);
+	if (!result)
+		result = enter(crawling, ino, &page);
 	if (result && !err->kind)
 		(void)err_from_errno(err, -result, "directory %llu", (unsigned long long)ino);
 	LOCK_GUARD(&crawling->lock);
 	crawling->figures.directories++;
 	crawling->figures.files += page.files;
+	crawling->figures.versions += versions;
 	return result;
 }
 
@@ -130,6 +159,15 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static void take_asides(struct crawling *crawling)
+{
+	const struct crawl *crawl = crawling->crawl;
+	uint64_t adopted = 0;
+
+	crawling->result = reconcile_asides(crawl->reconcile, NULL, crawling->call, &adopted, &crawling->err);
+	crawling->figures.versions += adopted;
+}
+
 /* --- all of them --------------------------------------------------------------------------------------- */
 
 static void watch(struct crawling *crawling)
@@ -138,6 +176,7 @@ static void watch(struct crawling *crawling)
 	while (!is_over(crawling)) {
 		struct crawl_figures figures = crawling->figures;
 
+		figures.waiting = crawling->depth;
 		lock_release(&crawling->lock);
 		if (crawling->crawl->progress)
 			crawling->crawl->progress(crawling->crawl->arg, &figures);
@@ -148,30 +187,78 @@ static void watch(struct crawling *crawling)
 	lock_release(&crawling->lock);
 }
 
-int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_figures *ret_figures, struct err *err)
+static void run(struct crawling *crawling)
 {
-	struct crawling crawling = {.crawl = crawl, .call = call};
 	pthread_t workers[WORKERS];
 	unsigned count = 0;
-	int result = push(&crawling, CAT_ROOT_INO);
+
+	while (count < WORKERS && pthread_create(&workers[count], NULL, work, crawling) == 0)
+		count++;
+	if (count)
+		watch(crawling);
+	else
+		(void)work(crawling);
+	for (unsigned i = 0; i < count; i++)
+		(void)pthread_join(workers[i], NULL); /* cannot fail: ours, and not joined yet */
+}
+
+static int begin(struct crawling *crawling, uint64_t top, struct err *err)
+{
+	int result = push(crawling, top);
 
 	if (result)
 		return err_from_errno(err, -result, "crawl");
-	lock_init(&crawling.lock, LOCK_LEAF);
-	lock_cond_init(&crawling.changed);
-	while (count < WORKERS && pthread_create(&workers[count], NULL, work, &crawling) == 0)
-		count++;
-	if (count)
-		watch(&crawling);
-	else
-		(void)work(&crawling);
-	for (unsigned i = 0; i < count; i++)
-		(void)pthread_join(workers[i], NULL); /* cannot fail: ours, and not joined yet */
+	lock_init(&crawling->lock, LOCK_LEAF);
+	lock_cond_init(&crawling->changed);
+	return 0;
+}
+
+static int end(struct crawling *crawling, struct err *err)
+{
+	if (crawling->result && err)
+		*err = crawling->err;
+	(void)pthread_cond_destroy(&crawling->changed); /* nobody waits */
+	lock_destroy(&crawling->lock);
+	free(crawling->stack);
+	return crawling->result;
+}
+
+int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_figures *ret_figures, struct err *err)
+{
+	struct crawling crawling = {.crawl = crawl, .call = call};
+	int result = begin(&crawling, CAT_ROOT_INO, err);
+
+	if (result)
+		return result;
+	run(&crawling);
+	if (!crawling.result)
+		take_asides(&crawling);
 	*ret_figures = crawling.figures;
-	if (crawling.result && err)
-		*err = crawling.err;
-	(void)pthread_cond_destroy(&crawling.changed); /* nobody waits */
-	lock_destroy(&crawling.lock);
-	free(crawling.stack);
-	return crawling.result;
+	return end(&crawling, err);
+}
+
+int crawl_unlisted(const struct crawl *crawl, uint64_t dir, const struct call *call, struct err *err)
+{
+	struct crawling crawling = {.crawl = crawl, .call = call, .unlisted_only = true};
+	int result = begin(&crawling, dir, err);
+
+	if (result)
+		return result;
+	/* Mostly everything is listed: that is found out here. */
+	while (crawling.depth && !crawling.result) {
+		uint64_t ino = crawling.stack[crawling.depth - 1];
+		struct page page = {.crawling = &crawling};
+		bool leaf;
+
+		if (!is_listed(&crawling, ino, &leaf))
+			break;
+		crawling.depth--;
+		if (!leaf)
+			crawling.result = enter(&crawling, ino, &page);
+	}
+	if (crawling.result)
+		(void)err_from_errno(&crawling.err, -crawling.result, "directory %llu", (unsigned long long)dir);
+	else if (crawling.depth)
+		run(&crawling);
+	return end(&crawling, err);
 }

@@ -7,6 +7,7 @@
 
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/crawl.h"
 #include "fs/reconcile.h"
 #include "fs/ship.h"
 #include "fs/writeback.h"
@@ -96,6 +97,21 @@ int fs_list_known(fuse_req_t req, uint64_t dir)
 	if (err)
 		log_warn("fs", "directory %llu cannot be listed: %s", (unsigned long long)dir, error.message);
 	return err ? (error.kind == ERR_DENIED ? -EACCES : -EIO) : 0;
+}
+
+int fs_list_tree(fuse_req_t req, uint64_t dir)
+{
+	struct fs *fs = fs_of(req);
+	struct crawl crawl = {.catalog = fs->catalog, .reconcile = fs->reconcile};
+	struct call call = {.deadline_ns = clock_monotonic() + LISTING_PATIENCE_NS};
+	struct err error = {0};
+	int err = crawl_unlisted(&crawl, dir, &call, &error);
+
+	if (!err)
+		return 0;
+	log_warn("fs", "directory %llu cannot be renamed, what is beneath it cannot be listed: %s",
+		 (unsigned long long)dir, error.message);
+	return error.kind == ERR_TIMED_OUT ? -EXDEV : error.kind == ERR_DENIED ? -EACCES : -EIO;
 }
 
 void fs_kill_privileges(fuse_req_t req, uint64_t ino)

@@ -67,6 +67,9 @@ void fs_stat(const struct cat_inode *inode, struct stat *ret_stat);
 
 /* Never listed: waits for the listing. Stale: answers from the catalog, refreshed in the background. */
 int fs_list_known(fuse_req_t req, uint64_t dir);
+/* The same for all beneath a directory that is to be renamed: what nobody has seen yet would stay behind. -EXDEV: there
+ * is too much of it for one rename to wait for. */
+int fs_list_tree(fuse_req_t req, uint64_t dir);
 
 /* A write, truncation or chown takes setuid away, and setgid where the group may execute. */
 void fs_kill_privileges(fuse_req_t req, uint64_t ino);

@@ -400,9 +400,11 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 	if (!err)
 		err = settle_name(fs, new_parent, new_name, &target);
 	if (!err && S_ISDIR(target.mode))
-		err = fs_list_known(req, target.ino);
+		err = flags & RENAME_EXCHANGE ? fs_list_tree(req, target.ino) : fs_list_known(req, target.ino);
 	if (err == -ENOENT && inode.ino) /* the new name is free */
 		err = 0;
+	if (!err && S_ISDIR(inode.mode))
+		err = fs_list_tree(req, inode.ino);
 	if (!err)
 		err = catalog_rename(fs->catalog, &request, &replaced);
 	reply_err(req, err);

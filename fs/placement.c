@@ -47,7 +47,6 @@
 #define JOB_LEAST_RATE_SHIFT 14 /* bytes per second: 16 KiB */
 #define TREE_BATCH 256
 #define REPROBE_PAUSE_NS (60 * NS_PER_SEC)
-#define RESERVED ".varve/"
 
 struct placement {
 	struct catalog *catalog;
@@ -58,6 +57,7 @@ struct placement {
 	struct placement_others others;
 	atomic_bool cancelled;
 	_Atomic uint64_t conflicts;
+	_Atomic uint64_t facts; /* put */
 	_Atomic int64_t probed; /* monotonic: when versioning was last asked for because of a reply */
 	char host[64];
 };
@@ -105,6 +105,11 @@ static bool versioned(const struct placement *placement)
 uint64_t placement_conflicts(struct placement *placement)
 {
 	return atomic_load(&placement->conflicts);
+}
+
+uint64_t placement_facts_put(struct placement *placement)
+{
+	return atomic_load(&placement->facts);
 }
 
 /* Versioning may have been switched: asked now, unless that was done just now. */
@@ -173,7 +178,7 @@ static int fit_key(const struct placement *placement, const uint8_t *file_id, st
 		return 0;
 	hex_encode(file_id, CAT_FILE_ID_SIZE, hex);
 	buf_reset(key);
-	buf_adds(key, ".varve/long/");
+	buf_adds(key, CAT_OWN_KEYS "long/");
 	buf_adds(key, hex);
 	return buf_failed(key) ? -ENOMEM : 0;
 }
@@ -406,7 +411,7 @@ static void external_key(const struct object_info *info, struct buf *ret_key)
 
 	sha256_of(info->key, strlen(info->key), digest);
 	hex_encode(digest, 16, hex);
-	buf_addf(ret_key, ".varve/versions/external/%s/", hex);
+	buf_addf(ret_key, CAT_OWN_KEYS "versions/external/%s/", hex);
 	sha256_of(info->etag ? info->etag : "", info->etag ? strlen(info->etag) : 0, digest);
 	hex_encode(digest, 8, hex);
 	buf_adds(ret_key, hex);
@@ -417,12 +422,12 @@ static void own_key(const struct cat_inode *inode, uint64_t seq, struct buf *ret
 	char hex[2 * CAT_FILE_ID_SIZE + 1];
 
 	hex_encode(inode->file_id, CAT_FILE_ID_SIZE, hex);
-	buf_addf(ret_key, ".varve/versions/%s/%016" PRIx64, hex, seq);
+	buf_addf(ret_key, CAT_OWN_KEYS "versions/%s/%016" PRIx64, hex, seq);
 }
 
 static bool is_own_key(const char *key)
 {
-	return strncmp(key, ".varve/", strlen(".varve/")) == 0;
+	return strncmp(key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) == 0;
 }
 
 /* What is at the key now, if anything: 0 with key NULL when it is free. */
@@ -518,11 +523,6 @@ enum guard {
 	GUARD_NONE,
 };
 
-static bool is_reserved(const char *key)
-{
-	return strncmp(key, RESERVED, strlen(RESERVED)) == 0;
-}
-
 /* The condition of a put on a store with versions. ret_etag: malloc'd, what it borrows. */
 static int condition_of(struct placement *placement, const char *key, struct put_condition *ret_condition,
 			char **ret_etag)
@@ -553,7 +553,7 @@ static int guard_key(struct placement *placement, const char *key, enum guard gu
 {
 	int result = 0;
 
-	if (is_reserved(key))
+	if (is_own_key(key))
 		guard = GUARD_NONE;
 	if (guard == GUARD_RECORDED && versioned(placement)) {
 		result = condition_of(placement, key, ret_condition, ret_etag);
@@ -702,6 +702,7 @@ static int put_facts(struct placement *placement, const struct stream *stream, c
 	if (buf_failed(&key))
 		return -ENOMEM;
 	request.key = key.data;
+	atomic_fetch_add(&placement->facts, 1); /* before it may be there */
 	return transfer_put(placement->transfer, &call, &request, NULL, err);
 }
 
@@ -1243,7 +1244,9 @@ static int record_placed(struct cat_txn *txn, void *arg)
 
 	if (!err && placed->copy)
 		err = cat_copy_add(txn, placed->copy);
-	return err ? err : cat_key_put(txn, placed->key, &placed->record);
+	if (!err)
+		err = cat_key_put(txn, placed->key, &placed->record);
+	return err ? err : cat_place_again(txn, placed->record.ino, placed->key);
 }
 
 /* Is the key's record already of this inode, this kind and this version? */
@@ -1441,7 +1444,7 @@ static int is_contested(struct placement *placement, const struct facts *facts, 
 	struct object_info info = {0};
 	int result;
 
-	if (facts->version.origin != CAT_ORIGIN_CONFLICT || !is_reserved(facts->copy.key))
+	if (facts->version.origin != CAT_ORIGIN_CONFLICT || !is_own_key(facts->copy.key))
 		return 0;
 	result = head_current(placement, facts->links->key, &info, err);
 	if (!result)

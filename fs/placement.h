@@ -61,6 +61,8 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 
 /* Uploads that met somebody else's object, since the beginning. */
 uint64_t placement_conflicts(struct placement *placement);
+/* Facts of objects begun before their version that were put so far (fs/facts.h). */
+uint64_t placement_facts_put(struct placement *placement);
 
 /* Capabilities of the store may have changed (versioning switched). */
 void placement_reprobe(struct placement *placement, struct err *err);

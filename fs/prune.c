@@ -37,7 +37,7 @@ struct prune {
 	bool dry_run;
 	struct directory *stack;
 	size_t depth, stack_cap;
-	struct numbers walked; /* directories */
+	struct numbers walked; /* directories, by past_dir: one that was made again has the past of the one before */
 	struct directory at;   /* the one being read */
 	char **names;          /* of it, still to be looked at */
 	size_t name_count, name_cap;
@@ -49,8 +49,11 @@ struct prune {
 static int push(struct prune *prune, uint64_t ino, const char *name)
 {
 	struct directory *directory;
-	int result = numbers_add(&prune->walked, ino);
+	uint64_t past_dir;
+	int result = catalog_past_dir(prune->catalog, ino, &past_dir);
 
+	if (!result)
+		result = numbers_add(&prune->walked, past_dir);
 	if (result)
 		return result < 0 ? result : 0;
 	if (ARRAY_ROOM(prune->stack, prune->stack_cap, prune->depth))
@@ -305,7 +308,7 @@ static int prune_name(struct prune *prune, const char *name, struct buf *ret_lin
 	int result = owners_of(prune, name, &owners);
 
 	prune->seen++;
-	for (size_t i = 0; i < owners.directory_count && !result; i++)
+	for (size_t i = owners.directory_count; i-- > 0 && !result;) /* of those with one past, the newest */
 		result = push(prune, owners.directories[i], name);
 	if (!result && owners.file_count)
 		result = prune_history(prune, name, &owners, ret_lines);

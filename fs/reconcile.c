@@ -33,6 +33,7 @@
 #include <sys/stat.h>
 
 #include "array.h"
+#include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
 #include "escape.h"
@@ -193,6 +194,77 @@ static int found_store_facts(struct arena *arena, const struct object_info *info
 	return rc;
 }
 
+/* --- metadata --------------------------------------------------------------------------------------------- */
+
+/* Type and permissions of what HEAD showed. A key with a '/' behind it is a directory, all others are none. */
+static uint32_t mode_of(const struct reconcile_options *options, const struct objmeta *meta, bool directory)
+{
+	bool said = meta->has & OBJMETA_MODE;
+	uint32_t type = said ? meta->mode & S_IFMT : 0;
+
+	if (directory)
+		return S_IFDIR | (said && (!type || S_ISDIR(type)) ? meta->mode & 07777 : options->dir_mode);
+	if (!said || S_ISDIR(type))
+		return S_IFREG | options->file_mode;
+	return (type ? type : S_IFREG) | (meta->mode & 07777);
+}
+
+static bool never_was_content(enum cat_origin origin)
+{
+	return origin == CAT_ORIGIN_SUSPECT || origin == CAT_ORIGIN_CONFLICT;
+}
+
+/* `meta` must live as long as *ret_found: ids and the host's name are borrowed from it. */
+static void found_meta(const struct reconcile_options *options, const struct objmeta *meta, struct cat_found *ret_found)
+{
+	ret_found->resolved = true;
+	ret_found->mode = mode_of(options, meta, ret_found->directory);
+	ret_found->uid = meta->has & OBJMETA_UID ? meta->uid : options->uid;
+	ret_found->gid = meta->has & OBJMETA_GID ? meta->gid : options->gid;
+	ret_found->mtime = meta->has & OBJMETA_MTIME ? meta->mtime : ret_found->modified_ns;
+	ret_found->file_id = meta->has & OBJMETA_FILE_ID ? meta->file_id : NULL;
+	ret_found->seq = meta->has & OBJMETA_SEQ ? meta->seq : 0;
+	ret_found->commit_ns = meta->has & OBJMETA_COMMIT ? meta->commit_ns : 0;
+	ret_found->has_author = meta->has & OBJMETA_AUTHOR;
+	ret_found->author = meta->author;
+	ret_found->host = meta->has & OBJMETA_HOST ? meta->host : NULL;
+	ret_found->origin = meta->has & OBJMETA_ORIGIN ? meta->origin : CAT_ORIGIN_CLOSE;
+	if (never_was_content(ret_found->origin) && strncmp(ret_found->key, RESERVED, strlen(RESERVED)) != 0)
+		ret_found->origin = CAT_ORIGIN_CLOSE; /* somebody made it the file's content */
+	if ((meta->has & OBJMETA_LINK) && !ret_found->directory) {
+		ret_found->link_id = meta->link_id;
+		ret_found->mode = S_IFREG | (ret_found->mode & 07777);
+	}
+}
+
+/* What a listing tells of metadata, copied. What takes another request to know stays unresolved: a symlink's target,
+ * the facts of an upload begun before its version. */
+static int found_told(const struct reconcile_options *options, struct arena *arena, const struct object_info *info,
+		      struct cat_found *found)
+{
+	struct cat_found told = *found;
+	struct objmeta meta;
+	int rc = 0;
+
+	if (!(info->flags & OBJECT_META) || meta_get(&info->meta, AHEAD_FACTS_META))
+		return 0;
+	objmeta_decode(&info->meta, &meta);
+	found_meta(options, &meta, &told);
+	if (S_ISLNK(told.mode))
+		return 0;
+	if (told.file_id)
+		told.file_id = (uint8_t *)arena_copy(arena, told.file_id, CAT_FILE_ID_SIZE);
+	if (told.link_id)
+		told.link_id = (uint8_t *)arena_copy(arena, told.link_id, CAT_FILE_ID_SIZE);
+	if ((!told.file_id && meta.has & OBJMETA_FILE_ID) || (!told.link_id && meta.has & OBJMETA_LINK))
+		rc = -ENOMEM;
+	if (!rc)
+		rc = arena_string(arena, told.host, &told.host);
+	if (!rc)
+		*found = told;
+	return rc;
+}
+
 /* --- listing a directory ------------------------------------------------------------------------------ */
 
 /* Where to list, and since when what it shows holds. */
@@ -200,13 +272,18 @@ struct place {
 	uint64_t dir;
 	struct buf prefix; /* of every key beneath */
 	int64_t now;
+	bool listed; /* before */
 };
 
 static int place_closure(struct cat_txn *txn, void *arg)
 {
 	struct place *place = arg;
-	int rc;
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, place->dir, &inode);
 
+	if (rc)
+		return rc;
+	place->listed = inode.flags & CAT_LISTED;
 	buf_reset(&place->prefix); /* the closure may run again */
 	place->now = cat_now(txn); /* the catalog's clock can be ahead of the wall's; names are compared by it */
 	if (place->dir == CAT_ROOT_INO)
@@ -220,6 +297,7 @@ struct listing {
 	struct reconcile *reconcile;
 	const char *prefix;
 	size_t prefix_len;
+	bool meta; /* wished for */
 	struct findings findings;
 };
 
@@ -264,6 +342,8 @@ static int list_entry_add(struct listing *list, const struct object_info *info)
 		rc = found_store_facts(&findings->arena, info, &found);
 	if (found.directory) /* a common prefix has no facts of an object */
 		found.size = 0;
+	else if (!rc)
+		rc = found_told(&list->reconcile->options, &findings->arena, info, &found);
 	return rc ? rc : findings_add(findings, &found, list->reconcile->options.max_entries);
 }
 
@@ -285,7 +365,7 @@ static int list_pages(struct listing *list, const struct call *call, struct err 
 {
 	AUTO_FREE char *token = NULL;
 	AUTO_BUF last = BUF_INIT;
-	struct list_request request = {.prefix = list->prefix, .delimiter = '/'};
+	struct list_request request = {.prefix = list->prefix, .delimiter = '/', .meta = list->meta};
 	unsigned idle = 0;
 	int rc;
 
@@ -409,6 +489,7 @@ static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call
 	adopt.listed_at = place.now;
 	list.prefix = place.prefix.data;
 	list.prefix_len = place.prefix.len;
+	list.meta = !place.listed; /* later on little is new */
 	atomic_fetch_add(&reconcile->listings, 1);
 	rc = list_pages(&list, call, err);
 	if (rc)
@@ -536,36 +617,6 @@ static int target_get(struct reconcile *reconcile, const struct call *call, cons
 	return 0;
 }
 
-/* Type and permissions of what HEAD showed. A key with a '/' behind it is a directory, all others are none. */
-static uint32_t mode_of(const struct reconcile_options *options, const struct objmeta *meta, bool directory)
-{
-	bool said = meta->has & OBJMETA_MODE;
-	uint32_t type = said ? meta->mode & S_IFMT : 0;
-
-	if (directory)
-		return S_IFDIR | (said && (!type || S_ISDIR(type)) ? meta->mode & 07777 : options->dir_mode);
-	if (!said || S_ISDIR(type))
-		return S_IFREG | options->file_mode;
-	return (type ? type : S_IFREG) | (meta->mode & 07777);
-}
-
-/* `meta` must live as long as *ret_found: ids are borrowed from it. */
-static void found_meta(const struct reconcile_options *options, const struct objmeta *meta, struct cat_found *ret_found)
-{
-	ret_found->resolved = true;
-	ret_found->mode = mode_of(options, meta, ret_found->directory);
-	ret_found->uid = meta->has & OBJMETA_UID ? meta->uid : options->uid;
-	ret_found->gid = meta->has & OBJMETA_GID ? meta->gid : options->gid;
-	ret_found->mtime = meta->has & OBJMETA_MTIME ? meta->mtime : ret_found->modified_ns;
-	ret_found->file_id = meta->has & OBJMETA_FILE_ID ? meta->file_id : NULL;
-	ret_found->seq = meta->has & OBJMETA_SEQ ? meta->seq : 0;
-	ret_found->commit_ns = meta->has & OBJMETA_COMMIT ? meta->commit_ns : 0;
-	if ((meta->has & OBJMETA_LINK) && !ret_found->directory) {
-		ret_found->link_id = meta->link_id;
-		ret_found->mode = S_IFREG | (ret_found->mode & 07777);
-	}
-}
-
 static void tell_changed(struct reconcile *reconcile, const struct subject *subject)
 {
 	if (reconcile->options.changed)
@@ -587,6 +638,8 @@ static int head_take(struct reconcile *reconcile, const struct call *call, const
 		.modified_ns = info->modified_ns,
 		.directory = S_ISDIR(subject->inode.mode),
 	};
+	const struct cat_watcher watcher = {.changed = reconcile->options.changed,
+					    .arg = reconcile->options.changed_arg};
 	struct objmeta meta;
 	struct cat_inode inode;
 	struct body body;
@@ -602,13 +655,12 @@ static int head_take(struct reconcile *reconcile, const struct call *call, const
 		if (!found.target)
 			found.mode = S_IFREG | reconcile->options.file_mode;
 	}
-	rc = catalog_resolve(reconcile->options.catalog, subject->ino, &found, &inode);
+	rc = catalog_resolve(reconcile->options.catalog, subject->ino, &found, &watcher, &inode);
 	if (rc == -ESTALE)
 		return err_set(err, ERR_PRECONDITION, "%s is another object now", found.key);
 	if (rc)
 		return err_from_errno(err, -rc, "%s", found.key);
-	/* A listing took it for a plain file; or the name is another inode's now. */
-	if (((inode.mode ^ subject->inode.mode) & S_IFMT) || inode.ino != subject->ino)
+	if ((inode.mode ^ subject->inode.mode) & S_IFMT) /* a listing took it for a plain file */
 		tell_changed(reconcile, subject);
 	return 0;
 }
@@ -800,14 +852,19 @@ static int versions_list(struct reconcile *reconcile, const struct call *call, c
 	return rc < 0 ? err_from_errno(err, -rc, "versions of %s", known->key.data) : 0;
 }
 
-/* HEADs of many versions at once: the caller and helpers on the pool each take the next until none is left. */
+/* HEADs of many at once: the caller and helpers on the pool each take the next until none is left. */
 struct batch {
 	struct reconcile *reconcile;
 	const struct call *call;
+	int (*one)(struct batch *batch, size_t i, struct err *err);
+	/* Of versions: */
 	struct findings *findings;
 	struct objmeta *metas; /* one a finding; cat_found borrows from them */
+	bool as_said;          /* what metadata calls no file stays none */
+	/* Of inodes: */
+	const uint64_t *inos;
+
 	size_t count;
-	bool as_said; /* what metadata calls no file stays none */
 	atomic_size_t next;
 	struct lock lock;
 	pthread_cond_t idle;
@@ -837,8 +894,11 @@ static int version_head(struct batch *batch, size_t i, struct err *err)
 	struct object_ref object = {.key = found->key, .native_id = found->native_id};
 	struct object_info info = {0};
 	struct err why = {0};
-	int rc = ahead_head(batch->reconcile->options.transfer, batch->call, &object, &info, &why);
+	int rc;
 
+	if (found->resolved) /* by the listing */
+		return 0;
+	rc = ahead_head(batch->reconcile->options.transfer, batch->call, &object, &info, &why);
 	atomic_fetch_add(&batch->reconcile->heads, 1);
 	if (rc) {
 		if (why.kind == ERR_NOT_FOUND)
@@ -866,7 +926,7 @@ static void batch_work(struct batch *batch)
 
 		if (i >= batch->count)
 			return;
-		rc = version_head(batch, i, &why);
+		rc = batch->one(batch, i, &why);
 		if (!rc)
 			continue;
 		atomic_store(&batch->next, batch->count); /* the others need not go on */
@@ -949,7 +1009,8 @@ static int versions_take(struct reconcile *reconcile, const struct call *call, u
 			 struct err *err)
 {
 	size_t count = findings->count < VERSION_HEADS_MAX ? findings->count : VERSION_HEADS_MAX;
-	struct batch batch = {.reconcile = reconcile, .call = call, .findings = findings, .count = count};
+	struct batch batch = {
+		.reconcile = reconcile, .call = call, .one = version_head, .findings = findings, .count = count};
 	int rc;
 
 	if (!findings->count)
@@ -997,6 +1058,9 @@ struct lost {
 	struct cat_found named; /* name, component, key, directory */
 	int64_t deleted_ns, since_ns;
 	size_t first, count; /* of findings */
+	bool live;           /* of a whole directory: the key has a current object */
+	bool latest;         /* the first of the findings is that */
+	uint64_t ino;        /* whose; 0: no file's */
 };
 
 struct losses {
@@ -1011,6 +1075,10 @@ struct losses {
 	struct buf key;
 	struct lost now;
 	bool current; /* something lives there */
+	/* Of a whole directory: */
+	struct buf carried_key; /* its entries may go on in the next page */
+	struct lost carried;
+	uint64_t taken; /* versions */
 };
 
 static void losses_clear(struct losses *losses)
@@ -1019,6 +1087,7 @@ static void losses_clear(struct losses *losses)
 	free(losses->cells);
 	buf_free(&losses->prefix);
 	buf_free(&losses->key);
+	buf_free(&losses->carried_key);
 }
 
 static int loss_add(struct losses *losses, const struct lost *lost)
@@ -1102,6 +1171,7 @@ static int loss_entry(struct losses *losses, const struct object_info *info)
 struct version_walk {
 	struct list_request request;
 	int (*take)(void *arg, const struct object_info *info);
+	int (*page)(void *arg, struct err *err); /* at the end of each, unless NULL */
 	void *arg;
 	unsigned max_pages; /* 0: all */
 };
@@ -1127,7 +1197,11 @@ static int version_pages(struct reconcile *reconcile, const struct call *call, s
 		token = page.next;
 		page.next = NULL;
 		list_page_clear(&page);
+		if (!rc && walk->page)
+			rc = walk->page(walk->arg, err);
 	} while (!rc && token && ++pages != walk->max_pages);
+	if (rc < 0 && walk->page && err->kind)
+		return rc;
 	return rc < 0 ? err_from_errno(err, -rc, "versions under %s", walk->request.prefix) : 0;
 }
 
@@ -1275,6 +1349,7 @@ static int losses_take(struct losses *losses, struct err *err)
 	size_t count = losses->findings.count < VERSION_HEADS_MAX ? losses->findings.count : VERSION_HEADS_MAX;
 	struct batch batch = {.reconcile = losses->reconcile,
 			      .call = losses->call,
+			      .one = version_head,
 			      .findings = &losses->findings,
 			      .count = count,
 			      .as_said = true};
@@ -1726,7 +1801,7 @@ int reconcile_resolve(struct reconcile *reconcile, uint64_t ino, const struct ca
 		      struct err *err)
 {
 	struct cat_inode inode;
-	bool flying;
+	bool flying, named;
 	int rc = catalog_getattr(reconcile->options.catalog, ino, &inode);
 
 	if (!rc && (inode.flags & CAT_UNRESOLVED)) {
@@ -1735,10 +1810,13 @@ int reconcile_resolve(struct reconcile *reconcile, uint64_t ino, const struct ca
 		lock_release(&reconcile->lock);
 		if (!flying)
 			prefetch(reconcile, ino);
+		named = inode.nlink;
 		rc = flight_join(reconcile, KIND_HEAD, ino, call ? call : &patient_call, err);
 		if (rc)
 			return rc;
 		rc = catalog_getattr(reconcile->options.catalog, ino, &inode);
+		if (!rc && named && !inode.nlink) /* it was a hard link: the name is its file's now */
+			return err_set(err, ERR_PRECONDITION, "inode %llu is another's name", (unsigned long long)ino);
 	}
 	if (rc)
 		return err_from_errno(err, -rc, "inode %llu", (unsigned long long)ino);
@@ -1787,6 +1865,425 @@ int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct c
 	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
 		return 0;
 	return flight_join(reconcile, KIND_PAST, dir, call ? call : &patient_call, err);
+}
+
+/* --- everything that is to be known of a directory
+ * ---------------------------------------------------------------------
+ *
+ * For who rebuilds a catalog: a listing, what it left unresolved, and one listing of all versions, which is worked off
+ * page by page, so that memory does not grow with what the directory holds.
+ */
+
+static int resolve_one(struct batch *batch, size_t i, struct err *err)
+{
+	struct err why = {0};
+	int rc = flight_join(batch->reconcile, KIND_HEAD, batch->inos[i], batch->call, &why);
+
+	if (!rc || why.kind == ERR_NOT_FOUND || why.kind == ERR_PRECONDITION) /* replaced just now, and listed anew */
+		return 0;
+	*err = why;
+	return rc;
+}
+
+#define RESOLVE_PAGE 1000
+
+struct unresolved {
+	uint64_t inos[RESOLVE_PAGE], last;
+	size_t count, seen;
+};
+
+static int take_unresolved(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	struct unresolved *unresolved = arg;
+
+	unresolved->last = name->cookie;
+	unresolved->seen++;
+	if (inode->flags & CAT_UNRESOLVED)
+		unresolved->inos[unresolved->count++] = inode->ino;
+	return 0;
+}
+
+static int resolve_children(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	struct unresolved *unresolved = calloc(1, sizeof(*unresolved));
+	struct cat_readdir request = {.parent = dir, .max = RESOLVE_PAGE, .with_inodes = true};
+	int rc = unresolved ? 0 : -ENOMEM;
+
+	do {
+		if (rc)
+			break;
+		unresolved->count = unresolved->seen = 0;
+		request.after = unresolved->last;
+		rc = catalog_readdir(reconcile->options.catalog, &request, take_unresolved, unresolved);
+		if (!rc && unresolved->count) {
+			struct batch batch = {.reconcile = reconcile,
+					      .call = call,
+					      .one = resolve_one,
+					      .inos = unresolved->inos,
+					      .count = unresolved->count};
+
+			rc = batch_run(&batch, err);
+		}
+	} while (!rc && unresolved->seen == RESOLVE_PAGE);
+	free(unresolved);
+	return rc && !err->kind ? err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir) : rc;
+}
+
+/* The entries of one key have come to their end, or to that of their page. */
+static int whole_end(struct losses *losses)
+{
+	struct lost *lost = &losses->now;
+	bool wanted = losses->key.len && !losses->current && (lost->count || (lost->named.directory && !lost->live));
+	int rc = 0;
+
+	if (wanted)
+		rc = loss_add(losses, lost);
+	else
+		losses->findings.count = lost->first;
+	buf_reset(&losses->key);
+	return rc;
+}
+
+static int whole_entry(void *arg, const struct object_info *info)
+{
+	struct losses *losses = arg;
+	struct lost *lost = &losses->now;
+	struct cat_found found = {0};
+	int rc = 0;
+
+	if (strncmp(info->key, losses->prefix.data ? losses->prefix.data : "", losses->prefix.len) != 0)
+		return -EBADMSG;
+	if (!losses->key.len || strcmp(losses->key.data, info->key) != 0) {
+		rc = whole_end(losses);
+		if (!rc)
+			rc = loss_begin(losses, info);
+		if (!rc && losses->carried_key.len && strcmp(losses->carried_key.data, info->key) == 0) {
+			lost->live = losses->carried.live;
+			lost->deleted_ns = losses->carried.deleted_ns;
+		}
+	}
+	if (rc || losses->current || (info->flags & OBJECT_PREFIX))
+		return rc;
+	if ((info->flags & OBJECT_DELETE_MARKER) && info->modified_ns > lost->deleted_ns)
+		lost->deleted_ns = info->modified_ns;
+	if (info->flags & OBJECT_DELETE_MARKER)
+		return 0;
+	if (info->flags & OBJECT_LATEST)
+		lost->live = lost->latest = true;
+	if (lost->named.directory || !info->native_id)
+		return 0;
+	rc = found_store_facts(&losses->findings.arena, info, &found);
+	found.mtime = info->modified_ns;
+	if (!rc)
+		rc = found_told(&losses->reconcile->options, &losses->findings.arena, info, &found);
+	if (!rc)
+		rc = findings_add(&losses->findings, &found, losses->reconcile->options.max_entries);
+	lost->count += !rc;
+	return rc;
+}
+
+/* Leaves those versions of a key that nobody knows yet. */
+static int sift_versions(struct cat_txn *txn, struct losses *losses, struct lost *lost)
+{
+	struct cat_found *found = losses->findings.found + lost->first;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < lost->count; i++) {
+		uint64_t ino, seq;
+		int rc = cat_place_get(txn, 0, found[i].key, cat_object_id(found[i].native_id, found[i].etag), &ino,
+				       &seq);
+
+		if (rc && rc != -ENOENT)
+			return rc;
+		if (rc)
+			found[kept++] = found[i];
+		else if (!i)
+			lost->latest = false;
+	}
+	lost->count = kept;
+	return 0;
+}
+
+static int sift_one(struct cat_txn *txn, struct losses *losses, struct lost *lost)
+{
+	struct cat_name name;
+	struct cat_key record;
+	int rc = lost->live ? cat_key_get(txn, 0, lost->named.key, &record)
+			    : cat_name_get(txn, losses->dir, lost->named.name, &name);
+
+	if (rc && rc != -ENOENT)
+		return rc;
+	lost->ino = 0;
+	if (lost->live && !rc) {
+		lost->ino = record.kind == CAT_KEY_DATA ? record.ino : 0;
+		cat_key_clear(&record);
+	}
+	/* A name that lives though its object does not: what we changed, the store will hear of. */
+	if (lost->live ? !lost->ino : !rc) {
+		lost->count = 0;
+		lost->named.directory = false;
+	}
+	return sift_versions(txn, losses, lost);
+}
+
+static int whole_sift(struct cat_txn *txn, void *arg)
+{
+	struct losses *losses = arg;
+	int rc = 0;
+
+	for (size_t i = 0; i < losses->count && !rc; i++)
+		rc = sift_one(txn, losses, &losses->cells[i]);
+	return rc;
+}
+
+/* The findings of the keys, without gaps between them. */
+static void whole_pack(struct losses *losses)
+{
+	size_t kept = 0, used = 0;
+
+	for (size_t i = 0; i < losses->count; i++) {
+		struct lost *lost = &losses->cells[i];
+
+		if (!lost->count && !lost->named.directory)
+			continue;
+		memmove(losses->findings.found + used, losses->findings.found + lost->first,
+			lost->count * sizeof(*losses->findings.found));
+		lost->first = used;
+		used += lost->count;
+		losses->cells[kept++] = *lost;
+	}
+	losses->count = kept;
+	losses->findings.count = used;
+}
+
+static size_t unresolved_versions(const struct findings *findings)
+{
+	size_t count = 0;
+
+	for (size_t i = 0; i < findings->count; i++)
+		count += !findings->found[i].resolved;
+	return count;
+}
+
+/* Is it content of a file? What we put there for something else is not; all else is shown as content. */
+static bool as_content(const struct reconcile_options *options, struct cat_found *found)
+{
+	if (!found->resolved)
+		return true;
+	if (found->file_id && (found->link_id || !S_ISREG(found->mode)))
+		return false;
+	if (!S_ISREG(found->mode))
+		found->mode = S_IFREG | options->file_mode;
+	return true;
+}
+
+static int take_live(struct losses *losses, struct lost *lost, struct err *err)
+{
+	const struct reconcile_options *options = &losses->reconcile->options;
+	struct cat_found *found = losses->findings.found + lost->first;
+	size_t kept = 0;
+	int rc;
+
+	for (size_t i = 0; i < lost->count; i++)
+		if (as_content(options, &found[i]))
+			found[kept++] = found[i];
+	losses->taken += kept > lost->latest ? kept - lost->latest : 0;
+	rc = kept ? catalog_adopt_versions(options->catalog, lost->ino, found, kept) : 0;
+	return rc ? err_from_errno(err, -rc, "versions of %s", lost->named.key) : 0;
+}
+
+static int take_lost(struct losses *losses, struct lost *lost, struct err *err)
+{
+	if (lost->live)
+		return take_live(losses, lost, err);
+	losses->taken += lost->count;
+	return loss_take(losses, lost, err);
+}
+
+static int heads_of(struct losses *losses, struct objmeta **ret_metas, struct err *err)
+{
+	struct batch batch = {.reconcile = losses->reconcile,
+			      .call = losses->call,
+			      .one = version_head,
+			      .findings = &losses->findings,
+			      .count = losses->findings.count,
+			      .as_said = true};
+
+	if (!unresolved_versions(&losses->findings))
+		return 0;
+	*ret_metas = batch.metas = calloc(batch.count, sizeof(*batch.metas));
+	return batch.metas ? batch_run(&batch, err) : err_set(err, ERR_NO_MEMORY, "versions");
+}
+
+static void whole_forget(struct losses *losses)
+{
+	findings_clear(&losses->findings);
+	losses->count = 0;
+}
+
+static int whole_page(void *arg, struct err *err)
+{
+	struct losses *losses = arg;
+	AUTO_FREE struct objmeta *metas = NULL;
+	int rc;
+
+	buf_reset(&losses->carried_key);
+	buf_adds(&losses->carried_key, losses->key.len ? losses->key.data : "");
+	losses->carried = losses->now;
+	rc = buf_failed(&losses->carried_key) ? -ENOMEM : whole_end(losses);
+	if (!rc)
+		rc = catalog_view(losses->reconcile->options.catalog, whole_sift, losses);
+	if (rc)
+		return err_from_errno(err, -rc, "versions under %s", losses->prefix.data);
+	whole_pack(losses);
+	rc = heads_of(losses, &metas, err);
+	for (size_t i = 0; i < losses->count && !rc; i++)
+		rc = take_lost(losses, &losses->cells[i], err);
+	whole_forget(losses);
+	return rc;
+}
+
+int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call, uint64_t *ret_versions,
+		    struct err *err)
+{
+	struct losses losses = {.reconcile = reconcile,
+				.call = call ? call : &patient_call,
+				.dir = dir,
+				.prefix = BUF_INIT,
+				.key = BUF_INIT,
+				.carried_key = BUF_INIT};
+	struct version_walk walk = {.request = {.delimiter = '/', .versions = true, .meta = true},
+				    .take = whole_entry,
+				    .page = whole_page,
+				    .arg = &losses};
+	struct err why = {0};
+	int rc = reconcile_directory(reconcile, dir, losses.call, &why);
+
+	if (!rc)
+		rc = resolve_children(reconcile, dir, losses.call, &why);
+	if (!rc && transfer_can(reconcile->options.transfer, BACKEND_VERSIONS)) {
+		rc = catalog_view(reconcile->options.catalog, past_closure, &losses);
+		walk.request.prefix = losses.prefix.data ? losses.prefix.data : "";
+		if (!rc)
+			rc = version_pages(reconcile, losses.call, &walk, &why);
+	}
+	if (rc && !why.kind)
+		rc = err_from_errno(&why, -rc, "directory %llu", (unsigned long long)dir);
+	*ret_versions = losses.taken;
+	losses_clear(&losses);
+	if (rc && err)
+		*err = why;
+	return rc;
+}
+
+/* --- versions beside their files' keys ---------------------------------------------------------------------------- */
+
+#define ASIDE ".varve/versions/"
+
+/* ".varve/versions/<file id>/…": whose it is. What was preserved of others' objects lies elsewhere there. */
+bool reconcile_is_aside(const char *key, uint8_t ret_file_id[static CAT_FILE_ID_SIZE])
+{
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+	const char *slash;
+
+	if (strncmp(key, ASIDE, strlen(ASIDE)) != 0)
+		return false;
+	key += strlen(ASIDE);
+	slash = strchr(key, '/');
+	if (!slash || slash - key != 2 * CAT_FILE_ID_SIZE || !slash[1])
+		return false;
+	memcpy(hex, key, 2 * CAT_FILE_ID_SIZE);
+	hex[2 * CAT_FILE_ID_SIZE] = '\0';
+	return hex_decode(hex, CAT_FILE_ID_SIZE, ret_file_id) == 0;
+}
+
+struct asides {
+	struct losses losses; /* its findings alone */
+	uint64_t adopted;
+};
+
+static int aside_entry(void *arg, const struct object_info *info)
+{
+	struct asides *asides = arg;
+	struct findings *findings = &asides->losses.findings;
+	uint8_t file_id[CAT_FILE_ID_SIZE];
+	struct cat_found found = {0};
+	int rc;
+
+	if ((info->flags & (OBJECT_DELETE_MARKER | OBJECT_PREFIX)) || !reconcile_is_aside(info->key, file_id))
+		return 0;
+	rc = found_store_facts(&findings->arena, info, &found);
+	found.mtime = info->modified_ns;
+	if (!rc)
+		rc = found_told(&asides->losses.reconcile->options, &findings->arena, info, &found);
+	return rc ? rc : findings_add(findings, &found, asides->losses.reconcile->options.max_entries);
+}
+
+static int asides_sift(struct cat_txn *txn, void *arg)
+{
+	struct losses *losses = arg;
+	struct lost all = {.count = losses->findings.count};
+	int rc = sift_versions(txn, losses, &all);
+
+	losses->findings.count = all.count;
+	return rc;
+}
+
+/* Those of one file lie together. A file that nobody knows has no name to show them under. */
+static int asides_take(struct asides *asides, struct err *err)
+{
+	struct catalog *catalog = asides->losses.reconcile->options.catalog;
+	struct cat_found *found = asides->losses.findings.found;
+	size_t count = asides->losses.findings.count;
+	int rc = 0;
+
+	for (size_t i = 0, end; i < count && !rc; i = end) {
+		uint8_t file_id[CAT_FILE_ID_SIZE], other[CAT_FILE_ID_SIZE];
+
+		(void)reconcile_is_aside(found[i].key, file_id); /* or it were not among them */
+		for (end = i + 1; end < count; end++)
+			if (!reconcile_is_aside(found[end].key, other) || memcmp(other, file_id, sizeof(other)) != 0)
+				break;
+		rc = catalog_adopt_aside(catalog, file_id, found + i, end - i);
+		asides->adopted += rc ? 0 : end - i;
+		rc = rc == -ENOENT ? 0 : rc;
+	}
+	return rc ? err_from_errno(err, -rc, "versions under %s", ASIDE) : 0;
+}
+
+static int aside_page(void *arg, struct err *err)
+{
+	struct asides *asides = arg;
+	AUTO_FREE struct objmeta *metas = NULL;
+	int rc = catalog_view(asides->losses.reconcile->options.catalog, asides_sift, &asides->losses);
+
+	if (rc)
+		return err_from_errno(err, -rc, "versions under %s", ASIDE);
+	rc = heads_of(&asides->losses, &metas, err);
+	if (!rc)
+		rc = asides_take(asides, err);
+	whole_forget(&asides->losses);
+	return rc;
+}
+
+int reconcile_asides(struct reconcile *reconcile, const char *key, const struct call *call, uint64_t *ret_adopted,
+		     struct err *err)
+{
+	struct asides asides = {.losses = {.reconcile = reconcile, .call = call ? call : &patient_call}};
+	struct version_walk walk = {.request = {.prefix = key ? key : ASIDE,
+						.versions = transfer_can(reconcile->options.transfer, BACKEND_VERSIONS),
+						.meta = true},
+				    .take = aside_entry,
+				    .page = aside_page,
+				    .arg = &asides};
+	struct err why = {0};
+	int rc = version_pages(reconcile, asides.losses.call, &walk, &why);
+
+	*ret_adopted = asides.adopted;
+	findings_clear(&asides.losses.findings);
+	if (rc && err)
+		*err = why;
+	return rc;
 }
 
 /* --- gone ------------------------------------------------------------------------------------------------------------
@@ -1887,6 +2384,14 @@ int reconcile_gone(struct reconcile *reconcile, const struct cat_gone *gone, enu
 	if (effect.parent)
 		flight_start(reconcile, KIND_LIST, effect.parent, TRANSFER_NORMAL);
 	return 0;
+}
+
+bool reconcile_offline(struct reconcile *reconcile)
+{
+	struct transfer_figures figures;
+
+	transfer_figures(reconcile->options.transfer, &figures);
+	return !figures.online;
 }
 
 void reconcile_figures(struct reconcile *reconcile, struct reconcile_figures *ret_figures)

@@ -65,6 +65,21 @@ int reconcile_past(struct reconcile *reconcile, uint64_t dir, const struct call 
 int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err);
 
 /*
+ * Everything that can be known of the directory, for who rebuilds a catalog: its listing, the attributes of all it
+ * shows, older versions of its files, names that others deleted. *ret_versions: so many versions were not known.
+ */
+int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call, uint64_t *ret_versions,
+		    struct err *err);
+/*
+ * Versions that lie under `.varve/versions/`, by their file's id, and that the catalog does not know: conflicts of
+ * another writer, and what was preserved on a store without versions. `key`: one of them; NULL: all.
+ */
+int reconcile_asides(struct reconcile *reconcile, const char *key, const struct call *call, uint64_t *ret_adopted,
+		     struct err *err);
+/* Is it the key of such a version, and of which file's? */
+bool reconcile_is_aside(const char *key, uint8_t ret_file_id[static CAT_FILE_ID_SIZE]);
+
+/*
  * A read found that the store no longer has this object, or another in its
  * place. Asks once more; when it is so, the copy is dropped, a version without
  * any other expires, and the directory that shows it is listed anew in the
@@ -74,6 +89,9 @@ int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct c
 enum reconcile_doubt { RECONCILE_READ, RECONCILE_LISTED };
 int reconcile_gone(struct reconcile *reconcile, const struct cat_gone *gone, enum reconcile_doubt doubt,
 		   const struct call *call, bool *ret_gone);
+
+/* The last that was heard of the store is that it cannot be reached. */
+bool reconcile_offline(struct reconcile *reconcile);
 
 /* Lists a directory that shows the inode, in the background. */
 void reconcile_names_soon(struct reconcile *reconcile, uint64_t ino);

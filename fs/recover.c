@@ -286,7 +286,7 @@ static int recover_changes(struct contents *contents, const struct pair *pair, u
 {
 	struct found found = {.of = *pair};
 	struct content *content = NULL;
-	bool suspect, untouched = false;
+	bool suspect, wanted, untouched = false;
 	int err = catalog_view(contents->catalog, read_found, &found);
 
 	if (!err)
@@ -300,12 +300,14 @@ static int recover_changes(struct contents *contents, const struct pair *pair, u
 		err = content_get(contents, pair->ino, 0, &content);
 	if (err)
 		goto out;
-	if (content->lost && found.inode.nlink) {
+	/* Also asked for those without a name, of which mostly nothing but the cache file is left. */
+	wanted = found.inode.nlink || (!content_has_no_future(&found.inode) && found.inode.flags & CAT_DIRTY);
+	if (content->lost && wanted) {
 		err = -EIO;
-	} else if (found.inode.nlink && untouched && !suspect && !(found.inode.flags & CAT_FLUSHED)) {
+	} else if (wanted && untouched && !suspect && !(found.inode.flags & CAT_FLUSHED)) {
 		LOCK_GUARD(&content->lock);
 		err = backing_tighten(content);
-	} else if (found.inode.nlink) {
+	} else if (wanted) {
 		err = commit_found(contents, content, &found, suspect);
 	} else {
 		LOCK_GUARD(&content->lock);

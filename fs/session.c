@@ -68,6 +68,7 @@ struct session {
 	struct fuse_lowlevel_ops operations;
 	char *tmp_dir;
 	bool mounted;
+	bool rebuilding; /* not mounted: nothing goes on beside */
 	int signal_fd;
 	pthread_t signal_thread;
 	bool signals_watched;
@@ -308,7 +309,7 @@ static int open_sweep(struct session *session)
 	struct sweep_options options = {.catalog = session->fs.catalog,
 					.transfer = session->fs.transfer,
 					.reconcile = session->fs.reconcile,
-					.period_ns = config->sweep_ns};
+					.period_ns = session->rebuilding ? 0 : config->sweep_ns};
 
 	return sweep_new(&options, &session->sweep);
 }
@@ -359,7 +360,11 @@ static int open_upper(struct session *session, struct err *err)
 	struct ship_options ship = {
 		.catalog = fs->catalog, .transfer = fs->transfer, .lease = fs->lease, .tmp_dir = session->tmp_dir};
 	struct versions_options versions = {.catalog = fs->catalog, .snapdir = (enum versions_snapdir)config->snapdir};
-	int result = reconcile_new(&reconcile, &fs->reconcile);
+	int result;
+
+	if (session->rebuilding) /* once, when all is there */
+		ship.interval_ns = REBUILD_PATIENCE_NS;
+	result = reconcile_new(&reconcile, &fs->reconcile);
 
 	if (!result)
 		result = open_contents(session, err);
@@ -374,6 +379,8 @@ static int open_upper(struct session *session, struct err *err)
 
 		result = writeback_new(&writeback, &fs->writeback);
 	}
+	ship.facts_put = writeback_facts_put;
+	ship.facts_arg = fs->writeback;
 	if (!result && !config->read_only)
 		result = ship_new(&ship, &fs->ship, err);
 	if (!result)
@@ -523,7 +530,7 @@ static void raise_descriptor_limit(void)
 }
 
 /* Everything but the kernel. */
-static int bring_up(struct session *session, bool must_be_new, struct err *err)
+static int bring_up(struct session *session, struct err *err)
 {
 	const struct config *config = session->fs.config;
 	AUTO_FREE char *state = NULL;
@@ -546,7 +553,7 @@ static int bring_up(struct session *session, bool must_be_new, struct err *err)
 		result = err_set(err, ERR_NO_MEMORY, "out of memory");
 	if (!result)
 		result = open_catalog(session, config, &is_new, err);
-	if (!result && must_be_new && !is_new)
+	if (!result && session->rebuilding && !is_new)
 		result = err_set(err, ERR_CONFLICT,
 				 "state directory %s has a catalog already: name another, or remove it",
 				 config->state_dir);
@@ -567,7 +574,7 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	if (!session)
 		return err_set(err, ERR_NO_MEMORY, "out of memory");
 	session->fs.config = config;
-	result = bring_up(session, false, err);
+	result = bring_up(session, err);
 	if (!result)
 		result = mount_kernel(session, err);
 	if (!result)
@@ -632,7 +639,8 @@ int session_rebuild(const struct config *config, const struct session_rebuild *r
 	if (!session)
 		return err_set(err, ERR_NO_MEMORY, "out of memory");
 	session->fs.config = config;
-	result = bring_up(session, true, err);
+	session->rebuilding = true;
+	result = bring_up(session, err);
 	crawl.catalog = session->fs.catalog;
 	crawl.reconcile = session->fs.reconcile;
 	if (!result)

@@ -41,6 +41,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "fs/facts.h"
 #include "lock.h"
 #include "log.h"
 
@@ -357,6 +358,10 @@ struct ship {
 	uint64_t shipped, checked;                           /* lock */
 	uint64_t segment_cost, segment_count, snapshot_size; /* lock: since and of the last snapshot */
 	bool untidy;                                         /* lock: there may be something to remove */
+	bool facts_left;                                     /* lock: facts of versions that are on their way */
+	uint64_t facts_seen;                                 /* lock: put when they were last looked through */
+	uint64_t (*facts_put)(void *arg);
+	void *facts_arg;
 
 	uint64_t segments, snapshots, bytes, failures; /* lock */
 	char last_error[256];                          /* lock */
@@ -790,6 +795,42 @@ static int tidy(struct ship *ship, const struct call *call, struct err *err)
 	return rc;
 }
 
+/* Facts that the log tells by now. They are looked for once after a mount, for those who left in a hurry, and when
+ * there are new ones. */
+static int ship_facts(void *arg, const struct call *call, struct err *err)
+{
+	return ship_now(arg, call, err);
+}
+
+static void tidy_facts(struct ship *ship, const struct call *call)
+{
+	const struct facts_tidy tidy = {.catalog = ship->catalog,
+					.transfer = ship->transfer,
+					.lease = ship->lease,
+					.ship = ship_facts,
+					.ship_arg = ship};
+	uint64_t put = ship->facts_put ? ship->facts_put(ship->facts_arg) : 0, waiting = 0;
+	struct err why = {0};
+	bool due;
+	int rc;
+
+	lock_acquire(&ship->lock);
+	due = ship->facts_put && (ship->facts_left || ship->facts_seen != put);
+	lock_release(&ship->lock);
+	if (!due)
+		return;
+	rc = facts_tidy(&tidy, call, &waiting, &why);
+	if (rc) {
+		if (why.kind != ERR_TIMED_OUT && why.kind != ERR_CANCELLED)
+			log_debug(MODULE, "facts that the log tells cannot be removed: %s", why.message);
+		return;
+	}
+	lock_acquire(&ship->lock);
+	ship->facts_seen = put;
+	ship->facts_left = waiting > 0;
+	lock_release(&ship->lock);
+}
+
 /* --- the thread ---- */
 
 static void tick(struct ship *ship)
@@ -801,15 +842,19 @@ static void tick(struct ship *ship)
 
 	if (!rc && snapshot_due(ship)) {
 		rc = snapshot(ship, &call, SNAPSHOT_BESIDE, &why);
-		note(ship, rc, &why);
+		if (!rc || why.kind != ERR_CANCELLED) /* shutting down says nothing of the store */
+			note(ship, rc, &why);
 	}
 	lock_acquire(&ship->lock);
 	untidy = ship->untidy;
 	lock_release(&ship->lock);
-	if (rc || !untidy)
+	if (rc)
 		return;
 	/* A little at a time: the next changes must not wait for it. */
 	call.deadline_ns = clock_monotonic() + TIDY_TIME;
+	tidy_facts(ship, &call);
+	if (!untidy)
+		return;
 	rc = tidy(ship, &call, &why);
 	if (rc && why.kind != ERR_TIMED_OUT)
 		log_debug(MODULE, "what is superseded cannot be removed: %s", why.message);
@@ -857,6 +902,9 @@ int ship_new(const struct ship_options *options, struct ship **ret_ship, struct 
 	ship->lease = options->lease;
 	ship->interval_ns = options->interval_ns ? options->interval_ns : INTERVAL_DEFAULT;
 	ship->snapshot_min = options->snapshot_min ? options->snapshot_min : SNAPSHOT_MIN_DEFAULT;
+	ship->facts_put = options->facts_put;
+	ship->facts_arg = options->facts_arg;
+	ship->facts_left = true;
 	ship->tmp_dir = strdup(options->tmp_dir);
 	if (!ship->tmp_dir)
 		goto fail;
@@ -902,6 +950,7 @@ int ship_finish(struct ship *ship, const struct call *call, struct err *err)
 	/* Everything is in the store: what fails from here on only makes the next rebuild slower. */
 	if (many && snapshot(ship, call, SNAPSHOT_BESIDE, &why))
 		log_debug(MODULE, "no snapshot at the end: %s", why.message);
+	tidy_facts(ship, call);
 	lock_acquire(&ship->lock);
 	untidy = ship->untidy;
 	lock_release(&ship->lock);

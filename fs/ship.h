@@ -32,6 +32,10 @@ struct ship_options {
 	const char *tmp_dir;   /* where what does not fit in memory is spooled; copied */
 	int64_t interval_ns;   /* 0: 5 s */
 	uint64_t snapshot_min; /* bytes of segments that are always worth keeping to a snapshot; 0: 4 MiB */
+	/* How many facts (fs/facts.h) were put since the mount: they go when the log tells the same. NULL: never any.
+	 */
+	uint64_t (*facts_put)(void *arg);
+	void *facts_arg;
 };
 
 int ship_new(const struct ship_options *options, struct ship **ret_ship, struct err *err);

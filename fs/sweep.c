@@ -45,6 +45,12 @@
 
 enum act { ACT_LIST, ACT_PAST, ACT_VERSIONS, ACTS };
 
+/* Keys of versions beside their files, of which one page has shown no more than it has entries. */
+struct asides {
+	char **cells;
+	size_t count, cap;
+};
+
 /* The key whose entries are coming. */
 struct at {
 	char *key;
@@ -70,8 +76,9 @@ struct sweep {
 	struct numbers seen;       /* hashes; sorted when the listing is complete */
 	struct numbers done[ACTS]; /* numbers of inodes acted on */
 	struct numbers wanted[ACTS];
-	struct at last; /* of the last page; its key malloc'd */
-	struct at at;   /* in the page that is compared; its key borrowed */
+	struct asides asides; /* not known yet */
+	struct at last;       /* of the last page; its key malloc'd */
+	struct at at;         /* in the page that is compared; its key borrowed */
 	/* The page under way: */
 	struct transfer_task task;
 	const struct list_request *request;
@@ -225,17 +232,50 @@ static int compare_version(struct cat_txn *txn, struct sweep *sweep, const struc
 	return sweep->at.recorded ? want(sweep, ACT_VERSIONS, sweep->at.ino) : want(sweep, ACT_PAST, sweep->at.dir);
 }
 
+static void asides_clear(struct asides *asides)
+{
+	while (asides->count)
+		free(asides->cells[--asides->count]);
+}
+
+/* A version that lies beside its file's key: do we know it, and if not, its file? */
+static int compare_aside(struct cat_txn *txn, struct sweep *sweep, const struct object_info *info)
+{
+	struct asides *asides = &sweep->asides;
+	uint8_t file_id[CAT_FILE_ID_SIZE];
+	uint64_t ino, seq;
+	int rc;
+
+	if ((info->flags & OBJECT_DELETE_MARKER) || !reconcile_is_aside(info->key, file_id) ||
+	    (asides->count && strcmp(asides->cells[asides->count - 1], info->key) == 0))
+		return 0;
+	rc = cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
+	if (rc == -ENOENT)
+		rc = cat_file_find(txn, file_id, &ino);
+	else
+		return rc;
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	if (ARRAY_ROOM(asides->cells, asides->cap, asides->count))
+		return -ENOMEM;
+	asides->cells[asides->count] = strdup(info->key);
+	return asides->cells[asides->count++] ? 0 : -ENOMEM;
+}
+
 static int compare_page(struct cat_txn *txn, void *arg)
 {
 	struct sweep *sweep = arg;
 	int rc = 0;
 
 	sweep->at = sweep->last; /* the closure may run again */
+	asides_clear(&sweep->asides);
 	for (size_t i = 0; i < sweep->page.count && !rc; i++) {
 		const struct object_info *info = &sweep->page.entries[i];
 
-		if (strncmp(info->key, RESERVED, strlen(RESERVED)) == 0)
+		if (strncmp(info->key, RESERVED, strlen(RESERVED)) == 0) {
+			rc = compare_aside(txn, sweep, info);
 			continue;
+		}
 		if (!sweep->at.key || strcmp(sweep->at.key, info->key) != 0) {
 			sweep->at.key = info->key;
 			rc = compare_latest(txn, sweep, info);
@@ -281,6 +321,20 @@ static void act_on(struct sweep *sweep, enum act act, uint64_t ino)
 		sweep->figures.found++;
 }
 
+static void take_aside(struct sweep *sweep, const char *key)
+{
+	struct call call = call_of(sweep);
+	struct err err = {0};
+	uint64_t adopted = 0;
+
+	if (reconcile_asides(sweep->options.reconcile, key, &call, &adopted, &err)) {
+		note_error(sweep, err.message);
+		log_debug(MODULE, "%s: %s", key, err.message);
+	}
+	LOCK_GUARD(&sweep->lock);
+	sweep->figures.found += adopted;
+}
+
 /* Directories first: what they bring need not be asked for again. */
 static int act(struct sweep *sweep)
 {
@@ -296,6 +350,9 @@ static int act(struct sweep *sweep)
 		}
 		wanted->count = 0;
 	}
+	for (size_t i = 0; i < sweep->asides.count && !rc && !atomic_load(&sweep->stop); i++)
+		take_aside(sweep, sweep->asides.cells[i]);
+	asides_clear(&sweep->asides);
 	return rc;
 }
 
@@ -541,6 +598,9 @@ static void pass_clear(struct sweep *sweep)
 		numbers_clear(&sweep->done[kind]);
 		numbers_clear(&sweep->wanted[kind]);
 	}
+	asides_clear(&sweep->asides);
+	free(sweep->asides.cells);
+	sweep->asides = (struct asides){0};
 	free(sweep->last.key);
 	sweep->last = (struct at){0};
 }

@@ -38,7 +38,7 @@ struct sweep_figures {
 	uint64_t passes, broken_off;
 	uint64_t seen;    /* objects and versions listed by the passes so far */
 	uint64_t listed;  /* directories found different, and listed anew */
-	uint64_t found;   /* files with versions, and directories with deleted names, that were not known */
+	uint64_t found;   /* files with versions, directories with deleted names, and conflicts, that were not known */
 	uint64_t expired; /* versions that the store no longer has */
 	bool running;
 	int64_t last_wall; /* end of the last complete pass; 0: none yet */

@@ -37,9 +37,25 @@ static struct call patient_call(const struct versions *versions)
 	return (struct call){.deadline_ns = clock_monotonic() + versions->store_patience_ns};
 }
 
+/* For what the catalog can answer without. */
+static struct call hasty_call(const struct versions *versions)
+{
+	struct call call = patient_call(versions);
+
+	call.hasty = true;
+	return call;
+}
+
+/* Nothing is asked while the store is known to be out of reach: all else that is done with it shows when it is back. */
+static bool is_silent(const struct versions *versions)
+{
+	return !versions->reconcile || reconcile_offline(versions->reconcile);
+}
+
 int versions_prepare_directory(struct versions *versions, uint64_t dir)
 {
 	struct call call = patient_call(versions);
+	struct call hasty = hasty_call(versions);
 	struct cat_inode inode;
 	struct err err = {0};
 	int ret = catalog_getattr(versions->catalog, dir, &inode);
@@ -58,7 +74,7 @@ int versions_prepare_directory(struct versions *versions, uint64_t dir)
 		return ret;
 	}
 	/* What others deleted before we saw it. What the store does not tell in time is not shown this time. */
-	if (reconcile_past(versions->reconcile, dir, &call, &err))
+	if (!is_silent(versions) && reconcile_past(versions->reconcile, dir, &hasty, &err))
 		log_info("versions", "what others deleted in directory %llu: %s", (unsigned long long)dir, err.message);
 	return 0;
 }
@@ -66,10 +82,10 @@ int versions_prepare_directory(struct versions *versions, uint64_t dir)
 /* Owner and mode of an inode known from a listing only: without them nobody can tell who may read its versions. */
 static void resolve(struct versions *versions, const struct cat_inode *inode)
 {
-	struct call call = patient_call(versions);
+	struct call call = hasty_call(versions);
 	struct err err = {0};
 
-	if (!versions->reconcile || !inode->nlink || !(inode->flags & CAT_UNRESOLVED))
+	if (!inode->nlink || !(inode->flags & CAT_UNRESOLVED))
 		return;
 	if (reconcile_resolve(versions->reconcile, inode->ino, &call, NULL, &err))
 		log_debug("versions", "inode %llu: %s", (unsigned long long)inode->ino, err.message);
@@ -87,10 +103,10 @@ void versions_prepare_name(struct versions *versions, uint64_t dir, const char *
 	if (versions->contents && content_settle(versions->contents, inode.ino))
 		log_warn("versions", "the newest change of inode %llu has no version yet",
 			 (unsigned long long)inode.ino);
-	if (!versions->reconcile)
+	if (is_silent(versions))
 		return;
 	resolve(versions, &inode);
-	call = patient_call(versions);
+	call = hasty_call(versions);
 	if (reconcile_versions(versions->reconcile, inode.ino, &call, &err))
 		log_info("versions", "versions of inode %llu made by others: %s", (unsigned long long)inode.ino,
 			 err.message);

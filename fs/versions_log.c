@@ -43,7 +43,7 @@ struct tenure {
 
 struct history_log {
 	struct catalog *catalog;
-	uint64_t dir;
+	uint64_t dir, past_dir;
 	struct event *events;
 	size_t count, cap;
 	struct tenure *tenures;
@@ -290,11 +290,15 @@ static int put_far_end(struct history_log *log, const char *end, struct buf *tex
 	buf_addc(&path, ':');
 	if (parent[0] != '\t') {
 		struct key_of of = {.ino = strtoull(parent, NULL, 10), .key = &key};
+		uint64_t past_dir = 0;
 
-		ret = catalog_view(log->catalog, get_key, &of);
-		if (!ret)
-			buf_addf(&path, "/%s%s", key.data, key.len ? "/" : "");
-		else if (ret != -ENOENT)
+		ret = catalog_past_dir(log->catalog, of.ino, &past_dir);
+		if (!ret && past_dir != log->past_dir) {
+			ret = catalog_view(log->catalog, get_key, &of);
+			if (!ret)
+				buf_addf(&path, "/%s%s", key.data, key.len ? "/" : "");
+		}
+		if (ret && ret != -ENOENT)
 			return ret;
 	}
 	buf_adds(&path, name);
@@ -316,10 +320,26 @@ static const char *word_of(uint32_t type)
 	}
 }
 
+/* Came it from a name of a directory that this one goes on with? Then that name tells. 1, 0, -errno. */
+static int is_told_elsewhere(struct history_log *log, const struct event *event)
+{
+	const char *end = log->texts.data + event->other;
+	uint64_t past_dir;
+	int ret;
+
+	if (strncmp(end, "from\t", 5) != 0 || end[5] == '\t')
+		return 0;
+	ret = catalog_past_dir(log->catalog, strtoull(end + 5, NULL, 10), &past_dir);
+	return ret ? ret : past_dir == log->past_dir;
+}
+
 static int put_event(struct history_log *log, const struct event *event, struct buf *text)
 {
 	char time[CLOCK_RFC3339_SIZE];
+	int ret = is_told_elsewhere(log, event);
 
+	if (ret)
+		return ret < 0 ? ret : 0;
 	clock_format_rfc3339(event->time_ns, time);
 	buf_addf(text, "%s\t%s", time, event->op);
 	put_field(text, log->texts.data + event->name);
@@ -364,8 +384,10 @@ int versions_log_text(struct catalog *catalog, uint64_t dir, struct buf *ret_tex
 {
 	struct history_log log = {.catalog = catalog, .dir = dir, .texts = BUF_INIT};
 	AUTO_BUF text = BUF_INIT;
-	int ret = gather(&log);
+	int ret = catalog_past_dir(catalog, dir, &log.past_dir);
 
+	if (!ret)
+		ret = gather(&log);
 	if (ret)
 		goto out;
 	if (log.count)

@@ -601,6 +601,13 @@ void writeback_figures(struct writeback *writeback, struct writeback_figures *re
 	memcpy(ret_figures->last_error, writeback->last_error, sizeof(ret_figures->last_error));
 }
 
+uint64_t writeback_facts_put(void *arg)
+{
+	const struct writeback *writeback = arg;
+
+	return placement_facts_put(writeback->placement);
+}
+
 void writeback_error_of(struct writeback *writeback, uint64_t ino, char ret_text[static 256])
 {
 	ret_text[0] = '\0';

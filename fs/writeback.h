@@ -58,6 +58,8 @@ struct writeback_figures {
 	char last_error[256];
 };
 void writeback_figures(struct writeback *writeback, struct writeback_figures *ret_figures);
+/* struct ship_options */
+uint64_t writeback_facts_put(void *writeback);
 
 /* Why the newest upload of this file does not succeed: "" when it is not failing. */
 void writeback_error_of(struct writeback *writeback, uint64_t ino, char ret_text[static 256]);

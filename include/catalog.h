@@ -38,6 +38,8 @@ struct cat_txn;
 
 /* --- records ----------------------------------------------------------------------------------- */
 
+#define CAT_OWN_KEYS ".varve/" /* keys that begin so are varve's own: no name maps to them */
+
 enum cat_inode_flag {
 	CAT_DIRTY = 1 << 0,      /* the cache file holds changes that no version has yet */
 	CAT_LISTED = 1 << 1,     /* directory: all children are known, as of listed_at */
@@ -56,7 +58,9 @@ struct cat_inode {
 	uint64_t size;
 	int64_t atime, mtime, ctime, btime;
 	uint64_t parent;   /* directory: its parent's ino (the root: itself). Else 0 */
-	uint64_t version;  /* seq of the current content version; 0: none yet */
+	uint64_t past_dir; /* directory: the first that had this name, was removed and made again; 0: itself. Their past
+			    * names are one past, under that one's number. Else 0 */
+	uint64_t version;  /* file: seq of the current content version; 0: none yet. Else 0 */
 	int64_t listed_at; /* directory: 0 never */
 };
 
@@ -257,6 +261,9 @@ int cat_key_each(struct cat_txn *txn, uint32_t backend, const char *prefix, cat_
 /* seq is assigned when 0, and then written back. */
 int cat_job_put(struct cat_txn *txn, struct cat_job *job);
 int cat_job_delete(struct cat_txn *txn, uint64_t seq);
+/* Whose file id it is: the first inode that had it (copies made by other tools carry it too), else one that has older
+ * versions of that file. -ENOENT. */
+int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino);
 int cat_extent_get(struct cat_txn *txn, uint64_t ino, struct cat_extent *ret_extent);
 int cat_extent_put(struct cat_txn *txn, uint64_t ino, const struct cat_extent *extent);
 int cat_extent_delete(struct cat_txn *txn, uint64_t ino);
@@ -276,6 +283,9 @@ int cat_link_each(struct cat_txn *txn, uint64_t ino, cat_link_visit visit, void 
 int cat_key_of_name(struct cat_txn *txn, uint64_t parent, const char *name, struct buf *ret_key);
 /* Of the inode's oldest live name; a directory's without the trailing '/'. -ENOENT when it has none. */
 int cat_key_of(struct cat_txn *txn, uint64_t ino, struct buf *ret_key);
+/* An object of the inode came to lie at the key. A directory above it may have been renamed while it was on its way,
+ * and the TREE job has seen nothing to move: then a PLACE job is made. */
+int cat_place_again(struct cat_txn *txn, uint64_t ino, const char *key);
 
 /* --- operations on the live tree ------------------------------------------------------------------ */
 
@@ -445,6 +455,12 @@ int catalog_history(struct catalog *catalog, uint64_t parent, const char *name, 
 typedef int (*cat_ever_visit)(void *arg, const char *name, uint32_t type, bool live);
 int catalog_names_ever(struct catalog *catalog, uint64_t parent, cat_ever_visit visit, void *arg);
 
+/*
+ * A directory removed and made again under its name goes on with the past of the one before: history, names ever and
+ * past names ask for either of them and tell of all. ret_dir: the number they share (inode.past_dir).
+ */
+int catalog_past_dir(struct catalog *catalog, uint64_t dir, uint64_t *ret_dir);
+
 /* Past names of one directory (name NULL) or one name, in order of name, then time. */
 typedef int (*cat_past_visit)(void *arg, const struct cat_past *past);
 int catalog_past(struct catalog *catalog, uint64_t parent, const char *name, cat_past_visit visit, void *arg);
@@ -467,8 +483,12 @@ struct cat_found {
 	const uint8_t *file_id; /* our metadata, or NULL */
 	uint64_t seq;           /* our metadata, or 0 */
 	int64_t commit_ns;
-	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. When
-				   that inode is known the name becomes one of its links, else it stays an empty file */
+	enum cat_origin origin; /* counts with file_id and seq, as do the next */
+	const char *host;       /* or NULL */
+	uint32_t author;
+	bool has_author;
+	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. The
+				   name is an empty file until that inode is known, and then becomes one of its links */
 };
 /*
  * Takes what a complete listing of `dir` showed into the catalog: unknown
@@ -490,11 +510,23 @@ struct cat_adopt {
 	void *changed_arg;
 };
 int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request);
-/* A HEAD's answer for one CAT_UNRESOLVED inode; clears the flag. */
-int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found, struct cat_inode *ret_inode);
+/* Who must be told of an ino or name that is to be dropped from the kernel's cache. */
+struct cat_watcher {
+	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
+	void *arg;
+};
+/* A HEAD's answer for one CAT_UNRESOLVED inode; clears the flag. A name that turns out to be a hard link is another
+ * inode's from here on, and that is *ret_inode. `watcher` may be NULL. */
+int catalog_resolve(struct catalog *catalog, uint64_t ino, const struct cat_found *found,
+		    const struct cat_watcher *watcher, struct cat_inode *ret_inode);
 /* Older versions the store has of this inode's key, in any order: those we do not know become versions before its
  * oldest own one (or between, by time). */
 int catalog_adopt_versions(struct catalog *catalog, uint64_t ino, const struct cat_found *found, size_t count);
+
+/* Versions of the file with this id that the store has under keys of their own: conflicts of another writer, and what
+ * was preserved there. -ENOENT: no file that we know has the id. */
+int catalog_adopt_aside(struct catalog *catalog, const uint8_t file_id[static CAT_FILE_ID_SIZE],
+			const struct cat_found *found, size_t count);
 
 /*
  * A name that the store knows only from the past: a key that holds older

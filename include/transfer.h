@@ -5,7 +5,8 @@
  * Two faces:
  *  - transfer_get/put/… run one backend call on the caller's thread, with
  *    retries: full-jitter exponential backoff (100 ms … 10 s), Retry-After
- *    honoured, until the deadline; kinds that err_is_transient() only.
+ *    honoured, until the deadline; kinds that err_is_transient() only. A hasty
+ *    call is over when two attempts in a row did not reach the store.
  *    An indeterminate put is never sent blindly again: see transfer_put.
  *  - transfer_submit runs a task on the pool; its `run` uses the first face.
  *

@@ -28,6 +28,7 @@ int verb_hold(int argc, char **argv);
 int verb_retain(int argc, char **argv);
 int verb_rebuild(int argc, char **argv);
 int verb_fsck(int argc, char **argv);
+int verb_sweep(int argc, char **argv);
 
 /* "varve: …" on stderr, as one write. Returns CLI_FAILED. */
 int cli_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));

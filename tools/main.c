@@ -25,6 +25,7 @@ static const struct verb {
 	{"prune", "let go of versions that a policy does not keep", verb_prune},
 	{"hold", "keep versions until the hold is lifted", verb_hold},
 	{"retain", "keep versions until a time", verb_retain},
+	{"sweep", "compare the whole store with what a mount knows, now", verb_sweep},
 	{"rebuild", "make a lost catalog anew from the store", verb_rebuild},
 	{"fsck", "check the catalog of an unmounted state directory", verb_fsck},
 };

@@ -15,22 +15,35 @@
 #include "fs/session.h"
 #include "tools/cli.h"
 
+#define BAR_WIDTH 30
 #define PLAIN_INTERVAL (5 * NS_PER_SEC) /* between lines that nobody watches */
 
-static const char help[] = "varve rebuild URL --state DIR [-o OPTIONS]\n"
-			   "\n"
-			   "Makes the catalog of a store anew in DIR, which must have none: from what varve keeps in\n"
-			   "the store, and from a listing of every directory. Then mount with -o state=DIR.\n"
-			   "\n"
-			   "  --state DIR  the state directory\n"
-			   "  -o OPTIONS   as for mount: endpoint=, region=, profile=, takeover, …\n"
-			   "\n"
-			   "Exit status: 0 done; 1 failed; 2 usage.\n";
+static const char help[] =
+	"varve rebuild URL --state DIR [-o OPTIONS]\n"
+	"\n"
+	"Makes the catalog of a store anew in DIR, which must have none: from what varve keeps in\n"
+	"the store, and from all that its listings and objects tell: names, attributes, hard links,\n"
+	"older versions, what was deleted. Then mount with -o state=DIR.\n"
+	"\n"
+	"  --state DIR  the state directory\n"
+	"  -o OPTIONS   as for mount: endpoint=, region=, profile=, takeover, …\n"
+	"\n"
+	"Exit status: 0 done; 1 failed; 2 usage.\n";
 
 struct bar {
 	bool terminal;
-	int64_t shown_ns;
+	int64_t begun_ns, shown_ns;
 };
+
+/* Of the directories known so far: more may turn up in each of them. */
+static void draw(const struct crawl_figures *figures)
+{
+	uint64_t all = figures->directories + figures->waiting;
+	unsigned filled = all ? (unsigned)(figures->directories * BAR_WIDTH / all) : 0;
+
+	(void)fprintf(stderr, "\r\033[K[%.*s%*s] ", (int)filled, "##############################",
+		      (int)(BAR_WIDTH - filled), ""); /* decoration, all of it */
+}
 
 static void show(void *arg, const struct crawl_figures *figures)
 {
@@ -40,14 +53,19 @@ static void show(void *arg, const struct crawl_figures *figures)
 	if (!bar->terminal && bar->shown_ns && now - bar->shown_ns < PLAIN_INTERVAL)
 		return;
 	bar->shown_ns = now;
-	(void)fprintf(stderr, "%s%" PRIu64 " directories, %" PRIu64 " files%s", bar->terminal ? "\r\033[K" : "",
-		      figures->directories, figures->files, bar->terminal ? "" : "\n");
-	(void)fflush(stderr); /* decoration, all of it */
+	if (bar->terminal)
+		draw(figures);
+	(void)fprintf(stderr,
+		      "%" PRIu64 " of %" PRIu64 " directories, %" PRIu64 " files, %" PRIu64 " versions more, %" PRId64
+		      " s%s",
+		      figures->directories, figures->directories + figures->waiting, figures->files, figures->versions,
+		      (now - bar->begun_ns) / NS_PER_SEC, bar->terminal ? "" : "\n");
+	(void)fflush(stderr); /* likewise */
 }
 
 static int rebuild(const struct config *config)
 {
-	struct bar bar = {.terminal = isatty(STDERR_FILENO)};
+	struct bar bar = {.terminal = isatty(STDERR_FILENO), .begun_ns = clock_monotonic()};
 	struct session_rebuild request = {.progress = show, .arg = &bar};
 	struct crawl_figures figures = {0};
 	struct err err = {0};
@@ -57,7 +75,8 @@ static int rebuild(const struct config *config)
 		(void)fputs("\r\033[K", stderr); /* likewise */
 	if (rc < 0)
 		return cli_fail("%s", err.message[0] ? err.message : strerror(-rc));
-	(void)printf("%" PRIu64 " directories, %" PRIu64 " files\n", figures.directories, figures.files);
+	(void)printf("%" PRIu64 " directories, %" PRIu64 " files, %" PRIu64 " versions beyond what the log tells\n",
+		     figures.directories, figures.files, figures.versions);
 	return fflush(stdout) == 0 ? 0 : CLI_FAILED;
 }
 

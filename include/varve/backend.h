@@ -39,6 +39,7 @@ struct call {
 	int64_t deadline_ns;          /* CLOCK_MONOTONIC; 0: the backend's own patience */
 	const atomic_bool *cancelled; /* may be NULL */
 	bool essential;               /* waits for no room among limited requests: others depend on it */
+	bool hasty;                   /* worth no wait for a store that cannot be reached: see transfer.h */
 };
 
 /* One "name: value" of user metadata. Names are lower case ASCII without the store's prefix (x-amz-meta-). */
@@ -62,6 +63,7 @@ enum object_flag {
 	OBJECT_DELETE_MARKER = 1 << 1, /* no content; the key was deleted here */
 	OBJECT_CRC32C = 1 << 2,        /* crc32c is the store's word for the full content */
 	OBJECT_PREFIX = 1 << 3,        /* a common prefix of a delimited listing, key ends in the delimiter */
+	OBJECT_META = 1 << 4,          /* in a listing: meta is filled */
 };
 
 struct object_info {
@@ -73,7 +75,7 @@ struct object_info {
 	int64_t modified_ns; /* the store's time; for S3 multipart the time of initiation */
 	uint32_t flags;      /* enum object_flag */
 	uint32_t crc32c;
-	struct meta meta; /* filled by head and get, never by listings */
+	struct meta meta; /* filled by head and get, by listings only with OBJECT_META */
 };
 void object_info_clear(struct object_info *info);
 
@@ -148,6 +150,7 @@ struct list_request {
 	const char *prefix; /* "" : everything */
 	char delimiter;     /* '/' or '\0' for none */
 	bool versions;      /* every version and delete marker, newest first within a key */
+	bool meta;          /* with their metadata, where the store's listings have it (OBJECT_META) */
 	const char *token;  /* NULL: from the start; else ret_page->next of the page before, verbatim */
 	unsigned max;       /* entries wished for; 0: the store's page */
 };

@@ -51,7 +51,7 @@ _varve() {
 	}
 	COMPREPLY=()
 	if ((cword == 1)); then
-		COMPREPLY=($(compgen -W 'mount umount status log diff restore undelete prune hold retain rebuild fsck --help --version' -- "$cur"))
+		COMPREPLY=($(compgen -W 'mount umount status log diff restore undelete prune hold retain sweep rebuild fsck --help --version' -- "$cur"))
 		return
 	fi
 	case ${words[1]} in
@@ -67,7 +67,7 @@ _varve() {
 			compopt -o dirnames
 		fi
 		;;
-	umount | status)
+	umount | status | sweep)
 		local flags='--json --help'
 		[[ ${words[1]} == umount ]] && flags='--no-wait --help'
 		if [[ $cur == -* ]]; then

@@ -5,7 +5,8 @@
 
 The model derives from the definition, without any thought of speed: a name is a row of intervals in which a node held
 it, a file a row of versions; history(name) is, for each interval, the file's versions current in it, and a pure rename
-to a free name brings the old name's history before it; +at/T is the tree as it was. Compared are the live tree, the
+to a free name brings the old name's history before it; a directory removed and made again goes on with the past it had;
++at/T is the tree as it was. Compared are the live tree, the
 contents behind every entry of .versions in their order, +at of past instants, and over the loss of the catalog the
 names of all versions.
 
@@ -33,6 +34,7 @@ NAMES = ("a", "b", "c.txt", "d", "e")
 DEPTH = 3
 INSTANTS = 60  # past trees kept for comparing
 READY_SECONDS = 60
+DRAIN_SECONDS = 120
 SHRINK_SECONDS = 120
 
 
@@ -60,6 +62,7 @@ class Interval:
         self.node = node
         self.since = since
         self.until = None
+        self.removed = False  # how it ended: not renamed, not replaced
         self.origin = origin  # (directory, name) it was renamed from
         self.free = previous_until != since
 
@@ -85,11 +88,19 @@ class Model:
         parent.names[name] = node
         node.links += 1
 
-    def release(self, parent, name):
+    def release(self, parent, name, removed=False):
         node = parent.names.pop(name)
         parent.past[name][-1].until = self.step
+        parent.past[name][-1].removed = removed
         node.links -= 1
         return node
+
+    def make_directory(self, parent, name):
+        node = Node("dir")
+        before = [interval for interval in parent.past.get(name, ()) if interval.node.kind == "dir"]
+        if before and before[-1].removed:
+            node.past = before[-1].node.past
+        self.bind(parent, name, node)
 
     def history(self, parent, name):
         """Contents, in the order of .versions."""
@@ -100,9 +111,9 @@ class Model:
             for interval in directory.past.get(current, ()):
                 if upto is not None and (interval.until is None or interval.until > upto):
                     continue
-                if (id(directory), current, interval.since) in seen:
+                if (id(directory.past), current, interval.since) in seen:
                     continue
-                seen.add((id(directory), current, interval.since))
+                seen.add((id(directory.past), current, interval.since))
                 if interval.node.kind == "dir":
                     continue
                 brought = interval.origin and interval.free
@@ -165,7 +176,11 @@ class Mount:
             time.sleep(0.01)
 
     def stop(self):
-        done = subprocess.run([VARVE, "umount", str(self.dir)], capture_output=True, text=True, check=False)
+        try:
+            done = subprocess.run([VARVE, "umount", str(self.dir)], capture_output=True, text=True, check=False,
+                                  timeout=DRAIN_SECONDS)
+        except subprocess.TimeoutExpired as late:
+            raise Mismatch(f"umount does not end: {late.stderr}") from late
         if done.returncode:
             raise Mismatch(f"umount: {done.returncode} {done.stderr}")
         self.daemon.wait()
@@ -296,7 +311,7 @@ class Run:
             return
         os.mkdir(self.path(parts))
         self.model.tick()
-        self.model.bind(parent, name, Node("dir"))
+        self.model.make_directory(parent, name)
 
     def do_symlink(self, parts, target):
         parent, name, node = self.target(parts)
@@ -321,7 +336,7 @@ class Run:
             return
         os.unlink(self.path(parts))
         self.model.tick()
-        self.model.release(parent, name)
+        self.model.release(parent, name, removed=True)
 
     def do_rmtree(self, parts):
         parent, name, node = self.target(parts)
@@ -331,7 +346,7 @@ class Run:
             (self.do_rmtree if what.kind == "dir" else self.do_unlink)((*parts, child))
         os.rmdir(self.path(parts))
         self.model.tick()
-        self.model.release(parent, name)
+        self.model.release(parent, name, removed=True)
 
     def do_rename(self, old, new):
         source, name, node = self.target(old)

@@ -308,24 +308,78 @@ Test(ahead, the_object_of_a_forgotten_upload_is_no_conflict)
 	end_clean();
 }
 
-Test(ahead, the_objects_alone_tell_when_it_was_made)
+static int facts(void)
 {
-	struct stat was, is;
+	char *keys = s3_ask(&m, "reserved");
+	int found = 0;
+
+	for (const char *key = strstr(keys, ".varve/facts/"); key; key = strstr(key + 1, ".varve/facts/"))
+		found++;
+	free(keys);
+	return found;
+}
+
+/* The object is there and its facts are, but nobody recorded it. */
+static void die_with_facts(struct stat *ret_was)
+{
 	int fd;
 
+	mounted_kill_at("stream-completed");
 	begin(MOUNTED_S3);
+	mounted_kill_at(NULL);
 	fd = open_written("big", SIZE);
 	usleep(1100000); /* what the upload was begun with is older than this */
 	cr_assert_eq(pwrite(fd, bytes + SIZE - 1, 1, SIZE - 1), 1);
 	OK(fchmod(fd, 0600));
+	OK(fstat(fd, ret_was));
 	OK(close(fd));
-	OK(stat(at("big"), &was));
-	end_clean();
-	forget_all_but_objects();
+	cr_assert(mounted_died(&m, 60));
+	cr_assert_eq(facts(), 1);
+}
+
+static void is_as_it_was(const struct stat *was)
+{
+	struct stat is;
+
 	OK(stat(at("big"), &is));
-	cr_assert_eq(is.st_mtim.tv_sec, was.st_mtim.tv_sec);
-	cr_assert_eq(is.st_mtim.tv_nsec, was.st_mtim.tv_nsec);
-	cr_assert_eq(is.st_mode, was.st_mode);
+	cr_assert_eq(is.st_mtim.tv_sec, was->st_mtim.tv_sec);
+	cr_assert_eq(is.st_mtim.tv_nsec, was->st_mtim.tv_nsec);
+	cr_assert_eq(is.st_mode, was->st_mode);
+}
+
+Test(ahead, the_objects_alone_tell_when_it_was_made)
+{
+	struct stat was;
+
+	die_with_facts(&was);
+	forget_all_but_objects();
+	is_as_it_was(&was);
+	object_is_whole("big");
+	end_clean();
+}
+
+Test(ahead, facts_go_when_the_log_tells_them)
+{
+	char name[300], command[700];
+	struct stat was;
+
+	die_with_facts(&was);
+	mounted_start(&m, NULL);
+	for (int i = 0; i < 300 && facts(); i++)
+		usleep(100000);
+	cr_assert_eq(facts(), 0);
+	OK(mounted_shell(&m, "ls \"$MNT/.versions/big\"", name, sizeof(name)));
+	name[strcspn(name, "\n")] = '\0';
+	/* And those of a mount that ends in peace, at its end at the latest. */
+	OK(close(open_written("other", SIZE)));
+	end_clean();
+	cr_assert_eq(facts(), 0);
+	cr_assert_eq(count("beneath", ".varve/facts/"), 0, "versions of them are left");
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, NULL);
+	is_as_it_was(&was);
+	snprintf(command, sizeof(command), "[ \"$(ls \"$MNT/.versions/big\")\" = %.200s ]", name);
+	OK(mounted_shell(&m, command, NULL, 0));
 	object_is_whole("big");
 	end_clean();
 }

@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cleanup.h"
 #include "support/mounted.h"
 #include "support/network.h"
 
@@ -124,6 +125,30 @@ Test(outage, what_is_here_keeps_working_and_the_rest_fails_in_time)
 	cr_assert(stored_as("d/g", "text", 4));
 	OK(mounted_stop(&m));
 	OK(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0));
+}
+
+/* The catalog answers; nobody asks a store again and again that is known to be out of reach. */
+Test(outage, the_past_is_listed_without_waiting)
+{
+	int64_t before, after;
+
+	OK(mounted_shell(&m, "cd \"$MNT\" && for i in $(seq 20); do echo 1 >f$i; echo 2 >f$i; done", NULL, 0));
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	OK(mounted_shell(&m, "[ $(ls \"$MNT/.versions/f1\" | wc -l) = 2 ]", NULL, 0));
+	while (mounted_status(&m, "store.online"))
+		usleep(100000);
+	before = mounted_status(&m, "store.requests");
+	OK(mounted_shell(&m, "cd \"$MNT/.versions\" && for i in $(seq 2 20); do [ $(ls f$i | wc -l) = 2 ]; done", NULL,
+			 0));
+	after = mounted_status(&m, "store.requests");
+	cr_assert_lt(after - before, 10, "%ld requests", (long)(after - before));
+	proxy_restore(&proxy);
+	for (int tries = 0; tries < 300 && !mounted_status(&m, "store.online"); tries++)
+		usleep(100000);
+	before = mounted_status(&m, "store.lists");
+	OK(mounted_shell(&m, "ls \"$MNT/.versions/f20\"", NULL, 0));
+	cr_assert_gt(mounted_status(&m, "store.lists"), before, "it is asked again when it is back");
 }
 
 Test(outage, unmounting_without_waiting_leaves_the_rest_to_the_next_mount)
@@ -280,6 +305,43 @@ Test(outage, a_writer_waits_for_a_slow_store_and_gives_up_on_one_that_is_gone)
 }
 
 /* Connections that are accepted and then say nothing. */
+static bool in_bucket(const char *key)
+{
+	AUTO_FREE char *keys = s3_ask(&m, "keys");
+	char *rest = keys, *line;
+
+	while ((line = strsep(&rest, "\n")) && strcmp(line, key) != 0)
+		;
+	return line != NULL;
+}
+
+/* A tree is renamed while objects are on their way to where its files were. */
+Test(outage, what_is_on_its_way_follows_a_renamed_tree)
+{
+	static const char *const moved[] = {"other", "sub/file", "link", "empty/"};
+	char key[32];
+
+	OK(mkdir(at("old"), 0755));
+	OK(mkdir(at("old/sub"), 0755));
+	file_puts(at("old/other"), "other");
+	mounted_settle(&m, 60);
+	proxy_toxic(&proxy, "latency", "\"latency\":400");
+	OK(mkdir(at("old/empty"), 0755));
+	file_puts(at("old/sub/file"), "file");
+	OK(symlink("other", at("old/link")));
+	usleep(200000); /* all three are being sent now */
+	OK(rename(at("old"), at("new")));
+	mounted_settle(&m, 60);
+	for (size_t i = 0; i < ARRAY_SIZE(moved); i++) {
+		(void)snprintf(key, sizeof(key), "new/%s", moved[i]);
+		cr_expect(in_bucket(key), "%s is missing", key);
+		(void)snprintf(key, sizeof(key), "old/%s", moved[i]);
+		cr_expect(!in_bucket(key), "%s is left", key);
+	}
+	file_puts(at("old"), "a file takes the name");
+	OK(mounted_stop(&m));
+}
+
 Test(outage, a_store_that_falls_silent_does_not_hang_anybody)
 {
 	long began;

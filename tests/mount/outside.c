@@ -337,6 +337,31 @@ Test(outside, the_sweep_finds_what_others_did_in_a_directory)
 	sweep_finds_what_others_did(MOUNTED_LOCAL);
 }
 
+/* Asked for, it tells what it found, and only what is news. */
+Test(outside, a_sweep_on_demand_tells_what_it_found)
+{
+	char answer[500];
+
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=0");
+	OK(mkdir(at("d"), 0755));
+	write_line("d/kept", "kept");
+	write_line("d/removed", "removed");
+	mounted_settle(&m, 30);
+	cr_assert(is_absent("d/new"));
+	other_puts("d/new", "new");
+	other_deletes("d/removed");
+	OK(mounted_shell(&m, "\"$VARVE\" sweep --json \"$MNT\"", answer, sizeof(answer)));
+	cr_assert(strstr(answer, "\"listed\":1,"), "%s", answer);
+	cr_assert(strstr(answer, "\"complete\":true"), "%s", answer);
+	cr_assert(shows("d/new", "new") && is_absent("d/removed"), "it is done when the verb ends");
+	OK(mounted_shell(&m, "\"$VARVE\" sweep \"$MNT/d\"", answer, sizeof(answer)));
+	cr_assert(strstr(answer, "\n0 directories differed"), "%s", answer);
+	cr_assert_eq(mounted_status(&m, "others.sweeps"), 2);
+	cr_assert_neq(mounted_shell(&m, "\"$VARVE\" sweep /", NULL, 0), 0);
+	cr_assert_neq(mounted_shell(&m, "\"$VARVE\" sweep", NULL, 0), 0);
+}
+
 Test(outside, the_sweep_expires_what_lifecycle_rules_took)
 {
 	char last[400];
@@ -437,6 +462,38 @@ Test(outside, a_directory_that_was_renamed_does_not_come_back)
 	SOON(shows("other", "makes the sweep list the root"));
 	cr_assert(is_absent("old"));
 	cr_assert(shows("new/f", "f"));
+}
+
+/* What nobody has looked into yet must not stay behind, nor be hidden by its new name. */
+static void unseen_tree_renamed(enum mounted_store store)
+{
+	new_store(store);
+	other_puts("a/one", "one");
+	other_puts("a/b/two", "two");
+	other_puts("a/b/c/three", "three");
+	other_puts("x/y/four", "four");
+	mounted_start(&m, "sweep=0");
+	OK(rename(at("a"), at("moved")));
+	OK(renameat2(AT_FDCWD, at("moved/b"), AT_FDCWD, at("x"), RENAME_EXCHANGE));
+	cr_assert(shows("moved/one", "one") && shows("x/two", "two") && shows("x/c/three", "three"));
+	cr_assert(shows("moved/b/y/four", "four"));
+	mounted_settle(&m, 30);
+	cr_assert(is_absent("a"));
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, "sweep=0");
+	cr_assert(shows("moved/one", "one") && shows("x/two", "two") && shows("x/c/three", "three"));
+	cr_assert(shows("moved/b/y/four", "four") && is_absent("a"));
+}
+
+Test(outside, a_tree_that_nobody_has_seen_is_renamed_whole_in_a_bucket)
+{
+	unseen_tree_renamed(MOUNTED_S3);
+}
+
+Test(outside, a_tree_that_nobody_has_seen_is_renamed_whole_in_a_directory)
+{
+	unseen_tree_renamed(MOUNTED_LOCAL);
 }
 
 /* --- suspended versioning --------------------------------------------------------------------------------------- */
@@ -625,6 +682,26 @@ Test(outside, what_is_written_to_a_file_whose_name_others_took_is_kept)
 	cr_assert(shows("f", "theirs"));
 	OK(mounted_stop(&m));
 	OK(mounted_shell(&m, "rm -rf \"$STATE/cache\"", NULL, 0));
+	mounted_start(&m, "sweep=0");
+	cr_assert_eq(count_conflicts("f", "ours"), 1);
+}
+
+Test(outside, what_was_written_to_such_a_file_survives_a_kill)
+{
+	int fd;
+
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=1");
+	write_line("f", "base");
+	mounted_settle(&m, 30);
+	fd = open(at("f"), O_WRONLY);
+	cr_assert_geq(fd, 0);
+	other_deletes("f");
+	SOON(is_absent("f"));
+	cr_assert_eq(write(fd, "ours\n", 5), 5);
+	OK(close(dup(fd))); /* acknowledged, though it is still open */
+	mounted_kill(&m);
+	(void)close(fd); /* nobody answers */
 	mounted_start(&m, "sweep=0");
 	cr_assert_eq(count_conflicts("f", "ours"), 1);
 }

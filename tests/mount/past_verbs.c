@@ -330,10 +330,29 @@ ON_BOTH(undelete_brings_a_tree_back_as_it_was)
 ON_BOTH(undelete_of_a_directory_whose_name_lives_again)
 {
 	make_tree();
-	ok("rm -r d; mkdir d; echo other >d/other; v undelete -r d >/dev/null; ls d");
-	cr_assert_str_eq(out, "other\n", "what was deleted from the directory that lives");
-	ok("v undelete -r d --to old >/dev/null; mv d kept; mv old d");
+	ok("rm -r d; mkdir d; echo other >d/other; echo new >d/b; v undelete -r d >/dev/null; cat d/other d/b");
+	cr_assert_str_eq(out, "other\nnew\n", "what lives was overwritten");
+	ok("rm d/other; echo two >d/b; setfattr -n user.colour -v blue d/b; chmod 755 d/b; ln -f d/a d/hard");
 	is_as_before();
+}
+
+ON_BOTH(a_directory_made_again_goes_on_with_its_past)
+{
+	ok("mkdir d d/sub; echo 1 >d/a; echo 2 >d/a; echo x >d/sub/x; mv d/sub/x d/x; echo moved >d/m; mv d/m d/n");
+	note_time("then");
+	ok("rm -r d; mkdir d d/sub; echo 3 >d/a");
+	says(0, "ls d/.versions", "a\nm\nn\nsub\nx\n");
+	says(0, "cat d/.versions/a/*", "1\n2\n3\n");
+	says(0, "ls d/.versions/+deleted d/sub/.versions", "d/.versions/+deleted:\nn\nx\n\nd/sub/.versions:\nx\n");
+	says(0, "cd d/.versions/+at/$(cat \"$ROOT/then\"); cat a n x; ls sub", "2\nmoved\nx\n");
+	says(0, "awk -F '\\t' '$3 ~ /^[mn]$/ {print $2, $3, $8}' d/.versions/+log",
+	     "create m -\nwrite m -\nrename m to:n\ndelete n -\n");
+	says(0, "v prune --keep-last 1 --dry-run d | grep -c 'would go'", "2\n");
+	/* One that was moved away took its past along. */
+	ok("mv d e; mkdir d; echo 4 >d/a");
+	says(0, "cat d/.versions/a/*; ls e/.versions", "4\na\nm\nn\nsub\nx\n");
+	ok("rm -r d; mkdir d; echo 5 >d/a");
+	says(0, "cat d/.versions/a/*", "4\n5\n");
 }
 
 ON_BOTH(undelete_beneath_a_directory_that_lives)

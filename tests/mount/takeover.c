@@ -218,3 +218,94 @@ ON_BOTH(a_rebuilt_catalog_is_the_one_that_was_lost)
 	free(before);
 	cr_assert_eq(mounted_stop(&one), 0);
 }
+
+/* As much of it as objects can say: what changed after they were put is in the log alone. A hard link's past is that of
+ * its file. */
+#define SHAPE                                                                                                          \
+	"cd \"$MNT\" && find . -not -type d -printf '%p %y %m %U %G %s %T@ %l %n\\n' | sort && "                       \
+	"find . -type d -printf '%p %m\\n' | sort && find . -type f -exec sha256sum {} + | sort && "                   \
+	"for d in . d d/e; do ls \"$d/.versions\"; done && for n in .versions/f d/.versions/gone d/.versions/x "       \
+	"d/.versions/nothing d/e/.versions/y; do echo $n; ls $n; cat $n/*; done"
+
+static void rebuild_from_listing(const struct mounted *mounted)
+{
+	OK(shell(mounted,
+		 "rm -rf \"$STATE\" && case $URL in file:*) rm -rf \"${URL#file://}/.varve/catalog\" ;; "
+		 "*) s3=\"$VARVE_TEST_SOURCE/tests/support/s3.py\" && \"$s3\" \"$BUCKET\" reserved | "
+		 "grep ^.varve/catalog/ | while read -r k; do \"$s3\" \"$BUCKET\" delete \"$k\" || exit 1; done ;; "
+		 "esac && "
+		 "o=; [ -z \"$VARVE_TEST_S3_ENDPOINT\" ] || o=endpoint=$VARVE_TEST_S3_ENDPOINT; "
+		 "\"$VARVE\" rebuild \"$URL\" --state \"$STATE\" ${o:+-o $o} 2>&1 && \"$VARVE\" fsck \"$STATE\""));
+}
+
+/* The log is lost, too: what the objects tell is enough for names, hard links, attributes, and every version by its
+ * name. */
+ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell)
+{
+	char *before;
+
+	mounted_new(&one, *store);
+	mounted_start(&one, NULL);
+	OK(shell(&one, "cd \"$MNT\" && mkdir a d && mkdir -m 750 d/e && for i in 1 2 3; do (umask 077; echo $i >f); "
+		       "echo x$i >d/x; "
+		       "echo y$i >d/e/y; done && ln d/x a/first && ln d/x d/link && ln -s d/x s && mkdir empty && echo "
+		       "1 >d/gone && "
+		       "echo 2 >d/gone && sync d/gone && rm d/gone && : >d/nothing"));
+	mounted_settle(&one, 30);
+	OK(shell(&one, SHAPE));
+	before = strdup(out);
+	cr_assert_eq(mounted_stop(&one), 0);
+	rebuild_from_listing(&one);
+	mounted_start(&one, NULL);
+	OK(shell(&one, SHAPE));
+	cr_assert_str_eq(out, before);
+	free(before);
+	SAYS(&one, "cd \"$MNT\" && echo through >>a/first && cat d/link && [ a/first -ef d/x ] && rm d/x && cat d/link",
+	     "x3\nthrough\nx3\nthrough");
+	cr_assert_eq(mounted_stop(&one), 0);
+	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
+}
+
+#define CONFLICTS                                                                                                      \
+	"cd \"$MNT\" && cat f && for v in .versions/f/*; do "                                                          \
+	"[ \"$(getfattr --only-values -n user.varve.origin $v)\" != conflict ] || cat $v; done"
+
+static enum mounted_store buckets[] = {MOUNTED_S3, MOUNTED_S3_UNVERSIONED};
+
+ParameterizedTestParameters(takeover, what_lies_beside_its_file_is_found_by_a_rebuild)
+{
+	return cr_make_param_array(enum mounted_store, buckets, 2);
+}
+
+/* A conflict, and, where the bucket keeps no versions, everything older than the current object. */
+ParameterizedTest(enum mounted_store *store, takeover, what_lies_beside_its_file_is_found_by_a_rebuild, .timeout = 180,
+		  .fini = leave)
+{
+	struct proxy proxy;
+	char options[128], *before;
+
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_new(&one, *store);
+	mounted_start(&one, options);
+	OK(shell(&one, "cd \"$MNT\" && echo base >f && echo 1 >g && sync g && echo 2 >g && sync g && echo 3 >g"));
+	mounted_settle(&one, 30);
+	proxy_cut(&proxy);
+	OK(shell(&one, "echo ours >\"$MNT/f\" && ls \"$MNT/.versions/f\" >/dev/null"));
+	s3_do(&one, "put f <<'E'\ntheirs\nE");
+	proxy_restore(&proxy);
+	mounted_settle(&one, 60);
+	for (int tries = 0; tries < 300 && !mounted_status(&one, "writeback.conflicts"); tries++)
+		usleep(100000);
+	SAYS(&one, CONFLICTS, "theirs\nours");
+	OK(shell(&one, "ls \"$MNT/.versions/g\" && cat \"$MNT\"/.versions/g/*"));
+	before = strdup(out);
+	cr_assert_eq(mounted_stop(&one), 0);
+	rebuild_from_listing(&one);
+	mounted_start(&one, NULL);
+	/* What others wrote over in a bucket without versions was all that told whose the conflict was. */
+	SAYS(&one, CONFLICTS, *store == MOUNTED_S3 ? "theirs\nours" : "theirs");
+	SAYS(&one, "ls \"$MNT/.versions/g\" && cat \"$MNT\"/.versions/g/*", before);
+	free(before);
+	cr_assert_eq(mounted_stop(&one), 0);
+}

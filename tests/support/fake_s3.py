@@ -8,6 +8,7 @@ or "a" beside "a/b"; a bucket may hold them all the same, so this one takes them
 
     POST /-/lie?KIND&KEY    from now on lies about objects of this key, or for listings about every listing
     POST /-/truth           stops that
+    POST /-/conditions?HOW  of If-Match and If-None-Match on PUT: honoured (as at first), ignored, or refused (501)
     POST /-/fill?PREFIX&N   makes N small objects, PREFIX0 and so on
 
 About content: flip (one bit), cut (closes the connection before the end), short (a smaller Content-Length and as many
@@ -47,6 +48,7 @@ class Store:
         self.numbers = itertools.count(1)
         self.objects = {}  # key bytes -> [Version], oldest first
         self.lie = ("", b"")
+        self.conditions = "honoured"
 
     def find(self, key, version_id):
         versions = self.objects.get(key, [])
@@ -122,6 +124,8 @@ class Handler(BaseHTTPRequestHandler):
         if verb == "fill":
             for number in range(int(second)):
                 STORE.add(f"{first}{number}".encode(), f"{number}\n".encode(), {})
+        elif verb == "conditions":
+            STORE.conditions = first
         else:
             STORE.lie = (first, urllib.parse.unquote_to_bytes(second)) if verb == "lie" else ("", b"")
 
@@ -249,7 +253,10 @@ class Handler(BaseHTTPRequestHandler):
         source = self.headers.get("x-amz-copy-source")
         if "uploadId" in query or "partNumber" in query:
             return self.refuse(501, "NotImplemented")
-        if self.conditions_fail(key):
+        conditional = "If-Match" in self.headers or "If-None-Match" in self.headers
+        if conditional and STORE.conditions == "refused":
+            return self.refuse(501, "NotImplemented")
+        if STORE.conditions == "honoured" and self.conditions_fail(key):
             return self.refuse(412, "PreconditionFailed")
         if source:
             path, _, version_id = source.lstrip("/").partition("?versionId=")

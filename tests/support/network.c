@@ -188,6 +188,14 @@ void fake_s3_truth(const struct fake_s3 *fake)
 	tell(fake, "truth");
 }
 
+void fake_s3_conditions(const struct fake_s3 *fake, const char *how)
+{
+	char words[64];
+
+	snprintf(words, sizeof(words), "conditions?%s", how);
+	tell(fake, words);
+}
+
 void fake_s3_fill(const struct fake_s3 *fake, const char *prefix, unsigned count)
 {
 	char words[300];

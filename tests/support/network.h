@@ -39,6 +39,8 @@ void fake_s3_stop(struct fake_s3 *fake);
 /* See fake_s3.py; the key percent-encoded, NULL for lies about listings. */
 void fake_s3_lie(const struct fake_s3 *fake, const char *kind, const char *key);
 void fake_s3_truth(const struct fake_s3 *fake);
+/* "honoured", "ignored" or "refused" */
+void fake_s3_conditions(const struct fake_s3 *fake, const char *how);
 void fake_s3_fill(const struct fake_s3 *fake, const char *prefix, unsigned count);
 
 /* s3.py on the mount's bucket. `words`: a shell word for each argument, and redirections. */

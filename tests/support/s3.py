@@ -13,6 +13,7 @@
     s3.py BUCKET reserved                   the same within .varve/
     s3.py BUCKET etags                      "KEY ETAG" of current objects outside .varve/ that are no directories
     s3.py BUCKET versions KEY               "ID data|marker SIZE", oldest first
+    s3.py BUCKET beneath PREFIX             "KEY ID data|marker" of all versions of what begins so, 1,000 at most
     s3.py BUCKET uploads KEY                ids of multipart uploads of the key that nobody ended
 
 Keys are percent-encoded, in and out. The store is VARVE_TEST_S3_ENDPOINT with AWS_ACCESS_KEY_ID and
@@ -103,6 +104,15 @@ def versions(bucket, key):
             yield text_of(element, "VersionId"), kind, text_of(element, "Size") or "0"
 
 
+def beneath(bucket, prefix):
+    """(key, id, kind) of every version whose key begins with the prefix."""
+    root = ElementTree.fromstring(request("GET", f"/{bucket}", [("versions", ""), ("prefix", prefix)]))
+    for element in root:
+        if element.tag in (NAMESPACE + "Version", NAMESPACE + "DeleteMarker"):
+            kind = "data" if element.tag.endswith("}Version") else "marker"
+            yield text_of(element, "Key"), text_of(element, "VersionId"), kind
+
+
 def set_versioning(bucket, state):
     request("PUT", f"/{bucket}", [("versioning", "")],
             f"<VersioningConfiguration><Status>{state}</Status></VersioningConfiguration>".encode())
@@ -143,6 +153,9 @@ def main():
     elif verb == "versions":
         for row in reversed(list(versions(bucket, rest[0]))):
             print(*row)
+    elif verb == "beneath":
+        for found in beneath(bucket, rest[0]):
+            print(*found)
     elif verb == "uploads":
         root = ElementTree.fromstring(request("GET", f"/{bucket}", [("uploads", ""), ("prefix", rest[0])]))
         for element in root.iter(NAMESPACE + "Upload"):

@@ -2,7 +2,7 @@
  * scale.c - what a mount costs when there is much of everything: files, names in one directory, versions of one file,
  * bytes in one file. Writes straight into catalogs, mounts them, measures through the kernel; not part of varve.
  *
- *     scale VARVE NEW-DIR [--quick] [directories] [versions] [sparse] [trees]
+ *     scale VARVE NEW-DIR [--quick] [directories] [versions] [past] [sparse] [trees]
  *
  * The large file has 20 GiB, VARVE_SCALE_GIB if that is set; the store's directory takes twice as much meanwhile.
  *
@@ -26,6 +26,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "catalog.h"
@@ -41,11 +42,14 @@ struct sizes {
 	uint64_t small, large;    /* files */
 	uint64_t wide, narrow;    /* names in one directory */
 	uint64_t many, few;       /* versions of one file */
+	uint64_t forest, grove;   /* files of a tree whose past is looked at */
 	uint64_t sparse, written; /* bytes */
 };
 
-static const struct sizes full = {10000, 1000000, 100000, 1000, 10000, 100, UINT64_C(20) << 30, UINT64_C(64) << 20};
-static const struct sizes quick = {4000, 80000, 20000, 1000, 2000, 100, UINT64_C(96) << 20, UINT64_C(10) << 20};
+static const struct sizes full = {
+	10000, 1000000, 100000, 1000, 10000, 100, 100000, 4000, UINT64_C(20) << 30, UINT64_C(64) << 20};
+static const struct sizes quick = {
+	4000, 80000, 20000, 1000, 2000, 100, 40000, 4000, UINT64_C(96) << 20, UINT64_C(10) << 20};
 
 static const char *varve;
 static char base[300];
@@ -726,6 +730,81 @@ static void versions(const struct sizes *sizes, bool promised)
 	figure("versions.list_ratio", many / (few + 0.001), "", 2.0 * (double)sizes->many / (double)sizes->few);
 }
 
+/* --- a large tree as it was ------------------------------------------------------------------------------------ */
+
+struct past {
+	struct cost first, list; /* of a directory, at an instant nobody asked about before; the second time mapped */
+	double slowest_s;        /* of all these listings */
+};
+
+/* Now, as +at takes it. */
+static void instant(char ret_text[static 32])
+{
+	time_t then = (time_t)(clock_wall() / NS_PER_SEC);
+	struct tm tm;
+
+	(void)gmtime_r(&then, &tm);
+	must(strftime(ret_text, 32, "%Y-%m-%dT%H:%M:%SZ", &tm) > 0, "strftime");
+}
+
+static struct cost list_past(const struct place *place, uint64_t dirs, double *slowest_s)
+{
+	int64_t began = clock_monotonic(), worked = work_ns(place);
+	uint64_t names = 0;
+	char path[480], text[32];
+
+	instant(text);
+	for (uint64_t i = 0; i < LOOK_DIRS; i++) {
+		int64_t one = clock_monotonic();
+
+		(void)snprintf(path, sizeof(path), "%s/.versions/+at/%s/d%06" PRIu64, place->mnt, text,
+			       i * (dirs / LOOK_DIRS));
+		names += read_directory(path);
+		if (seconds_since(one) > *slowest_s)
+			*slowest_s = seconds_since(one);
+	}
+	must(names == LOOK_DIRS * IN_DIR, "other names than there were");
+	return cost_since(place, began, worked, LOOK_DIRS);
+}
+
+static struct past measure_past(const char *name, uint64_t files)
+{
+	uint64_t dirs = files / IN_DIR;
+	struct past past = {0};
+	struct place place;
+
+	place_init(&place, name, NULL);
+	(void)place_mount(&place);
+	place_unmount(&place);
+	open_catalog(&place);
+	fill_tree(dirs);
+	close_catalog();
+	settle(&place, dirs);
+	warm(&place);
+	(void)place_mount(&place);
+	rest(&place);
+	(void)usleep(1100000); /* an instant is a whole second, and all were made before it */
+	past.first = list_past(&place, dirs, &past.slowest_s);
+	(void)usleep(1100000);
+	past.list = list_past(&place, dirs, &past.slowest_s);
+	place_unmount(&place);
+	return past;
+}
+
+static void pasts(const struct sizes *sizes, bool promised)
+{
+	struct past grove = measure_past("grove", sizes->grove), forest = measure_past("forest", sizes->forest);
+
+	figure("past.files", (double)sizes->forest, "", 0);
+	figure("past.small_list_us", grove.list.us, "us", 0);
+	figure("past.first_list_us", forest.first.us, "us", promised ? 50000 : 0);
+	figure("past.list_us", forest.list.us, "us", promised ? 50000 : 0);
+	figure("past.slowest_list_s", forest.slowest_s, "s", promised ? 0.05 : 0);
+	figure("past.first_list_work_us", forest.first.work_us, "us", 0);
+	figure("past.small_list_work_us", grove.list.work_us, "us", 0);
+	figure("past.list_work_us", forest.list.work_us, "us", grove.list.work_us * (promised ? 2 : 6));
+}
+
 /* --- one large file through a small cache ----------------------------------------------------------------------- */
 
 #define CHUNK (1u << 20)
@@ -821,7 +900,7 @@ int main(int argc, char **argv)
 
 	if (argc < 3) {
 		(void)fprintf(stderr,
-			      "usage: scale VARVE NEW-DIR [--quick] [directories] [versions] [sparse] [trees]\n");
+			      "usage: scale VARVE NEW-DIR [--quick] [directories] [versions] [past] [sparse] [trees]\n");
 		return 2;
 	}
 	if (gib)
@@ -837,6 +916,8 @@ int main(int argc, char **argv)
 		directories(sizes);
 	if (is_asked(argc, argv, "versions"))
 		versions(sizes, !is_quick);
+	if (is_asked(argc, argv, "past"))
+		pasts(sizes, !is_quick);
 	if (is_asked(argc, argv, "sparse"))
 		sparse(sizes, is_quick);
 	if (is_asked(argc, argv, "trees"))

@@ -346,7 +346,7 @@ Test(adopt, head_of_our_own_object_restores_identity_and_owner)
 	head.seq = UINT64_C(1) << 40;
 	head.commit_ns = T0 + 7 * NS_PER_MS;
 	head.native_id = "v9";
-	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, &inode), 0);
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, NULL, &inode), 0);
 	cr_assert_eq(inode.mode, S_IFREG | 0755, "set-id bits are never taken from a bucket");
 	cr_assert(inode.uid == 1 && inode.gid == 2 && inode.mtime == T0 - 5);
 	cr_assert_not(inode.flags & CAT_UNRESOLVED);
@@ -354,7 +354,7 @@ Test(adopt, head_of_our_own_object_restores_identity_and_owner)
 	assert_history(ROOT, "a", "A5*");
 	(void)entry;
 	cr_assert_gt(commit(inode.ino, 6).seq, head.seq, "numbers in the store are never given again");
-	cr_assert_eq(catalog_resolve(catalog, inode.ino, &head, &inode), 0);
+	cr_assert_eq(catalog_resolve(catalog, inode.ino, &head, NULL, &inode), 0);
 	cr_assert_eq(inode.size, 6, "resolved once only");
 	buf_free(&text);
 }
@@ -365,10 +365,10 @@ Test(adopt, head_of_another_object_than_listed_is_stale)
 	struct cat_inode inode;
 
 	adopt(ROOT, &found, 1);
-	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, &inode), -ESTALE);
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, NULL, &inode), -ESTALE);
 	head.etag = "e1";
 	head.size = 6;
-	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, &inode), -ESTALE);
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "a"), &head, NULL, &inode), -ESTALE);
 	cr_assert(inode_of(ino_of(ROOT, "a")).flags & CAT_UNRESOLVED);
 }
 
@@ -386,7 +386,7 @@ Test(adopt, object_that_turns_out_a_symlink_becomes_one)
 	adopt(ROOT, &found, 1);
 	head.target = "there";
 	head.mode = S_IFLNK | 0777;
-	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "l"), &head, &inode), 0);
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "l"), &head, NULL, &inode), 0);
 	cr_assert(S_ISLNK(inode.mode));
 	cr_assert_eq(inode.version, 0);
 	cr_assert_eq(inode.ino, ROOT + 1);
@@ -660,4 +660,143 @@ Test(adopt, listing_that_fails_anywhere_is_just_listed_again)
 	cr_assert_eq(ino_of(ROOT, "b"), 0);
 	cr_assert_neq(ino_of(ROOT, "%~=c"), 0);
 	assert_history(ROOT, "a", "A1 A9*");
+}
+
+/* --- hard links ----------------------------------------------------------------------------------- */
+
+static const uint8_t file_x[CAT_FILE_ID_SIZE] = "the file's id", file_y[CAT_FILE_ID_SIZE] = "another's id";
+
+static struct cat_found told(const char *name, const char *key, uint64_t size)
+{
+	return (struct cat_found){.name = name,
+				  .key = key,
+				  .etag = key,
+				  .size = size,
+				  .modified_ns = T0,
+				  .mtime = T0,
+				  .mode = S_IFREG | 0600,
+				  .resolved = true,
+				  .file_id = file_x,
+				  .seq = 7,
+				  .commit_ns = T0};
+}
+
+static struct cat_found marker(const char *name, const char *key)
+{
+	struct cat_found found = told(name, key, 0);
+
+	found.link_id = file_x;
+	return found;
+}
+
+struct place {
+	uint64_t ino;
+	const char *key;
+};
+
+static int belongs_at(struct cat_txn *txn, void *arg)
+{
+	const struct place *place = arg;
+	struct buf key = BUF_INIT;
+	int rc = cat_key_of(txn, place->ino, &key);
+
+	if (rc == 0)
+		rc = strcmp(key.data, place->key);
+	buf_free(&key);
+	return rc;
+}
+
+Test(adopt, hard_links_join_their_file_whatever_is_listed_first)
+{
+	struct cat_found dirs[] = {prefix("d", "d/"), prefix("e", "e/"), prefix("f", "f/")};
+	struct cat_found early = marker("early", "d/early"), file = told("x", "e/x", 5),
+			 late = marker("late", "f/late");
+	uint64_t ino, waited;
+
+	adopt(ROOT, dirs, 3);
+	adopt(ino_of(ROOT, "d"), &early, 1);
+	waited = ino_of(ino_of(ROOT, "d"), "early");
+	cr_assert_eq(inode_of(waited).size, 0);
+	adopt(ino_of(ROOT, "e"), &file, 1);
+	cr_assert_neq(changes.len, 0, "the kernel may know the empty file");
+	adopt(ino_of(ROOT, "f"), &late, 1);
+	ino = ino_of(ino_of(ROOT, "e"), "x");
+	cr_assert_neq(ino, waited);
+	cr_assert_eq(ino_of(ino_of(ROOT, "d"), "early"), ino);
+	cr_assert_eq(ino_of(ino_of(ROOT, "f"), "late"), ino);
+	cr_assert_eq(inode_of(ino).nlink, 3);
+	cr_assert_eq(inode_of(ino).size, 5);
+	cr_assert_eq(inode_of(waited).nlink, 0);
+	cr_assert_eq(catalog_view(catalog, belongs_at, &(struct place){ino, "e/x"}), 0,
+		     "the links are the younger names");
+	assert_history(ino_of(ROOT, "d"), "early", "A5*");
+	assert_jobs("");
+	/* The same again is no news. */
+	adopt(ino_of(ROOT, "d"), &early, 1);
+	adopt(ino_of(ROOT, "e"), &file, 1);
+	cr_assert_eq(inode_of(ino).nlink, 3);
+	/* One is removed by others. */
+	adopt(ino_of(ROOT, "d"), NULL, 0);
+	cr_assert_eq(inode_of(ino).nlink, 2);
+}
+
+Test(adopt, hard_link_known_from_a_listing_joins_when_it_is_asked_about)
+{
+	struct cat_found listed[] = {object("link", "l", 0), object("x", "x", 5)};
+	struct cat_found link = marker("link", "link"), file = told("x", "x", 5);
+	struct cat_inode inode;
+	uint64_t waited;
+
+	link.etag = "l";
+	adopt(ROOT, listed, 2);
+	waited = ino_of(ROOT, "link");
+	cr_assert_eq(catalog_resolve(catalog, waited, &link, NULL, &inode), 0);
+	cr_assert_eq(inode.ino, waited, "nobody has the id yet");
+	cr_assert_eq(catalog_resolve(catalog, ino_of(ROOT, "x"), &file, NULL, &inode), 0);
+	cr_assert_eq(ino_of(ROOT, "link"), inode.ino);
+	cr_assert_eq(inode_of(inode.ino).nlink, 2);
+	(void)assert_clean();
+}
+
+Test(adopt, empty_file_that_was_changed_here_is_no_link_any_more)
+{
+	struct cat_found link = marker("link", "link"), both[] = {link, told("x", "x", 5)};
+	uint64_t waited;
+
+	adopt(ROOT, &link, 1);
+	waited = ino_of(ROOT, "link");
+	(void)commit(waited, 3);
+	adopt(ROOT, both, 2);
+	cr_assert_eq(ino_of(ROOT, "link"), waited);
+	cr_assert_eq(inode_of(ino_of(ROOT, "x")).nlink, 1);
+}
+
+/* --- versions of other keys ------------------------------------------------------------------------ */
+
+#define ASIDE_KEY ".varve/versions/00/07"
+
+Test(adopt, conflict_beside_a_file_is_a_version_of_it)
+{
+	struct cat_found file = told("x", "x", 5), aside = told(NULL, ASIDE_KEY, 6);
+	uint64_t ino, current;
+
+	adopt(ROOT, &file, 1);
+	ino = ino_of(ROOT, "x");
+	current = inode_of(ino).version;
+	aside.origin = CAT_ORIGIN_CONFLICT;
+	aside.commit_ns = T0 + NS_PER_SEC; /* the same number, given by two machines */
+	cr_assert_eq(catalog_adopt_aside(catalog, file_y, &aside, 1), -ENOENT);
+	for (int again = 0; again < 2; again++) {
+		cr_assert_eq(catalog_adopt_aside(catalog, file_x, &aside, 1), 0);
+		cr_assert_eq(inode_of(ino).version, current);
+		assert_history(ROOT, "x", "A5* 6");
+		(void)assert_clean();
+	}
+	aside.seq = 9;
+	aside.commit_ns++;
+	for (int copy = 0; copy < 2; copy++) { /* two copies of one version are one */
+		aside.key = aside.etag = copy ? "another place" : "yet another";
+		cr_assert_eq(catalog_adopt_aside(catalog, file_x, &aside, 1), 0);
+		assert_history(ROOT, "x", "A5* 6 6");
+	}
 }

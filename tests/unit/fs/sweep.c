@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "fixture.h"
+#include "fs/objmeta.h"
 #include "fs/reconcile.h"
 
 struct bench {
@@ -191,6 +192,63 @@ Test(sweep, expires_what_is_gone_but_only_when_it_saw_everything)
 		cr_expect(eq(u64, figures.expired, 1));
 		figures = sweep_now(&bench);
 		cr_expect(eq(u64, figures.expired, 1), "once");
+		bench_off(&bench);
+	}
+}
+
+/* Puts a version of the file with id "iiii…" at the key, as a writer would that has lost its lease. */
+static void put_ours(struct bench *bench, const char *key, const char *content, struct objmeta meta)
+{
+	struct meta encoded;
+
+	meta.has = OBJMETA_MODE | OBJMETA_FILE_ID | OBJMETA_SEQ | OBJMETA_COMMIT | OBJMETA_ORIGIN;
+	meta.mode = S_IFREG | 0644;
+	memset(meta.file_id, 'i', sizeof(meta.file_id));
+	cr_assert(zero(int, objmeta_encode(&meta, &encoded)));
+	store_put(bench->store, key, content, &encoded);
+	meta_clear(&encoded);
+}
+
+struct origins {
+	unsigned versions, conflicts;
+};
+
+static int count_origins(void *arg, const struct cat_entry *entry)
+{
+	struct origins *origins = arg;
+
+	origins->versions++;
+	origins->conflicts += entry->version.origin == CAT_ORIGIN_CONFLICT;
+	cr_expect(eq(int, entry->is_current, entry->version.origin != CAT_ORIGIN_CONFLICT));
+	return 0;
+}
+
+Test(sweep, finds_the_conflicts_of_a_writer_that_was_fenced)
+{
+	EVERY_STORE(kind)
+	{
+		struct bench bench = bench_on(kind);
+		struct sweep_figures figures;
+		struct cat_inode inode;
+		struct err err = {0};
+
+		put_ours(&bench, "f", "current", (struct objmeta){.seq = 7, .commit_ns = NS_PER_SEC});
+		list_dir(&bench, CAT_ROOT_INO);
+		cr_assert(lookup(&bench, CAT_ROOT_INO, "f", &inode));
+		cr_assert(zero(int, reconcile_resolve(bench.reconcile, inode.ino, &forever, NULL, &err)));
+		put_ours(&bench, ".varve/versions/69696969696969696969696969696969/0000000000000007", "late",
+			 (struct objmeta){.seq = 7, .commit_ns = 2 * NS_PER_SEC, .origin = CAT_ORIGIN_CONFLICT});
+		put_ours(&bench, ".varve/versions/external/x", "whose?", (struct objmeta){.seq = 9});
+		for (int again = 0; again < 2; again++) {
+			struct origins origins = {0};
+
+			figures = sweep_now(&bench);
+			cr_expect(eq(u64, figures.found, 1), "once");
+			cr_assert(zero(int, catalog_history(bench.machine.catalog, CAT_ROOT_INO, "f", count_origins,
+							    &origins)));
+			cr_expect(eq(uint, origins.versions, 2));
+			cr_expect(eq(uint, origins.conflicts, 1));
+		}
 		bench_off(&bench);
 	}
 }
