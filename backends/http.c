@@ -73,6 +73,7 @@ struct exchange {
 	struct err err; /* kind set: a callback ended the request, and this is why */
 	unsigned sendings;
 	uint64_t body_taken; /* bytes libcurl has read from the body */
+	uint64_t body_told;  /* of these, in the counters already: who waits wants to see that a slow request comes on */
 	size_t header_bytes;
 	bool accepted;
 	bool body_cut; /* an error reply over max_body: its status is worth more than the rest of it */
@@ -513,8 +514,18 @@ static CURLcode set_exchange(struct http_slot *slot, struct exchange *ex, struct
 
 #undef SET
 
+static void tell_sent(struct exchange *ex, int64_t sent)
+{
+	struct backend_counters *counters = ex->http->options.counters;
+
+	if (!counters || sent <= (int64_t)ex->body_told || sent > (int64_t)ex->body_taken)
+		return;
+	counters->bytes_sent += (uint64_t)sent - ex->body_told;
+	ex->body_told = (uint64_t)sent;
+}
+
 /* Bytes that reached us, plus bytes that left this machine: what waits in the socket has not moved yet. */
-static int64_t bytes_moved(const struct http_slot *slot)
+static int64_t bytes_moved(const struct http_slot *slot, struct exchange *ex)
 {
 	curl_off_t up = 0, down = 0;
 	curl_socket_t fd = CURL_SOCKET_BAD;
@@ -524,6 +535,7 @@ static int64_t bytes_moved(const struct http_slot *slot)
 	(void)curl_easy_getinfo(slot->easy, CURLINFO_SIZE_DOWNLOAD_T, &down);
 	if (curl_easy_getinfo(slot->easy, CURLINFO_ACTIVESOCKET, &fd) == CURLE_OK && fd != CURL_SOCKET_BAD)
 		(void)ioctl(fd, SIOCOUTQ, &waiting);
+	tell_sent(ex, up - waiting);
 	return up + down - waiting;
 }
 
@@ -536,7 +548,7 @@ static enum stop find_stop(const struct http_slot *slot, struct exchange *ex, in
 	if (ex->sendings == 0)
 		return STOP_NONE; /* the connect timeout watches over this phase */
 
-	int64_t moved = bytes_moved(slot);
+	int64_t moved = bytes_moved(slot, ex);
 	int64_t patience =
 		ex->request->stall_timeout_ns ? ex->request->stall_timeout_ns : ex->http->options.stall_timeout_ns;
 	if (moved >= ex->mark_bytes + HTTP_STALL_BYTES) {
@@ -710,7 +722,7 @@ static void http_count(const struct http *http, const struct exchange *ex, int r
 	struct backend_counters *counters = http->options.counters;
 	if (!counters)
 		return;
-	counters->bytes_sent += ex->body_taken;
+	counters->bytes_sent += ex->body_taken - ex->body_told;
 	counters->bytes_received += ex->reply.received;
 	if (r < 0)
 		counters->errors++;

@@ -37,7 +37,7 @@
 #define DEFAULT_RESERVE (UINT64_C(256) << 20)
 #define DEFAULT_FSYNC_TIMEOUT (60 * NS_PER_SEC)
 #define DEFAULT_SWEEP (3600 * NS_PER_SEC)
-#define LEAST_CACHE (UINT64_C(1) << 20)
+#define LEAST_CACHE (UINT64_C(16) << 20) /* what fetches and uploads under way need beside each other */
 #define LEAST_RATE (UINT64_C(256) << 10)
 #define LEAST_THREADS 4
 #define MOST_THREADS 256
@@ -458,7 +458,7 @@ static const struct option_row {
 	{"sweep", TAKES_VALUE, "a time between comparisons of the whole store, as in 90, 90s, 5m or 1h; 0: none",
 	 set_sweep},
 	{"snapdir", TAKES_VALUE, "hidden, visible or off: .versions in listings", set_snapdir},
-	{"cache_size", TAKES_VALUE, "bytes, or a number with K, M, G or T; at least 1M", set_cache_size},
+	{"cache_size", TAKES_VALUE, "bytes, or a number with K, M, G or T; at least 16M", set_cache_size},
 	{"reserve", TAKES_VALUE, "bytes of the cache's disk to leave free, or a number with K, M, G or T", set_reserve},
 	{"uid", TAKES_VALUE, "a user's name or number: owner of files that have none in the store", set_uid},
 	{"gid", TAKES_VALUE, "a group's name or number, likewise", set_gid},
@@ -514,7 +514,7 @@ const char *config_option_help(void)
 	       "                       often; default 1h, 0: never\n"
 	       "  snapdir=hidden|visible|off\n"
 	       "                       .versions: reached by name, also listed, or not there\n"
-	       "  cache_size=SIZE      most bytes cached (K M G T); default: what the disk has\n"
+	       "  cache_size=SIZE      most bytes cached (K M G T), at least 16M; default: what the disk has\n"
 	       "  reserve=SIZE         bytes of that disk left free; default 256M\n"
 	       "  uid=USER gid=GROUP umask=OCTAL\n"
 	       "                       for files whose owner and mode the store does not know\n"

@@ -31,6 +31,7 @@
 /* A version larger than this is not copied to keep it from a writer at once: its upload is waited for a while first. */
 #define FREEZE_COPY_MAX (UINT64_C(64) << 20)
 #define FREEZE_WAIT_NS (10 * NS_PER_SEC)
+#define NO_UPLOADS_NS (10 * NS_PER_SEC)
 /* How far the extent record may be behind an open file's writes. */
 #define JOURNAL_EVERY (UINT64_C(64) << 20)
 #define JOURNAL_EVERY_NS NS_PER_SEC
@@ -344,19 +345,39 @@ static void touch(struct content *content)
 
 /* --- writing ------------------------------------------------------------------------------------------ */
 
-/* When dirty data fills the cache a writer waits for uploads to make room, as long as they do. */
+/* What a writer who waits for room has seen. */
+struct patience {
+	int64_t since; /* when the uploads came on last */
+	uint64_t moved;
+};
+
+static bool is_patient(struct contents *owner, struct patience *patience)
+{
+	uint64_t moved = patience->moved;
+	bool uploading = owner->uploading && owner->uploading(owner->uploading_arg, &moved);
+	int64_t now = clock_monotonic();
+
+	if (moved != patience->moved)
+		*patience = (struct patience){.since = now, .moved = moved};
+	return !atomic_load(&owner->cancelled) &&
+	       now - patience->since < (uploading ? owner->stalled_ns : NO_UPLOADS_NS);
+}
+
+/* When dirty data fills the cache a writer waits for uploads to make room, for as long as they come on, however slowly.
+ * With none under way it waits a little for a close that will make one. */
 static int reserve(struct content *content, uint64_t len, const struct waiter *waiter)
 {
-	int64_t patience = clock_monotonic() + FREEZE_WAIT_NS;
+	struct contents *owner = content->owner;
+	struct patience patience = {.since = clock_monotonic()};
 	int err;
 
-	while ((err = cache_reserve(content->owner->cache, len)) == -ENOSPC) {
-		if (interrupted(waiter))
-			return -EINTR;
-		if (clock_monotonic() >= patience)
-			break;
+	while ((err = cache_reserve(owner->cache, len)) == -ENOSPC) {
 		struct timespec pause = clock_to_timespec(POLL_NS);
 
+		if (interrupted(waiter))
+			return -EINTR;
+		if (!is_patient(owner, &patience))
+			break;
 		(void)nanosleep(&pause, NULL);
 	}
 	return err;

@@ -63,6 +63,11 @@ struct contents_options {
 	 * thread, without locks. May be NULL. */
 	bool (*gone)(void *arg, const struct cat_gone *gone, const atomic_bool *cancelled);
 	void *gone_arg;
+	/* For writers who find the cache full: are uploads under way that will make room? *ret_moved grows as they
+	 * come on. May be NULL. */
+	bool (*uploading)(void *arg, uint64_t *ret_moved);
+	void *uploading_arg;
+	int64_t stalled_ns; /* so long without their coming on is the end of a writer's patience, 10 s at least */
 };
 int contents_new(const struct contents_options *options, struct contents **ret_contents);
 void contents_free(struct contents *contents);

@@ -27,6 +27,7 @@
 #include "log.h"
 
 #define READ_TIMEOUT_NS (30 * NS_PER_SEC)
+#define STALLED_LEAST_NS (10 * NS_PER_SEC)
 #define PAGE UINT64_C(4096)
 
 void contents_boot_id(uint8_t ret_id[static 16])
@@ -731,6 +732,9 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 	contents->read_timeout_ns = options->read_timeout_ns ? options->read_timeout_ns : READ_TIMEOUT_NS;
 	contents->gone = options->gone;
 	contents->gone_arg = options->gone_arg;
+	contents->uploading = options->uploading;
+	contents->uploading_arg = options->uploading_arg;
+	contents->stalled_ns = options->stalled_ns > STALLED_LEAST_NS ? options->stalled_ns : STALLED_LEAST_NS;
 	contents_boot_id(contents->boot_id);
 	lock_init(&contents->lock, LOCK_CONTENTS);
 	lock_init(&contents->meter_lock, LOCK_LEAF);

@@ -59,7 +59,6 @@
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
 #define POLL_NS (250 * NS_PER_MS)
 #define POOL_THREADS 32
-#define LEAST_CACHE (UINT64_C(16) << 20)
 
 struct session {
 	struct fs fs;
@@ -283,6 +282,13 @@ static bool copy_gone(void *arg, const struct cat_gone *gone, const atomic_bool 
 	return reconcile_gone(session->fs.reconcile, gone, RECONCILE_READ, &call, &is_gone) == 0 && is_gone;
 }
 
+static bool uploads_come_on(void *arg, uint64_t *ret_moved)
+{
+	const struct session *session = arg;
+
+	return session->fs.writeback && writeback_uploading(session->fs.writeback, ret_moved);
+}
+
 static void upload_contested(void *arg, uint64_t ino)
 {
 	const struct session *session = arg;
@@ -318,14 +324,15 @@ static int open_contents(struct session *session, struct err *err)
 					   .cache_limit = config->cache_size ? config->cache_size : UINT64_MAX / 4,
 					   .cache_reserve = config->reserve,
 					   .gone = copy_gone,
-					   .gone_arg = session};
+					   .gone_arg = session,
+					   .uploading = uploads_come_on,
+					   .uploading_arg = session,
+					   .stalled_ns = config->fsync_timeout_ns};
 	int result = make_dir(config->state_dir, "cache", &cache_dir, err);
 
 	if (result)
 		return result;
 	options.cache_dir = cache_dir;
-	if (options.cache_limit < LEAST_CACHE)
-		options.cache_limit = LEAST_CACHE;
 	result = contents_new(&options, &session->fs.contents);
 	if (!result && !config->read_only)
 		result = contents_recover(session->fs.contents, &recovered);

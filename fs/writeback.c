@@ -46,6 +46,7 @@
 #define CLAIMS_MAX (CLAIM_SLOTS / 4 * 3) /* a round that has claimed so much goes no further */
 #define POLL_NS (200 * NS_PER_MS)
 #define REPROBE_NS (3600 * NS_PER_SEC)
+#define MOVED_SHIFT 18 /* bytes sent are told in steps that the lease takes hours for */
 
 struct job {
 	struct transfer_task task;
@@ -83,6 +84,7 @@ struct writeback {
 	uint64_t recovered_upto; /* jobs up to here were in the journal at start */
 	uint64_t tree;           /* generation */
 	unsigned waiting;        /* in writeback_wait */
+	uint64_t moved;          /* as writeback_uploading last saw it */
 	char last_error[256];
 	bool outage;     /* a job failed for want of the store; the first success tries all others at once */
 	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
@@ -508,6 +510,28 @@ int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int6
 		(void)lock_wait(&writeback->lock, &writeback->progress, clock_monotonic() + POLL_NS);
 		writeback->waiting--;
 	}
+}
+
+bool writeback_uploading(struct writeback *writeback, uint64_t *ret_moved)
+{
+	struct transfer_figures figures;
+	bool uploading, hopeful = false;
+
+	transfer_figures(writeback->transfer, &figures);
+	LOCK_GUARD(&writeback->lock);
+	uploading = writeback->more || writeback->loading;
+	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next) {
+		const struct job *job = list_entry(at, struct job, node);
+
+		if (job->record.type != CAT_JOB_UPLOAD || err_is_permanent(job->failing))
+			continue;
+		uploading = true;
+		hopeful |= !job->failing;
+	}
+	if (hopeful)
+		writeback->moved = figures.bytes_sent >> MOVED_SHIFT;
+	*ret_moved = writeback->done + writeback->moved;
+	return uploading;
 }
 
 int writeback_drain(struct writeback *writeback, int64_t timeout_ns)

@@ -42,6 +42,9 @@ int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int6
 		   const struct waiter *waiter);
 /* Until no job is left, or nothing moved for timeout_ns (0: for as long as it takes). 0 or -ETIMEDOUT. */
 int writeback_drain(struct writeback *writeback, int64_t timeout_ns);
+/* Are there uploads that may succeed without anybody's help? *ret_moved: grows when one is done, and with the bytes
+ * they send unless all of them failed at their last try. Other traffic is too little to show. */
+bool writeback_uploading(struct writeback *writeback, uint64_t *ret_moved);
 /* Forget backoffs: try now. */
 void writeback_hurry(struct writeback *writeback);
 /* A new job may be there. */

@@ -1077,7 +1077,7 @@ TestSuite(fsx, .fini = leave, .timeout = 3600);
 
 Test(fsx, small_files_on_a_directory_with_hardly_a_cache)
 {
-	run(&(struct plan){MOUNTED_LOCAL, "cache_size=1M,reserve=1M", 3, SMALL});
+	run(&(struct plan){MOUNTED_LOCAL, "cache_size=16M,reserve=1M", 3, SMALL});
 }
 
 Test(fsx, small_files_on_a_versioned_bucket)
@@ -1087,7 +1087,7 @@ Test(fsx, small_files_on_a_versioned_bucket)
 
 Test(fsx, small_files_on_a_bucket_without_versions)
 {
-	run(&(struct plan){MOUNTED_S3_UNVERSIONED, "cache_size=2M,reserve=1M", 2, SMALL});
+	run(&(struct plan){MOUNTED_S3_UNVERSIONED, "cache_size=16M,reserve=1M", 2, SMALL});
 }
 
 Test(fsx, large_files_on_a_directory)

@@ -273,6 +273,37 @@ Test(outage, a_slow_way_is_only_slow)
 	OK(mounted_stop(&m));
 }
 
+/* The cache holds 16 MiB; 14 of them are one request that takes half a minute. */
+Test(outage, a_writer_waits_for_a_slow_store_and_gives_up_on_one_that_is_gone)
+{
+	size_t written = 0;
+	int fd;
+
+	OK(mounted_stop(&m));
+	start("cache_size=16M,fsync_timeout=20s");
+	OK(access(m.dir, F_OK));
+	proxy_slow_down(&proxy, 400);
+	OK(mounted_shell(&m, "head -c 14M /dev/urandom >\"$ROOT/slow\" && cp \"$ROOT/slow\" \"$MNT/slow\"", NULL, 0));
+	file_write(at("waits"), bytes, sizeof(bytes));
+	proxy_cut(&proxy);
+	fd = open(at("cut"), O_WRONLY | O_CREAT, 0644);
+	cr_assert_geq(fd, 0);
+	while (written < (32 << 20)) {
+		ssize_t n = write(fd, bytes, 1 << 20);
+
+		if (n < 0)
+			break;
+		written += (size_t)n;
+	}
+	cr_assert_eq(errno, ENOSPC, "%zu bytes were written to a cache of 16 MiB: %s", written, strerror(errno));
+	OK(close(fd));
+	proxy_clear(&proxy);
+	mounted_settle(&m, 90);
+	cr_assert(stored_as("waits", bytes, sizeof(bytes)));
+	OK(mounted_shell(&m, "cmp \"$ROOT/slow\" \"$MNT/slow\"", NULL, 0));
+	OK(mounted_stop(&m));
+}
+
 /* Connections that are accepted and then say nothing. */
 static bool in_bucket(const char *key)
 {

@@ -108,6 +108,16 @@ void proxy_toxic(const struct proxy *proxy, const char *type, const char *attrib
 	(void)ask_proxy("POST", resource, body);
 }
 
+void proxy_slow_down(const struct proxy *proxy, unsigned rate)
+{
+	char resource[128], body[256];
+
+	snprintf(resource, sizeof(resource), "proxies/%s/toxics", proxy->name);
+	snprintf(body, sizeof(body),
+		 "{\"name\":\"up\",\"type\":\"bandwidth\",\"stream\":\"upstream\",\"attributes\":{\"rate\":%u}}", rate);
+	(void)ask_proxy("POST", resource, body);
+}
+
 /* toxiproxy 2.12 waits for ever when a toxic is taken from a connection whose client just went away (its writer waits
  * for the lock under which the toxic is flushed into it), so the whole proxy goes and comes back at its port. */
 void proxy_clear(struct proxy *proxy)

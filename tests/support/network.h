@@ -23,6 +23,8 @@ void proxy_cut(const struct proxy *proxy); /* connections break, new ones are re
 void proxy_restore(const struct proxy *proxy);
 /* On what comes from the store. `attributes` as in toxiproxy's JSON: "\"latency\":200". */
 void proxy_toxic(const struct proxy *proxy, const char *type, const char *attributes);
+/* What goes to the store, at so many KB a second. */
+void proxy_slow_down(const struct proxy *proxy, unsigned rate);
 void proxy_clear(struct proxy *proxy); /* takes all toxics away, and cuts the connections there are */
 
 struct fake_s3 {

@@ -134,7 +134,7 @@ static int count_key(void *arg, const char *key, const struct cat_key *record)
 Test(gone, walks_meet_everything_once_in_batches_of_any_size)
 {
 	for (int i = 0; i < 7; i++) {
-		char name[8];
+		char name[16];
 		uint64_t ino;
 
 		(void)snprintf(name, sizeof(name), "f%d", i);

@@ -200,14 +200,14 @@ Test(config, complaint_names_option_value_and_what_is_allowed)
 
 Test(config, sizes_are_bounded)
 {
-	refused("cache_size=1023K", "at least 1M");
+	refused("cache_size=16383K", "at least 16M");
 	refused("cache_size=-1", "cache_size=-1");
 	refused("cache_size=10Q", "cache_size=10Q");
 	refused("cache_size=10MB", "cache_size=10MB");
 	refused("cache_size=8388608T", "cache_size=8388608T");
 	refused("cache_size=99999999999999999999", "cache_size=99999999999999999999");
-	options("cache_size=1048576,reserve=0");
-	cr_assert_eq(config.cache_size, 1048576);
+	options("cache_size=16777216,reserve=0");
+	cr_assert_eq(config.cache_size, 16777216);
 	cr_assert_eq(config.reserve, 0);
 	config_clear(&config);
 	options("cache_size=8388607T");
