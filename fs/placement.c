@@ -790,25 +790,20 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 }
 
 /* The key an unlinked file's last version goes to: the one its name was at. */
-struct left_key {
-	uint64_t ino;
-	char *key;
-};
-
 static int find_left(void *arg, struct cat_job *job)
 {
-	struct left_key *left = arg;
+	char **key = arg;
 
-	if (job->type != CAT_JOB_PLACE || job->ino != left->ino || !job->key)
+	if (job->type != CAT_JOB_PLACE || !job->key)
 		return 0;
-	left->key = job->key;
+	*key = job->key;
 	job->key = NULL;
 	return 1;
 }
 
 static int upload_key(struct placement *placement, const struct facts *facts, const struct cat_job *job, char **ret_key)
 {
-	struct left_key left = {.ino = job->ino};
+	AUTO_FREE char *left = NULL;
 	AUTO_BUF key = BUF_INIT;
 	int err;
 
@@ -822,12 +817,11 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 		*ret_key = strdup(facts->links->key);
 		return *ret_key ? 0 : -ENOMEM;
 	}
-	err = catalog_jobs(placement->catalog, job->seq, 0, find_left, &left);
+	err = catalog_jobs_of(placement->catalog, job->ino, job->seq, find_left, &left);
 	if (err < 0)
 		return err;
-	if (left.key)
-		buf_adds(&key, left.key);
-	free(left.key);
+	if (left)
+		buf_adds(&key, left);
 	if (!key.len) /* it has no name any more and nobody says where it was: history still finds it by its copy */
 		own_key(&facts->inode, facts->version.seq, &key);
 	err = fit_key(placement, facts->inode.file_id, &key);

@@ -1,0 +1,173 @@
+/* Tests of fs/writeback.c and the claims of fs/placement.c, on a memory store that fails when told to. */
+#include <errno.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "fs/content.h"
+#include "fs/writeback.h"
+#include "tests/unit/fs/fixture.h"
+
+struct world {
+	struct store *store;
+	struct machine machine;
+	struct contents *contents;
+	struct writeback *writeback;
+};
+
+static struct world world_new(void)
+{
+	struct world world = {.store = store_new(STORE_MEMORY)};
+	AUTO_FREE char *cache = fixture_path(world.store->dir, "cache");
+	struct contents_options options = {.cache_dir = cache, .cache_limit = 64 << 20};
+
+	world.machine = machine_on(world.store, "here");
+	options.catalog = world.machine.catalog;
+	options.transfer = world.machine.transfer;
+	cr_assert(zero(int, contents_new(&options, &world.contents)));
+	return world;
+}
+
+static void world_start(struct world *world)
+{
+	struct writeback_options options = {
+		.catalog = world->machine.catalog, .transfer = world->machine.transfer, .contents = world->contents};
+
+	cr_assert(zero(int, writeback_new(&options, &world->writeback)));
+}
+
+static void world_free(struct world *world)
+{
+	contents_cancel(world->contents);
+	writeback_free(world->writeback);
+	transfer_free(world->machine.transfer);
+	contents_free(world->contents);
+	catalog_close(world->machine.catalog);
+	free(world->machine.dir);
+	store_free(world->store);
+}
+
+static uint64_t make_file(const struct world *world, const char *name)
+{
+	struct cat_create create = {.parent = CAT_ROOT_INO, .name = name, .mode = S_IFREG | 0644};
+	struct cat_inode inode;
+
+	cr_assert(zero(int, catalog_create(world->machine.catalog, &create, &inode)));
+	return inode.ino;
+}
+
+static ssize_t fill(void *arg, int fd, uint64_t offset, size_t len)
+{
+	return pwrite(fd, arg, len, (off_t)offset);
+}
+
+/* A file that was closed; its version. */
+static uint64_t save(const struct world *world, uint64_t ino, const char *text)
+{
+	struct content_write write = {.len = strlen(text), .fill = fill, .arg = (void *)text};
+	struct content *content;
+	uint64_t seq;
+
+	cr_assert(zero(int, content_get(world->contents, ino, 0, &content)));
+	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)strlen(text)));
+	cr_assert(zero(int, content_commit(content, CAT_ORIGIN_CLOSE, 0, &seq)));
+	content_put(content);
+	return seq;
+}
+
+/* --- claims ---------------------------------------------------------------------------------------------------- */
+
+/* All are made before the first is removed: between a file's jobs lie those of all others. */
+static void make_removed(const struct world *world, unsigned count)
+{
+	struct cat_unlinked removed;
+	char name[16];
+
+	for (unsigned i = 0; i < count; i++) {
+		struct cat_commit commit = {.size = 1};
+
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		commit.ino = make_file(world, name);
+		cr_assert(zero(int, catalog_commit(world->machine.catalog, &commit, NULL)));
+	}
+	for (unsigned i = 0; i < count; i++) {
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		cr_assert(zero(int, catalog_unlink(world->machine.catalog, CAT_ROOT_INO, name, (struct cat_actor){0},
+						   &removed)));
+	}
+}
+
+static int take_upload(void *arg, struct cat_job *job)
+{
+	struct cat_job *into = arg;
+
+	if (job->type != CAT_JOB_UPLOAD)
+		return 0;
+	cat_job_clear(into);
+	*into = *job;
+	job->key = job->note = job->sent = NULL;
+	return 1;
+}
+
+static int64_t claims_ns(const struct world *world)
+{
+	struct placement_options options = {
+		.catalog = world->machine.catalog, .transfer = world->machine.transfer, .contents = world->contents};
+	struct placement_claims claims;
+	struct placement *placement;
+	struct timespec before, after;
+	struct cat_job job = {0};
+
+	cr_assert(zero(int, placement_new(&options, &placement)));
+	cr_assert(eq(int, catalog_jobs(world->machine.catalog, 0, 0, take_upload, &job), 1));
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+	for (int i = 0; i < 50; i++)
+		placement_claims(placement, &job, &claims);
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+	cr_assert(eq(u32, claims.count, 2), "the key that its name left is not claimed");
+	cat_job_clear(&job);
+	placement_free(placement);
+	return clock_from_timespec(after) - clock_from_timespec(before);
+}
+
+/* The oldest job was the one to walk past all others, in search of where its file had been. */
+Test(writeback, claims_of_a_removed_file_do_not_cost_more_in_a_long_journal)
+{
+	struct world few = world_new(), many = world_new();
+	int64_t in_few, in_many;
+
+	make_removed(&few, 20);
+	make_removed(&many, 2000);
+	in_few = claims_ns(&few);
+	in_many = claims_ns(&many);
+	cr_assert(lt(i64, in_many, 10 * in_few), "%ld us instead of %ld us", (long)(in_many / 1000),
+		  (long)(in_few / 1000));
+	world_free(&few);
+	world_free(&many);
+}
+
+/* --- order ------------------------------------------------------------------------------------------------------ */
+
+Test(writeback, jobs_of_one_file_go_in_order_and_all_of_them_go)
+{
+	struct world world = world_new();
+	uint64_t ino = make_file(&world, "f");
+	struct writeback_figures figures;
+	AUTO_BUF content = BUF_INIT;
+
+	for (int i = 0; i < 5; i++) {
+		char text[16];
+
+		(void)snprintf(text, sizeof(text), "text %d", i);
+		(void)save(&world, ino, text);
+	}
+	world_start(&world);
+	cr_assert(zero(int, writeback_drain(world.writeback, 20 * NS_PER_SEC)));
+	writeback_figures(world.writeback, &figures);
+	cr_assert(eq(u64, figures.jobs, 0));
+	cr_assert(eq(u64, figures.done, 5));
+	cr_assert(zero(u64, figures.bytes));
+	cr_assert(store_get(world.store, "f", &content));
+	cr_assert(eq(sz, content.len, 6));
+	cr_assert(zero(int, memcmp(content.data, "text 4", 6)));
+	world_free(&world);
+}
