@@ -213,6 +213,7 @@ struct get_state {
 	uint64_t delivered; /* over all attempts */
 	bool whole;         /* the object from its first byte on: the checksum may be needed */
 	uint32_t crc32c;    /* of what was delivered */
+	struct progress progress;
 };
 
 static int get_sink(void *arg, const void *bytes, size_t len)
@@ -227,6 +228,7 @@ static int get_sink(void *arg, const void *bytes, size_t len)
 	if (state->whole)
 		state->crc32c = crc32c_update(state->crc32c, bytes, len);
 	state->delivered += len;
+	progress_add(&state->progress, len);
 	return 0;
 }
 
@@ -299,6 +301,7 @@ int transfer_get(struct transfer *transfer, const struct call *call, const struc
 	int r = 0;
 	retry_begin(&retry, transfer, call, get_bytes(request));
 	state.call = &retry.call;
+	state.progress.moved = retry.call.moved;
 	state.whole = request->offset == 0 && (request->length == UINT64_MAX || request->expected_size == UINT64_MAX ||
 					       request->length >= request->expected_size);
 	if (!is_pinned(&object)) {
@@ -418,13 +421,18 @@ struct paced_source {
 	struct transfer *transfer;
 	const struct call *call;
 	const struct put_request *request;
+	struct progress progress;
 };
 
 static int paced_read(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 {
 	struct paced_source *paced = arg;
 	int r = pace_wait(&paced->transfer->up, len, paced->call);
-	return r < 0 ? r : paced->request->source(paced->request->source_arg, ret_bytes, len, offset);
+	if (r == 0)
+		r = paced->request->source(paced->request->source_arg, ret_bytes, len, offset);
+	if (r == 0)
+		progress_add(&paced->progress, len);
+	return r;
 }
 
 /* One attempt of a put or a copy. */
@@ -434,7 +442,10 @@ typedef int (*store_fn)(struct transfer *transfer, const struct call *call, cons
 static int put_once(struct transfer *transfer, const struct call *call, const void *request,
 		    struct object_info *ret_info, struct err *err)
 {
-	return backend_ops(transfer->backend)->put(transfer->backend, call, request, ret_info, err);
+	const struct put_request *put = request;
+	struct paced_source *paced = put->source_arg;
+	progress_restart(&paced->progress);
+	return backend_ops(transfer->backend)->put(transfer->backend, call, put, ret_info, err);
 }
 
 static int copy_once(struct transfer *transfer, const struct call *call, const void *request,
@@ -501,7 +512,8 @@ int transfer_put(struct transfer *transfer, const struct call *call, const struc
 	if (!err)
 		err = &own;
 	retry_begin(&retry, transfer, call, request->size);
-	struct paced_source paced = {.transfer = transfer, .call = &retry.call, .request = request};
+	struct paced_source paced = {
+		.transfer = transfer, .call = &retry.call, .request = request, .progress = {.moved = retry.call.moved}};
 	struct put_request put = *request;
 	put.source = paced_read;
 	put.source_arg = &paced;
@@ -509,6 +521,7 @@ int transfer_put(struct transfer *transfer, const struct call *call, const struc
 	int r = store_with_retries(&retry, &store, &info, err);
 	if (r < 0)
 		return r;
+	progress_done(&paced.progress, request->size);
 	if (ret_info)
 		*ret_info = info;
 	else
@@ -529,6 +542,8 @@ int transfer_copy(struct transfer *transfer, const struct call *call, const stru
 	int r = store_with_retries(&retry, &store, &info, err);
 	if (r < 0)
 		return r;
+	if (retry.call.moved)
+		++*retry.call.moved; /* how much it was only the store knows */
 	if (ret_info)
 		*ret_info = info;
 	else

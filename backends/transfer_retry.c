@@ -197,3 +197,26 @@ bool retry_again(struct retry *retry, int r, const struct err *err)
 	retry->transfer->retries++;
 	return true;
 }
+
+void progress_restart(struct progress *progress)
+{
+	progress->now = 0;
+}
+
+void progress_add(struct progress *progress, uint64_t bytes)
+{
+	progress->now += bytes;
+	if (progress->now <= progress->most)
+		return;
+	if (progress->moved)
+		*progress->moved += progress->now - progress->most;
+	progress->most = progress->now;
+}
+
+void progress_done(struct progress *progress, uint64_t bytes)
+{
+	if (bytes > progress->most) {
+		progress_restart(progress);
+		progress_add(progress, bytes);
+	}
+}

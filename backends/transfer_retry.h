@@ -61,6 +61,16 @@ void retry_note(struct retry *retry, int r, const struct err *err);
 /* retry_note, and for r < 0 whether there may be another, after the wait that is due. err is not changed. */
 bool retry_again(struct retry *retry, int r, const struct err *err);
 
+/* How far a call, or a part, has come: what a failed attempt moved counts once, however often it is moved again. */
+struct progress {
+	_Atomic uint64_t *moved; /* of the call; may be NULL */
+	uint64_t now, most;      /* bytes of this attempt; of the best one */
+};
+void progress_restart(struct progress *progress);
+void progress_add(struct progress *progress, uint64_t bytes);
+/* All of it is there, `bytes`. */
+void progress_done(struct progress *progress, uint64_t bytes);
+
 /* transfer_pool.c */
 int transfer_pool_new(unsigned threads, struct transfer_pool **ret_pool);
 void transfer_pool_free(struct transfer_pool *pool);

@@ -165,11 +165,12 @@ int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq)
 {
 	struct fs *fs = fs_of(req);
 	struct waiter waiter = fs_waiter(req);
-	struct call call = {.deadline_ns = clock_monotonic() + fs->config->fsync_timeout_ns};
+	struct call call = {0};
 	struct err error = {0};
 	bool uploaded = seq && !writeback_is_stored(fs->writeback, ino, seq);
 	int err = uploaded ? writeback_wait(fs->writeback, ino, seq, fs->config->fsync_timeout_ns, &waiter) : 0;
 
+	call.deadline_ns = clock_monotonic() + fs->config->fsync_timeout_ns; /* the upload had its own */
 	if (!err && fs->ship && !(uploaded && stands_alone(fs, ino, seq)) && ship_now(fs->ship, &call, &error)) {
 		log_warn("fs", "file %llu is stored, but not what the catalog says of it: %s", (unsigned long long)ino,
 			 error.message);

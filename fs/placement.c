@@ -129,11 +129,31 @@ static char *pin_of(const char *native_id, char *etag)
 	return has_own_id(native_id) ? NULL : etag;
 }
 
+/* Of the job that this thread runs; NULL: none. */
+static _Thread_local struct placement_progress *progress_here;
+
 static struct call call_for(const struct placement *placement, uint64_t bytes)
 {
 	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS +
 					    (int64_t)(bytes >> JOB_LEAST_RATE_SHIFT) * NS_PER_SEC,
-			     .cancelled = &placement->cancelled};
+			     .cancelled = &placement->cancelled,
+			     .moved = progress_here ? &progress_here->moved : NULL};
+}
+
+/* A version's content, for sending it. To be put back by put_content. */
+static int get_content(struct placement *placement, const struct cat_version *version, struct content **ret_content)
+{
+	int err = content_get(placement->contents, version->ino, version->seq, ret_content);
+
+	if (!err && progress_here)
+		content_count_fetched(*ret_content, &progress_here->fetched);
+	return err;
+}
+
+static void put_content(struct content *content)
+{
+	content_count_fetched(content, NULL);
+	content_put(content);
 }
 
 /* A job that is gone was done by the attempt whose last step failed. */
@@ -769,7 +789,7 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 		.crc32c = facts->version.crc32c,
 		.has_crc32c = facts->version.flags & CAT_HAS_CRC32C,
 	};
-	int result = content_get(placement->contents, facts->inode.ino, facts->version.seq, &content);
+	int result = get_content(placement, &facts->version, &content);
 
 	if (result == -ENODATA)
 		return result;
@@ -785,7 +805,7 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 	if (result == -ENOENT && !err->kind)
 		result = send(placement, content, &request, ret_info, err);
 	meta_clear(&meta);
-	content_put(content);
+	put_content(content);
 	return result;
 }
 
@@ -1108,8 +1128,8 @@ static int send_aside(struct placement *placement, const struct facts *facts, st
 	return result ? result : send_to(placement, facts, *key, ret_info, err);
 }
 
-static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
-		      enum placement_history history, struct err *err)
+static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
+		      struct err *err)
 {
 	struct facts facts;
 	struct object_info info = {0};
@@ -1122,11 +1142,11 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 		result = job_done(placement, job);
 		goto out;
 	}
-	result = still_claimed(placement, job, &facts, claims);
+	result = still_claimed(placement, job, &facts, attempt->claims);
 	if (result)
 		goto out;
 	result = -ENOENT;
-	if (history == PLACEMENT_AGAIN && job->stage && job->key) {
+	if (attempt->history == PLACEMENT_AGAIN && job->stage && job->key) {
 		key = strdup(job->key);
 		result = key ? find_completed(placement, &facts, &info, err) : -ENOMEM;
 		if (result == -ENOENT)
@@ -1322,7 +1342,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	} else if (!result) { /* in parts, or through this machine where the store cannot copy */
 		struct content *content = NULL;
 
-		result = content_get(placement->contents, facts->inode.ino, facts->version.seq, &content);
+		result = get_content(placement, &facts->version, &content);
 		if (!result) {
 			struct put_request put = {.key = key,
 						  .source = read_content,
@@ -1332,7 +1352,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 						  .condition = request.condition};
 
 			result = send(placement, content, &put, ret_info, err);
-			content_put(content);
+			put_content(content);
 		}
 	}
 	meta_clear(&meta);
@@ -1733,8 +1753,8 @@ static int run_tree(struct placement *placement, struct cat_job *job, const stru
 	return result;
 }
 
-int placement_run(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
-		  enum placement_history history, struct err *err)
+static int run(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
+	       struct err *err)
 {
 	struct retention retention = {
 		.catalog = placement->catalog, .transfer = placement->transfer, .call = call_for(placement, 0)};
@@ -1744,13 +1764,13 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 		return result;
 	switch (job->type) {
 	case CAT_JOB_UPLOAD:
-		result = run_upload(placement, job, claims, history, err);
+		result = run_upload(placement, job, attempt, err);
 		break;
 	case CAT_JOB_PLACE:
-		result = run_place(placement, job, claims, err);
+		result = run_place(placement, job, attempt->claims, err);
 		break;
 	case CAT_JOB_TREE:
-		result = run_tree(placement, job, claims, err);
+		result = run_tree(placement, job, attempt->claims, err);
 		break;
 	case CAT_JOB_PRUNE:
 		result = retention_prune(&retention, job, err);
@@ -1765,5 +1785,16 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 			 job->seq, job->ino);
 		result = job_done(placement, job);
 	}
+	return result;
+}
+
+int placement_run(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
+		  struct err *err)
+{
+	int result;
+
+	progress_here = attempt->progress;
+	result = run(placement, job, attempt, err);
+	progress_here = NULL;
 	return result;
 }

@@ -57,7 +57,6 @@
 #define REBUILD_PATIENCE_NS (3600 * NS_PER_SEC)
 #define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
-#define POLL_NS (250 * NS_PER_MS)
 #define POOL_THREADS 32
 #define LEAST_CACHE (UINT64_C(16) << 20)
 
@@ -572,44 +571,48 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	return 0;
 }
 
+static void say_left(struct session *session, const char *why)
+{
+	struct session_pending left;
+
+	session_pending(session, &left);
+	log_warn("session",
+		 "%" PRIu64 " changes (%" PRIu64
+		 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
+		 left.jobs, left.bytes, session->fs.config->state_dir, why[0] ? ": " : "", why);
+}
+
 /* Until nothing is left, nothing moves any more, or a signal says that what is left may stay in the journal. */
 static int drain(struct session *session)
 {
-	int64_t patience = clock_monotonic() + DRAIN_PATIENCE_NS;
-	struct transfer_figures figures;
-	uint64_t moved = 0;
+	struct writeback_figures figures;
 	int result;
 
 	writeback_hurry(session->fs.writeback);
-	while ((result = writeback_drain(session->fs.writeback, POLL_NS)) == -ETIMEDOUT) {
-		transfer_figures(session->fs.transfer, &figures);
-		if (figures.bytes_sent + figures.bytes_received != moved)
-			patience = clock_monotonic() + DRAIN_PATIENCE_NS;
-		moved = figures.bytes_sent + figures.bytes_received;
-		if (atomic_load(&session->hurried) || clock_monotonic() >= patience)
-			break;
-	}
+	result = writeback_drain(session->fs.writeback, DRAIN_PATIENCE_NS, &session->hurried);
+	writeback_figures(session->fs.writeback, &figures);
+	if (result == -EIO)
+		log_warn("session", "the store refuses what is left: %s", figures.last_error);
+	if (result)
+		say_left(session, result == -EIO || atomic_load(&session->hurried) ? "" : figures.last_error);
 	return result;
 }
 
 static int finish(struct session *session)
 {
-	struct call call = {.deadline_ns = clock_monotonic() + DRAIN_PATIENCE_NS, .cancelled = &session->hurried};
-	struct session_pending left;
+	struct call call = {.cancelled = &session->hurried};
 	struct err error = {0};
 	int result;
 
 	if (session->fs.config->read_only)
 		return 0;
 	result = drain(session);
-	if (!result && session->fs.ship)
-		result = ship_finish(session->fs.ship, &call, &error);
-	session_pending(session, &left);
+	if (result || !session->fs.ship)
+		return result;
+	call.deadline_ns = clock_monotonic() + DRAIN_PATIENCE_NS;
+	result = ship_finish(session->fs.ship, &call, &error);
 	if (result)
-		log_warn("session",
-			 "%" PRIu64 " changes (%" PRIu64
-			 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
-			 left.jobs, left.bytes, session->fs.config->state_dir, error.kind ? ": " : "", error.message);
+		say_left(session, error.message);
 	return result;
 }
 

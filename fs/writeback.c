@@ -19,6 +19,9 @@
  *  5. A job that does not run is the scheduler's: nobody else starts or frees it, so its claims are computed without
  *     the lock.
  *
+ * Progress, which those who wait are patient for, is what jobs move further than any of their attempts before, and jobs
+ * done. An upload that moves its bytes again and again, to fail again and again, makes none.
+ *
  * Threads: one scheduler; jobs run on the transfer pool. Lock: LOCK_QUEUE, not held while a job runs, nor while the
  * catalog is read: file operations take it.
  */
@@ -57,12 +60,16 @@ struct job {
 	struct list node;
 	struct table_node by_ino; /* of the oldest job of an inode */
 	struct list siblings;     /* a ring of all of them, in order of seq */
+	struct list running_node;
 	struct writeback *owner;
 	struct cat_job record;
 	struct placement_claims claims;
 	uint64_t claims_of; /* tree generation they were computed in */
 	uint64_t refreshed; /* scheduling round they were computed in */
 	uint64_t bytes;
+	struct placement_progress progress;
+	uint64_t best;      /* progress.moved of the best attempt */
+	uint64_t moved;     /* that, and what was fetched */
 	int64_t not_before; /* monotonic */
 	bool running, again, urgent;
 	enum err_kind failing; /* of the last attempt */
@@ -85,10 +92,12 @@ struct writeback {
 	pthread_cond_t progress; /* those who wait for jobs */
 	bool stop, poked, more;  /* more: the journal may hold jobs beyond `loaded` */
 	struct list pending;
+	struct list running_jobs;
 	struct table by_ino;
 	size_t pending_count, failed; /* failed: for good, as it seems */
 	unsigned running;
 	uint64_t loaded, done, bytes;
+	uint64_t moved;          /* sum of all jobs' */
 	uint64_t recovered_upto; /* jobs up to here were in the journal at start */
 	uint64_t tree;           /* generation */
 	unsigned waiting;        /* in writeback_wait */
@@ -96,6 +105,7 @@ struct writeback {
 	bool outage;     /* a job failed for want of the store; the first success tries all others at once */
 	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
 	bool loading;
+	bool hopeless; /* what is left was refused for good, or waits for such: seen by the last round */
 
 	/* The scheduler's, of one round. */
 	uint64_t round;
@@ -133,6 +143,7 @@ static void pending_add(struct writeback *writeback, struct job *job)
 	list_add_tail(&writeback->pending, &job->node);
 	writeback->pending_count++;
 	writeback->bytes += job->bytes;
+	writeback->hopeless = false;
 	list_init(&job->siblings);
 	if (first)
 		list_add_tail(&first->siblings, &job->siblings);
@@ -218,6 +229,7 @@ static void load(struct writeback *writeback)
 		job->task.run = job_run;
 		job->task.dropped = job_dropped;
 		list_init(&job->task.node);
+		list_init(&job->running_node);
 		pending_add(writeback, job);
 		writeback->loaded = job->record.seq;
 		room--;
@@ -291,6 +303,8 @@ static bool claims_free(const struct writeback *writeback, const struct placemen
 static void start(struct writeback *writeback, struct job *job)
 {
 	job->running = true;
+	job->progress.moved = 0;
+	list_add_tail(&writeback->running_jobs, &job->running_node);
 	writeback->running++;
 	job->task.class = job->urgent ? TRANSFER_URGENT
 				      : (job->record.type == CAT_JOB_UPLOAD ? TRANSFER_NORMAL : TRANSFER_BACKGROUND);
@@ -300,13 +314,10 @@ static void start(struct writeback *writeback, struct job *job)
 /* A rename can make a waiting job touch what a younger one is busy with already. */
 static void claim_running(struct writeback *writeback)
 {
-	unsigned left = writeback->running;
+	for (struct list *at = writeback->running_jobs.next; at != &writeback->running_jobs; at = at->next) {
+		struct job *job = list_entry(at, struct job, running_node);
 
-	for (struct list *at = writeback->pending.next; at != &writeback->pending && left; at = at->next) {
-		struct job *job = list_entry(at, struct job, node);
-
-		left -= job->running;
-		for (unsigned i = 0; job->running && i < job->claims.count; i++)
+		for (unsigned i = 0; i < job->claims.count; i++)
 			claim_take(writeback, job->claims.hashes[i]);
 	}
 }
@@ -358,26 +369,35 @@ static bool yields(const struct job *job, int64_t now)
 	return !job->running && job->failing == ERR_CONFLICT && job->not_before > now;
 }
 
+/* It failed for good, as it seems, and its time has not come to be tried once more. */
+static bool is_refused(const struct job *job, int64_t now)
+{
+	return err_is_permanent(job->failing) && job->not_before > now;
+}
+
 /* One walk over the window, up to the first whose claims are not known. Returns when to look again: a backoff's end, 0
  * for never. */
 static int64_t start_ready(struct writeback *writeback)
 {
 	int64_t now = clock_monotonic(), next = 0;
+	bool hope = false;
 	unsigned looked = 0;
 
 	claims_forget(writeback);
 	claim_running(writeback);
+	writeback->hopeless = false;
 	for (struct list *at = writeback->pending.next;
 	     at != &writeback->pending && looked < WINDOW && writeback->taken_count < CLAIMS_MAX; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 		unsigned limit = writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
 
 		if (is_full(writeback))
-			break;
+			return next;
 		looked += job->not_before <= now; /* those that back off must not hide the others */
 		if (!job->running && job->claims_of != writeback->tree && job->refreshed != writeback->round)
 			return now;
 		if (!job->running && claims_free(writeback, &job->claims)) {
+			hope |= !is_refused(job, now);
 			if (job->not_before > now)
 				next = !next || job->not_before < next ? job->not_before : next;
 			else if (writeback->running < limit)
@@ -386,6 +406,8 @@ static int64_t start_ready(struct writeback *writeback)
 		for (unsigned i = 0; i < (yields(job, now) ? 1 : job->claims.count); i++)
 			claim_take(writeback, job->claims.hashes[i]);
 	}
+	/* A window that ends early holds some whose time has come. */
+	writeback->hopeless = !hope && !writeback->running;
 	return next;
 }
 
@@ -476,13 +498,27 @@ static void went_through(struct writeback *writeback)
 	writeback->outage = writeback->in_the_way = false;
 }
 
+/* What it moved since this was last asked, if that is news. */
+static void note_progress(struct writeback *writeback, struct job *job)
+{
+	uint64_t moved = job->progress.moved, fetched = job->progress.fetched;
+	uint64_t before = job->moved;
+
+	if (moved > job->best)
+		job->best = moved;
+	job->moved = job->best + fetched;
+	writeback->moved += job->moved - before;
+}
+
 static void finish(struct job *job, int result, const struct err *error)
 {
 	struct writeback *writeback = job->owner;
 	bool done = result == 0;
 
 	LOCK_GUARD(&writeback->lock);
+	note_progress(writeback, job);
 	job->running = false;
+	list_remove(&job->running_node);
 	writeback->running--;
 	if (done) {
 		pending_remove(writeback, job);
@@ -516,9 +552,11 @@ static void job_run(struct transfer_task *task)
 	struct job *job = container_of(task, struct job, task);
 	struct writeback *writeback = job->owner;
 	struct contents *contents = writeback->contents;
+	struct placement_attempt attempt = {.claims = &job->claims,
+					    .history = job->again ? PLACEMENT_AGAIN : PLACEMENT_FIRST,
+					    .progress = &job->progress};
 	struct err error = {0};
-	int result = placement_run(writeback->placement, &job->record, &job->claims,
-				   job->again ? PLACEMENT_AGAIN : PLACEMENT_FIRST, &error);
+	int result = placement_run(writeback->placement, &job->record, &attempt, &error);
 
 	if (result && !error.kind)
 		(void)err_from_errno(&error, -result, "local error");
@@ -581,24 +619,54 @@ static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 	return failing;
 }
 
-static uint64_t progress_of(struct writeback *writeback)
+/* Changes with every progress that the file's version waits for. With the lock held. */
+static uint64_t progress_of(struct writeback *writeback, uint64_t ino)
 {
-	struct transfer_figures figures;
+	struct job *first = first_of(writeback, ino);
+	bool in_line = true; /* it waits for others' jobs to end */
+	uint64_t sum = 0;
 
-	transfer_figures(writeback->transfer, &figures);
-	return figures.bytes_sent + figures.bytes_received;
+	for (struct list *at = writeback->running_jobs.next; at != &writeback->running_jobs; at = at->next)
+		note_progress(writeback, list_entry(at, struct job, running_node));
+	for (struct job *job = first; job; job = next_of(first, job)) {
+		sum += job->moved;
+		in_line &= !job->running && !job->failing;
+	}
+	return in_line ? sum + writeback->moved + writeback->done : sum;
+}
+
+/* Somebody's patience, which begins anew with each progress. */
+struct patience {
+	int64_t timeout_ns, until;
+	uint64_t progress;
+};
+
+static void patience_begin(struct patience *patience, int64_t timeout_ns)
+{
+	*patience = (struct patience){.timeout_ns = timeout_ns, .until = clock_monotonic() + timeout_ns};
+}
+
+static bool is_over(struct patience *patience, uint64_t progress)
+{
+	int64_t now = clock_monotonic();
+
+	if (progress != patience->progress)
+		patience->until = now + patience->timeout_ns;
+	patience->progress = progress;
+	return now >= patience->until;
 }
 
 int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int64_t timeout_ns,
 		   const struct waiter *waiter)
 {
 	struct standing standing = {.ino = ino, .seq = seq};
-	int64_t patience = clock_monotonic() + timeout_ns;
-	uint64_t moved = progress_of(writeback), now_moved, done = 0;
+	struct patience patience;
 	int err;
 
+	patience_begin(&patience, timeout_ns);
 	for (;;) {
 		enum err_kind failing;
+		uint64_t sent_ahead;
 
 		err = catalog_view(writeback->catalog, standing_of, &standing);
 		if (err || standing.state == CAT_STORED || standing.state == CAT_EXPIRED)
@@ -607,16 +675,12 @@ int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int6
 			return -EIO;
 		if (waiter && waiter->interrupted && waiter->interrupted(waiter->arg))
 			return -EINTR;
-		now_moved = progress_of(writeback);
+		sent_ahead = writeback->ahead ? ahead_moved(writeback->ahead, ino) : 0;
 		LOCK_GUARD(&writeback->lock);
-		if (now_moved != moved || writeback->done != done)
-			patience = clock_monotonic() + timeout_ns;
-		moved = now_moved;
-		done = writeback->done;
 		failing = hasten(writeback, ino);
 		if (err_is_permanent(failing))
 			return failing == ERR_QUOTA ? -ENOSPC : failing == ERR_TOO_LARGE ? -EFBIG : -EIO;
-		if (clock_monotonic() >= patience)
+		if (is_over(&patience, sent_ahead + progress_of(writeback, ino)))
 			return -EIO;
 		writeback->waiting++;
 		poke(writeback);
@@ -625,22 +689,21 @@ int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int6
 	}
 }
 
-int writeback_drain(struct writeback *writeback, int64_t timeout_ns)
+int writeback_drain(struct writeback *writeback, int64_t timeout_ns, const atomic_bool *cancelled)
 {
-	int64_t patience = clock_monotonic() + timeout_ns;
-	uint64_t done = UINT64_MAX, moved = 0;
+	struct patience patience;
 
+	patience_begin(&patience, timeout_ns);
 	for (;;) {
-		uint64_t now_moved = progress_of(writeback);
+		uint64_t sent_ahead = writeback->ahead ? ahead_moved(writeback->ahead, 0) : 0;
 
 		LOCK_GUARD(&writeback->lock);
 		if (!writeback->pending_count && !writeback->more && !writeback->loading)
 			return 0;
-		if (writeback->done != done || now_moved != moved)
-			patience = clock_monotonic() + timeout_ns;
-		done = writeback->done;
-		moved = now_moved;
-		if (writeback->stop || (timeout_ns && clock_monotonic() >= patience))
+		if (writeback->hopeless && !writeback->more && !writeback->loading)
+			return -EIO;
+		if (writeback->stop || (cancelled && *cancelled) ||
+		    is_over(&patience, sent_ahead + progress_of(writeback, 0)))
 			return -ETIMEDOUT;
 		poke(writeback);
 		(void)lock_wait(&writeback->lock, &writeback->progress, clock_monotonic() + POLL_NS);
@@ -652,6 +715,7 @@ void writeback_hurry(struct writeback *writeback)
 	LOCK_GUARD(&writeback->lock);
 	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next)
 		list_entry(at, struct job, node)->not_before = 0;
+	writeback->hopeless = false;
 	poke(writeback);
 }
 
@@ -738,6 +802,7 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	lock_cond_init(&writeback->wake);
 	lock_cond_init(&writeback->progress);
 	list_init(&writeback->pending);
+	list_init(&writeback->running_jobs);
 	err = table_init(&writeback->by_ino, LOADED_MAX / 8);
 	if (!err)
 		err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
@@ -783,6 +848,7 @@ void writeback_free(struct writeback *writeback)
 			if (job->running && !transfer_withdraw(writeback->transfer, &job->task))
 				continue;
 			pending_remove(writeback, job);
+			list_remove(&job->running_node);
 			if (job->running)
 				writeback->running--;
 			job_free(job);

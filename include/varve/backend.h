@@ -39,6 +39,7 @@ struct call {
 	int64_t deadline_ns;          /* CLOCK_MONOTONIC; 0: the backend's own patience */
 	const atomic_bool *cancelled; /* may be NULL */
 	bool essential;               /* waits for no room among limited requests: others depend on it */
+	_Atomic uint64_t *moved;      /* grows by what moves further than any attempt before: transfer's; may be NULL */
 };
 
 /* One "name: value" of user metadata. Names are lower case ASCII without the store's prefix (x-amz-meta-). */

@@ -161,7 +161,7 @@ Test(writeback, jobs_of_one_file_go_in_order_and_all_of_them_go)
 		(void)save(&world, ino, text);
 	}
 	world_start(&world);
-	cr_assert(zero(int, writeback_drain(world.writeback, 20 * NS_PER_SEC)));
+	cr_assert(zero(int, writeback_drain(world.writeback, 20 * NS_PER_SEC, NULL)));
 	writeback_figures(world.writeback, &figures);
 	cr_assert(eq(u64, figures.jobs, 0));
 	cr_assert(eq(u64, figures.done, 5));
@@ -169,5 +169,128 @@ Test(writeback, jobs_of_one_file_go_in_order_and_all_of_them_go)
 	cr_assert(store_get(world.store, "f", &content));
 	cr_assert(eq(sz, content.len, 6));
 	cr_assert(zero(int, memcmp(content.data, "text 4", 6)));
+	world_free(&world);
+}
+
+/* --- patience ------------------------------------------------------------------------------------------------------
+ */
+
+/* Whatever is called "bad" cannot be put. */
+static int store_is_away(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	return call == SHIM_PUT && strcmp(key, "bad") == 0 ? err_set(err, ERR_UNAVAILABLE, "no answer") : 0;
+}
+
+static int store_refuses(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	return call == SHIM_PUT && strcmp(key, "bad") == 0 ? err_set(err, ERR_DENIED, "not this one") : 0;
+}
+
+/* Others who use the same store all the time. */
+struct traffic {
+	struct transfer *transfer;
+	pthread_t thread;
+	atomic_bool stop;
+};
+
+static int drop(void *arg, const void *bytes, size_t len)
+{
+	(void)arg;
+	(void)bytes;
+	(void)len;
+	return 0;
+}
+
+static void *read_on(void *arg)
+{
+	struct traffic *traffic = arg;
+	struct get_request request = {
+		.object = {.key = "other"}, .length = UINT64_MAX, .expected_size = UINT64_MAX, .sink = drop};
+
+	while (!traffic->stop) {
+		(void)transfer_get(traffic->transfer, &(struct call){0}, &request, NULL, NULL);
+		pause_ms(20);
+	}
+	return NULL;
+}
+
+static void traffic_begin(struct traffic *traffic, const struct world *world)
+{
+	store_put(world->store, "other", "somebody else's bytes", NULL);
+	*traffic = (struct traffic){.transfer = world->machine.transfer};
+	cr_assert(zero(int, pthread_create(&traffic->thread, NULL, read_on, traffic)));
+}
+
+static void traffic_end(struct traffic *traffic)
+{
+	traffic->stop = true;
+	cr_assert(zero(int, pthread_join(traffic->thread, NULL)));
+}
+
+/* Both would wait for ever if what others move were progress: the suite's time limit ends them then. */
+Test(writeback, a_wait_for_a_file_that_cannot_be_stored_ends_whatever_else_moves, .timeout = 60)
+{
+	struct world world = world_new();
+	uint64_t ino = make_file(&world, "bad"), seq = save(&world, ino, "text");
+	struct traffic traffic;
+
+	world.store->hook = store_is_away;
+	world_start(&world);
+	traffic_begin(&traffic, &world);
+	cr_assert(eq(int, writeback_wait(world.writeback, ino, seq, NS_PER_SEC, NULL), -EIO));
+	cr_assert(eq(int, writeback_drain(world.writeback, NS_PER_SEC, NULL), -ETIMEDOUT));
+	traffic_end(&traffic);
+	world_free(&world);
+}
+
+Test(writeback, a_drain_ends_when_only_what_the_store_refuses_is_left, .timeout = 60)
+{
+	struct world world = world_new();
+	uint64_t bad = make_file(&world, "bad"), good = make_file(&world, "good");
+	struct writeback_figures figures;
+	AUTO_BUF content = BUF_INIT;
+
+	(void)save(&world, bad, "text");
+	(void)save(&world, bad, "newer text");
+	(void)save(&world, good, "text");
+	world.store->hook = store_refuses;
+	world_start(&world);
+	cr_assert(eq(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL), -EIO));
+	cr_assert(store_get(world.store, "good", &content));
+	writeback_figures(world.writeback, &figures);
+	cr_assert(eq(u64, figures.jobs, 2));
+	cr_assert(eq(u64, figures.failed, 1));
+	world.store->hook = NULL;
+	writeback_hurry(world.writeback);
+	cr_assert(zero(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL)));
+	writeback_figures(world.writeback, &figures);
+	cr_assert(zero(u64, figures.failed));
+	world_free(&world);
+}
+
+/* Its turn comes late, but it comes: others' progress is a reason to be patient. */
+static int store_is_slow(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	(void)key;
+	(void)err;
+	if (call == SHIM_PUT)
+		pause_ms(400);
+	return 0;
+}
+
+Test(writeback, a_wait_in_line_is_as_patient_as_the_line_moves, .timeout = 60)
+{
+	struct world world = world_new();
+	uint64_t ino, seq;
+
+	ino = make_file(&world, "f");
+	for (int i = 0; i < 8; i++) /* one after the other */
+		seq = save(&world, ino, "text");
+	world.store->hook = store_is_slow;
+	world_start(&world);
+	cr_assert(zero(int, writeback_wait(world.writeback, ino, seq, 2 * NS_PER_SEC, NULL)));
 	world_free(&world);
 }
