@@ -313,7 +313,7 @@ static int open_contents(struct session *session, struct err *err)
 	uint64_t recovered = 0;
 	struct contents_options options = {.catalog = session->fs.catalog,
 					   .transfer = session->fs.transfer,
-					   .cache_limit = config->cache_size ? config->cache_size : UINT64_MAX / 4,
+					   .cache_limit = config->cache_size,
 					   .cache_reserve = config->reserve,
 					   .gone = copy_gone,
 					   .gone_arg = session};
@@ -322,7 +322,7 @@ static int open_contents(struct session *session, struct err *err)
 	if (result)
 		return result;
 	options.cache_dir = cache_dir;
-	if (options.cache_limit < LEAST_CACHE)
+	if (options.cache_limit && options.cache_limit < LEAST_CACHE)
 		options.cache_limit = LEAST_CACHE;
 	result = contents_new(&options, &session->fs.contents);
 	if (!result && !config->read_only)
