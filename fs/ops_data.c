@@ -227,6 +227,8 @@ static int open_live(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return err;
 	if ((fi->flags & O_TRUNC) && file->writable)
 		err = content_truncate(file->content, 0, &waiter);
+	if (!err && (fi->flags & O_TRUNC) && file->writable) /* also if it was empty */
+		err = content_mark_new(file->content);
 	if (!err)
 		err = file_join(req, file, fi);
 	if (err)

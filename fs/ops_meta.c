@@ -166,7 +166,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	unsigned mask = set_mask(to_set, attr, &values);
 	int err = fs_may_change(fs, ino);
 
-	(void)fi;
+	/* ftruncate(2) sets the time even if it is the size already; the kernel leaves that to us. */
+	if (fi && (to_set & FUSE_SET_ATTR_SIZE) && !(mask & CAT_SET_MTIME)) {
+		mask |= CAT_SET_MTIME;
+		values.mtime = clock_wall();
+	}
 	if (!err && (to_set & FUSE_SET_ATTR_SIZE))
 		err = attr->st_size < 0 ? -EINVAL : set_size(req, ino, (uint64_t)attr->st_size);
 	if (!err && (mask & CAT_SET_MTIME))
