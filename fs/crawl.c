@@ -21,6 +21,7 @@
 #define WORKERS 8
 #define PAGE 1000 /* names of a directory read at once */
 #define TELL_NS (500 * NS_PER_MS)
+#define PATIENCE_NS (3600 * NS_PER_SEC) /* with one directory, however many there are */
 
 struct crawling {
 	const struct crawl *crawl;
@@ -85,7 +86,11 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 {
 	const struct crawl *crawl = crawling->crawl;
 	struct page page = {.crawling = crawling};
-	int result = reconcile_directory(crawl->reconcile, ino, crawling->call, err);
+	struct call call = *crawling->call;
+	int result;
+
+	call.deadline_ns = clock_monotonic() + PATIENCE_NS;
+	result = reconcile_directory(crawl->reconcile, ino, &call, err);
 
 	do {
 		struct cat_readdir request = {.parent = ino, .after = page.last, .max = PAGE};

@@ -10,8 +10,10 @@
  *  1. Nothing runs before the state directory is known to belong to the store and the lease is held.
  *  2. The kernel sees the mount only when everything beneath it works.
  *  3. Whatever could not be stored is in the journal when the process ends.
+ *  4. A signal ends whatever is going on: before the kernel has the mount, calls of the store; then the mount; and then
+ *     the draining.
  *
- * Threads: open, run and close on the main one. Signals are blocked in all others and waited for by `watch_signals`.
+ * Threads: open, run and close on the main one. Signals are blocked in all and waited for by `watch_signals`.
  */
 #include "fs/session.h"
 
@@ -54,7 +56,6 @@
 #include "version.h"
 
 #define OPEN_PATIENCE_NS (30 * NS_PER_SEC)
-#define REBUILD_PATIENCE_NS (3600 * NS_PER_SEC)
 #define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
 #define POOL_THREADS 32
@@ -68,11 +69,13 @@ struct session {
 	struct fuse_lowlevel_ops operations;
 	char *tmp_dir;
 	bool mounted;
+	bool rebuilding; /* not mounted: nothing goes on beside */
 	int signal_fd;
 	pthread_t signal_thread;
 	bool signals_watched;
-	atomic_bool served;  /* the directory is unmounted: what comes now is draining */
-	atomic_bool hurried; /* a signal while draining: stop at once */
+	atomic_bool serving; /* the directory is mounted: a signal unmounts it */
+	atomic_bool served;  /* it is unmounted: what comes now is draining */
+	atomic_bool hurried; /* a signal while opening or draining: stop at once */
 	int stop_watching;   /* eventfd */
 	int64_t started_wall;
 };
@@ -109,7 +112,7 @@ static int open_store(struct session *session, const struct config *config, stru
 					    .bytes_per_second_up = config->max_upload_rate,
 					    .bytes_per_second_down = config->max_download_rate,
 					    .max_requests = config->max_requests};
-	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS};
+	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS, .cancelled = &session->hurried};
 	const struct backend_ops *ops = backend_find(config->url, err);
 	int result;
 
@@ -185,6 +188,11 @@ static void say_rebuilt(void *arg, const struct ship_rebuilt *so_far)
 		 so_far->segments, so_far->bytes);
 }
 
+static int end_rebuild(struct session *session)
+{
+	return catalog_setting_put(session->fs.catalog, REBUILD_BEGUN, "");
+}
+
 static int rebuild(struct session *session, struct err *err)
 {
 	struct catalog *catalog = session->fs.catalog;
@@ -192,22 +200,24 @@ static int rebuild(struct session *session, struct err *err)
 				       .transfer = session->fs.transfer,
 				       .tmp_dir = session->tmp_dir,
 				       .progress = say_rebuilt};
-	struct call call = {.deadline_ns = clock_monotonic() + REBUILD_PATIENCE_NS};
+	struct call call = {.cancelled = &session->hurried}; /* each request has a patience of its own */
 	struct ship_rebuilt rebuilt;
 	int result = ship_rebuild(&request, &call, &rebuilt, err);
+	bool from_log = result != -ENOENT; /* else the listing alone must do, directory by directory */
 
-	if (result == -ENOENT) { /* the listing alone must do, directory by directory */
+	if (!from_log) {
 		*err = (struct err){0};
-		return catalog_setting_put(catalog, REBUILD_BEGUN, "");
-	}
-	if (!result)
+		result = 0;
+	} else if (!result) {
 		result = catalog_rebuilt(catalog);
-	if (!result)
-		result = catalog_setting_put(catalog, REBUILD_BEGUN, "");
+	}
+	if (!result && !session->rebuilding) /* else it is whole only after the crawl */
+		result = end_rebuild(session);
 	if (result)
 		return err->kind ? result : err_from_errno(err, -result, "cannot rebuild the catalog");
-	log_info("session", "catalog rebuilt from the store up to update %" PRIu64 "%s", rebuilt.number,
-		 rebuilt.gap ? "; something newer there could not be used" : "");
+	if (from_log)
+		log_info("session", "catalog rebuilt from the store up to update %" PRIu64 "%s", rebuilt.number,
+			 rebuilt.gap ? "; something newer there could not be used" : "");
 	return 0;
 }
 
@@ -217,7 +227,7 @@ static int claim_store(struct session *session, bool is_new, struct err *err)
 	struct lease_options options = {
 		.catalog = session->fs.catalog, .transfer = session->fs.transfer, .takeover = config->takeover};
 	/* A dead holder's lease is waited for. */
-	struct call call = {.deadline_ns = clock_monotonic() + 3 * OPEN_PATIENCE_NS};
+	struct call call = {.deadline_ns = clock_monotonic() + 3 * OPEN_PATIENCE_NS, .cancelled = &session->hurried};
 	int result = is_new ? catalog_setting_put(session->fs.catalog, REBUILD_BEGUN, "1") : 0;
 
 	if (result)
@@ -447,7 +457,7 @@ static void on_signal(struct session *session)
 {
 	const char *dir = session->fs.config->mountpoint;
 
-	if (atomic_load(&session->served)) {
+	if (!atomic_load(&session->serving) || atomic_load(&session->served)) {
 		atomic_store(&session->hurried, true);
 		return;
 	}
@@ -481,8 +491,8 @@ static void *watch_signals(void *arg)
 	}
 }
 
-/* Before the first thread: all inherit the mask. */
-static int block_signals(struct session *session, struct err *err)
+/* Before any other thread: all inherit the mask. */
+static int take_signals(struct session *session, struct err *err)
 {
 	sigset_t set;
 
@@ -496,8 +506,11 @@ static int block_signals(struct session *session, struct err *err)
 		return err_set(err, ERR_INTERNAL, "cannot block signals");
 	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	session->stop_watching = eventfd(0, EFD_CLOEXEC);
-	return session->signal_fd < 0 || session->stop_watching < 0 ? err_from_errno(err, errno, "cannot watch signals")
-								    : 0;
+	if (session->signal_fd < 0 || session->stop_watching < 0 ||
+	    pthread_create(&session->signal_thread, NULL, watch_signals, session))
+		return err_from_errno(err, errno, "cannot watch signals");
+	session->signals_watched = true;
+	return 0;
 }
 
 /* --- life
@@ -513,8 +526,13 @@ static void raise_descriptor_limit(void)
 	}
 }
 
+static int was_interrupted(const struct session *session, int result, struct err *err)
+{
+	return atomic_load(&session->hurried) ? err_set(err, ERR_CANCELLED, "interrupted") : result;
+}
+
 /* Everything but the kernel. */
-static int bring_up(struct session *session, bool must_be_new, struct err *err)
+static int bring_up(struct session *session, struct err *err)
 {
 	const struct config *config = session->fs.config;
 	AUTO_FREE char *state = NULL;
@@ -528,7 +546,7 @@ static int bring_up(struct session *session, bool must_be_new, struct err *err)
 	list_init(&session->fs.dirs);
 	session->signal_fd = session->stop_watching = -1;
 	session->started_wall = clock_wall();
-	result = block_signals(session, err);
+	result = take_signals(session, err);
 	if (!result)
 		result = make_dir(config->state_dir, NULL, &state, err);
 	if (!result)
@@ -537,7 +555,7 @@ static int bring_up(struct session *session, bool must_be_new, struct err *err)
 		result = err_set(err, ERR_NO_MEMORY, "out of memory");
 	if (!result)
 		result = open_catalog(session, config, &is_new, err);
-	if (!result && must_be_new && !is_new)
+	if (!result && session->rebuilding && !is_new)
 		result = err_set(err, ERR_CONFLICT,
 				 "state directory %s has a catalog already: name another, or remove it",
 				 config->state_dir);
@@ -547,7 +565,9 @@ static int bring_up(struct session *session, bool must_be_new, struct err *err)
 		result = claim_store(session, is_new, err);
 	if (!result && session->fs.lease && lease_was_foreign(session->fs.lease))
 		result = begin_anew(session, err);
-	return result ? result : open_upper(session, err);
+	if (!result)
+		result = open_upper(session, err);
+	return was_interrupted(session, result, err);
 }
 
 int session_open(const struct config *config, struct session **ret_session, struct err *err)
@@ -558,11 +578,13 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	if (!session)
 		return err_set(err, ERR_NO_MEMORY, "out of memory");
 	session->fs.config = config;
-	result = bring_up(session, false, err);
+	result = bring_up(session, err);
 	if (!result)
 		result = mount_kernel(session, err);
-	if (!result)
-		session->signals_watched = pthread_create(&session->signal_thread, NULL, watch_signals, session) == 0;
+	if (!result) {
+		atomic_store(&session->serving, true);
+		result = was_interrupted(session, 0, err);
+	}
 	if (result) {
 		session_close(session);
 		return result;
@@ -620,18 +642,22 @@ int session_rebuild(const struct config *config, const struct session_rebuild *r
 		    struct crawl_figures *ret_figures, struct err *err)
 {
 	struct session *session = calloc(1, sizeof(*session));
-	struct call call = {.deadline_ns = clock_monotonic() + REBUILD_PATIENCE_NS};
+	struct call call = {0};
 	struct crawl crawl = {.progress = request->progress, .arg = request->arg};
 	int result;
 
 	if (!session)
 		return err_set(err, ERR_NO_MEMORY, "out of memory");
 	session->fs.config = config;
-	result = bring_up(session, true, err);
+	session->rebuilding = true;
+	call.cancelled = &session->hurried;
+	result = bring_up(session, err);
 	crawl.catalog = session->fs.catalog;
 	crawl.reconcile = session->fs.reconcile;
 	if (!result)
-		result = crawl_all(&crawl, &call, ret_figures, err);
+		result = was_interrupted(session, crawl_all(&crawl, &call, ret_figures, err), err);
+	if (!result && end_rebuild(session))
+		result = err_set(err, ERR_INTERNAL, "cannot write the catalog");
 	if (!result && finish(session))
 		result = err_set(err, ERR_UNAVAILABLE,
 				 "the store does not take what the rebuild made right; the next mount does");
