@@ -1746,10 +1746,7 @@ static int run_tree(struct placement *placement, struct cat_job *job, const stru
 	while (walk.list)
 		walk.list = drop_first(walk.list);
 	if (!result) /* the directory itself: its marker moves, and the job ends */
-		result = run_place(
-			placement,
-			&(struct cat_job){.seq = job->seq, .type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key},
-			claims, err);
+		result = run_place(placement, job, claims, err);
 	return result;
 }
 

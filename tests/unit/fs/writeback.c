@@ -294,3 +294,51 @@ Test(writeback, a_wait_in_line_is_as_patient_as_the_line_moves, .timeout = 60)
 	cr_assert(zero(int, writeback_wait(world.writeback, ino, seq, 2 * NS_PER_SEC, NULL)));
 	world_free(&world);
 }
+
+/* --- what a failed attempt leaves ------------------------------------------------------------------------------------
+ */
+
+static int moved_marker_fails(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	return call == SHIM_PUT && strcmp(key, "e/") == 0 ? err_set(err, ERR_DENIED, "not this one") : 0;
+}
+
+static int take_any(void *arg, struct cat_job *job)
+{
+	*(struct cat_job *)arg = *job;
+	job->key = job->note = job->sent = NULL;
+	return 1;
+}
+
+/* An object may lie where it was about to be put: whoever runs the job again must know, by another name too. */
+Test(writeback, a_renamed_directory_s_job_remembers_where_its_marker_may_be, .timeout = 60)
+{
+	struct cat_create dir = {.parent = CAT_ROOT_INO, .name = "d", .mode = S_IFDIR | 0755};
+	struct cat_rename rename = {.parent = CAT_ROOT_INO, .name = "d", .new_parent = CAT_ROOT_INO, .new_name = "e"};
+	struct world world = world_new();
+	struct cat_unlinked replaced;
+	struct cat_inode inode;
+	struct cat_job job;
+
+	cr_assert(zero(int, catalog_create(world.machine.catalog, &dir, &inode)));
+	world_start(&world);
+	cr_assert(zero(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL)));
+	cr_assert(eq(sz, store_count(world.store, "d/", false, NULL), 1));
+	world.store->hook = moved_marker_fails;
+	cr_assert(zero(int, catalog_rename(world.machine.catalog, &rename, &replaced)));
+	writeback_renamed(world.writeback, 0);
+	cr_assert(eq(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL), -EIO));
+	cr_assert(eq(int, catalog_jobs(world.machine.catalog, 0, 0, take_any, &job), 1));
+	cr_assert(eq(int, job.type, CAT_JOB_TREE));
+	cr_assert(ne(ptr, job.sent, NULL));
+	cr_assert(eq(str, job.sent, "e/"));
+	cr_assert(eq(u32, job.attempts, 1));
+	cat_job_clear(&job);
+	world.store->hook = NULL;
+	writeback_hurry(world.writeback);
+	cr_assert(zero(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL)));
+	cr_assert(eq(sz, store_count(world.store, "e/", false, NULL), 1));
+	cr_assert(zero(sz, store_count(world.store, "d/", false, NULL)));
+	world_free(&world);
+}
