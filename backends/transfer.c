@@ -213,6 +213,7 @@ struct get_state {
 	uint64_t delivered; /* over all attempts */
 	bool whole;         /* the object from its first byte on: the checksum may be needed */
 	uint32_t crc32c;    /* of what was delivered */
+	int failure;        /* what the sink, or the wait for its bandwidth, said */
 	struct progress progress;
 };
 
@@ -220,9 +221,9 @@ static int get_sink(void *arg, const void *bytes, size_t len)
 {
 	struct get_state *state = arg;
 	int r = pace_wait(&state->transfer->down, len, state->call);
-	if (r < 0)
-		return r;
-	r = state->request->sink(state->request->sink_arg, bytes, len);
+	if (r == 0)
+		r = state->request->sink(state->request->sink_arg, bytes, len);
+	state->failure = r;
 	if (r != 0)
 		return r;
 	if (state->whole)
@@ -242,6 +243,21 @@ static bool is_pinned(const struct object_ref *object)
 static bool get_can_resume(uint64_t delivered_before, const struct get_state *state, const struct err *err)
 {
 	return err->kind != ERR_CORRUPT || state->delivered == delivered_before;
+}
+
+/* The backend only knows that its sink wanted no more. 0: for no reason of its own. */
+static int local_failure(const struct get_state *state, struct err *err)
+{
+	int r = state->failure;
+	if (r >= 0 || r == -ECANCELED || r == -EINTR)
+		return 0;
+	(void)err_set(err,
+		      r == -ENOSPC      ? ERR_QUOTA
+		      : r == -ENOMEM    ? ERR_NO_MEMORY
+		      : r == -ETIMEDOUT ? ERR_TIMED_OUT
+					: ERR_INTERNAL,
+		      "taking the bytes: %s", strerror(-r));
+	return r;
 }
 
 /* No single attempt saw the whole content, so no attempt compared its checksum. */
@@ -273,9 +289,10 @@ static int get_attempts(struct get_state *state, struct retry *retry, const stru
 			rest.length = request->length - before;
 		transfer->gets++;
 		r = backend_ops(transfer->backend)->get(transfer->backend, &retry->call, &rest, ret_info, err);
-		if (r < 0 && !get_can_resume(before, state, err)) {
-			retry_note(retry, r, err);
-			return r;
+		int local = r < 0 ? local_failure(state, err) : 0;
+		if (local || (r < 0 && !get_can_resume(before, state, err))) {
+			retry_note(retry, r, local ? &(struct err){.kind = ERR_CANCELLED} : err);
+			return local ? local : r;
 		}
 	} while (retry_again(retry, r, err));
 	return r;

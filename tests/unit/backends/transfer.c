@@ -408,6 +408,42 @@ Test(transfer, corruption_before_the_first_byte_is_tried_three_times)
 	cr_assert_eq(fake.gets, 3);
 }
 
+static int full(void *arg, const void *bytes, size_t len)
+{
+	(void)bytes;
+	(void)len;
+	++*(unsigned *)arg;
+	return -ENOSPC;
+}
+
+static int enough(void *arg, const void *bytes, size_t len)
+{
+	(void)full(arg, bytes, len);
+	return 1;
+}
+
+Test(transfer, a_sink_that_fails_ends_the_get_with_its_own_error)
+{
+	unsigned calls = 0;
+	struct get_request request = {.object = {.key = "k"},
+				      .length = UINT64_MAX,
+				      .expected_size = UINT64_MAX,
+				      .sink = full,
+				      .sink_arg = &calls};
+	struct transfer_figures figures;
+	struct err err = {0};
+	fake.stored = true;
+	cr_assert_eq(transfer_get(transfer, NULL, &request, NULL, &err), -ENOSPC);
+	cr_assert_eq(err.kind, ERR_QUOTA);
+	cr_assert_eq(calls, 1);
+	transfer_figures(transfer, &figures);
+	cr_assert_str_eq(figures.last_error, "", "it is not the store's");
+	request.sink = enough;
+	cr_assert_lt(transfer_get(transfer, NULL, &request, NULL, &err), 0);
+	cr_assert_eq(err.kind, ERR_CANCELLED);
+	cr_assert_eq(calls, 2);
+}
+
 /* --- put ------------------------------------------------------------------------------------------------------------
  */
 
