@@ -19,20 +19,27 @@
 #define RESOLVE_PATIENCE_NS (30 * NS_PER_SEC)
 
 /* An inode known from a listing only gets owner, mode and times from its object before anybody sees it. */
-static int resolve(struct fs *fs, uint64_t parent, const char *name, struct cat_inode *inode)
+static int resolve(fuse_req_t req, uint64_t parent, const char *name, struct cat_inode *inode)
 {
-	struct call call = {.deadline_ns = clock_monotonic() + RESOLVE_PATIENCE_NS};
-	struct err error = {0};
-	int err;
+	struct fs *fs = fs_of(req);
+	struct fs_interrupt interrupt;
+	struct call call = {.deadline_ns = clock_monotonic() + RESOLVE_PATIENCE_NS, .cancelled = &interrupt.came};
+	int err = 0;
 
-	for (int tries = 0; inode->flags & CAT_UNRESOLVED; tries++) {
+	if (!(inode->flags & CAT_UNRESOLVED))
+		return 0;
+	fs_interrupt_begin(&interrupt, req);
+	for (int tries = 0; !err && inode->flags & CAT_UNRESOLVED; tries++) {
+		struct err error = {0};
+
 		err = reconcile_resolve(fs->reconcile, inode->ino, &call, inode, &error);
 		if (err == -ESTALE && tries < 3)
 			err = catalog_lookup(fs->catalog, parent, name, inode);
-		if (err)
-			return err == -ENOENT ? err : -EIO;
+		if (err && err != -ENOENT)
+			err = error.kind == ERR_CANCELLED ? -EINTR : -EIO;
 	}
-	return 0;
+	fs_interrupt_end(&interrupt);
+	return err;
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -61,7 +68,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 			err = fs_is_reserved(parent, name) ? -ENOENT
 							   : catalog_lookup(fs->catalog, parent, name, &inode);
 		if (!err)
-			err = resolve(fs, parent, name, &inode);
+			err = resolve(req, parent, name, &inode);
 		if (!err)
 			err = fs_getattr(fs, inode.ino, &inode);
 	}

@@ -343,3 +343,25 @@ Test(outage, a_rebuild_is_interrupted_and_repeated)
 	cr_assert_lt(now_ms() - began, 15000, "it waited for the store all the same");
 	proxy_restore(&proxy);
 }
+
+static long interrupted_ms(const char *command)
+{
+	char line[300];
+	long began = now_ms();
+
+	snprintf(line, sizeof(line), "timeout -s INT 2 %s", command);
+	cr_assert_eq(mounted_shell(&m, line, NULL, 0), 124, "%s was not waiting for the store", command);
+	return now_ms() - began;
+}
+
+Test(outage, who_waits_for_a_listing_can_be_interrupted)
+{
+	s3_do(&m, "put d/f <\"$VARVE_TEST_SOURCE/Makefile\"");
+	s3_do(&m, "put e/f <\"$VARVE_TEST_SOURCE/Makefile\"");
+	OK(mounted_shell(&m, "ls \"$MNT\" >/dev/null", NULL, 0)); /* so much is known */
+	proxy_cut(&proxy);
+	cr_assert_lt(interrupted_ms("ls \"$MNT/d\""), READ_DEADLINE_MS / 3);
+	cr_assert_lt(interrupted_ms("stat \"$MNT/e/f\""), READ_DEADLINE_MS / 3);
+	proxy_restore(&proxy);
+	OK(mounted_shell(&m, "grep -q varve \"$MNT/d/f\" \"$MNT/e/f\"", NULL, 0));
+}
