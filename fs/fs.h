@@ -84,6 +84,8 @@ int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq);
 
 /* What every operation that makes a name does; owner and actor are filled in from the request. */
 int ops_create(fuse_req_t req, const struct cat_create *wish, struct cat_inode *ret_inode);
+/* What came after that failed: the name goes again, unless it is another's by now. */
+void ops_uncreate(fuse_req_t req, uint64_t parent, const char *name, uint64_t ino);
 
 /* An open file. */
 struct file {

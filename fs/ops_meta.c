@@ -14,6 +14,7 @@
 #include "fs/reconcile.h"
 #include "fs/reply.h"
 #include "fs/writeback.h"
+#include "log.h"
 #include "transfer.h"
 
 #define RESOLVE_PATIENCE_NS (30 * NS_PER_SEC)
@@ -272,8 +273,11 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	struct cat_inode inode;
 	int err = ops_create(req, &request, &inode);
 
-	if (!err && S_ISREG(mode))
+	if (!err && S_ISREG(mode)) {
 		err = close_new(req, &inode);
+		if (err)
+			ops_uncreate(req, parent, name, inode.ino);
+	}
 	if (err)
 		reply_err(req, err);
 	else
@@ -352,6 +356,22 @@ static int settle_name(struct fs *fs, uint64_t parent, const char *name, struct 
 	int err = catalog_lookup(fs->catalog, parent, name, ret_inode);
 
 	return err || !S_ISREG(ret_inode->mode) ? err : content_settle(fs->contents, ret_inode->ino);
+}
+
+void ops_uncreate(fuse_req_t req, uint64_t parent, const char *name, uint64_t ino)
+{
+	struct fs *fs = fs_of(req);
+	struct cat_unlinked gone = {0};
+	struct cat_inode inode;
+	int err = catalog_lookup(fs->catalog, parent, name, &inode);
+
+	if (!err && inode.ino == ino)
+		err = catalog_unlink(fs->catalog, parent, name, fs_actor(req), &gone);
+	if (err && err != -ENOENT)
+		log_warn("fs", "file %llu could not be opened, but its name stays: %s", (unsigned long long)ino,
+			 strerror(-err));
+	else if (gone.inode.ino)
+		name_gone(fs, &gone);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
