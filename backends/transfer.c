@@ -213,20 +213,23 @@ struct get_state {
 	uint64_t delivered; /* over all attempts */
 	bool whole;         /* the object from its first byte on: the checksum may be needed */
 	uint32_t crc32c;    /* of what was delivered */
+	int failure;        /* what the sink, or the wait for its bandwidth, said */
+	struct progress progress;
 };
 
 static int get_sink(void *arg, const void *bytes, size_t len)
 {
 	struct get_state *state = arg;
 	int r = pace_wait(&state->transfer->down, len, state->call);
-	if (r < 0)
-		return r;
-	r = state->request->sink(state->request->sink_arg, bytes, len);
+	if (r == 0)
+		r = state->request->sink(state->request->sink_arg, bytes, len);
+	state->failure = r;
 	if (r != 0)
 		return r;
 	if (state->whole)
 		state->crc32c = crc32c_update(state->crc32c, bytes, len);
 	state->delivered += len;
+	progress_add(&state->progress, len);
 	return 0;
 }
 
@@ -240,6 +243,21 @@ static bool is_pinned(const struct object_ref *object)
 static bool get_can_resume(uint64_t delivered_before, const struct get_state *state, const struct err *err)
 {
 	return err->kind != ERR_CORRUPT || state->delivered == delivered_before;
+}
+
+/* The backend only knows that its sink wanted no more. 0: for no reason of its own. */
+static int local_failure(const struct get_state *state, struct err *err)
+{
+	int r = state->failure;
+	if (r >= 0 || r == -ECANCELED || r == -EINTR)
+		return 0;
+	(void)err_set(err,
+		      r == -ENOSPC      ? ERR_QUOTA
+		      : r == -ENOMEM    ? ERR_NO_MEMORY
+		      : r == -ETIMEDOUT ? ERR_TIMED_OUT
+					: ERR_INTERNAL,
+		      "taking the bytes: %s", strerror(-r));
+	return r;
 }
 
 /* No single attempt saw the whole content, so no attempt compared its checksum. */
@@ -271,9 +289,10 @@ static int get_attempts(struct get_state *state, struct retry *retry, const stru
 			rest.length = request->length - before;
 		transfer->gets++;
 		r = backend_ops(transfer->backend)->get(transfer->backend, &retry->call, &rest, ret_info, err);
-		if (r < 0 && !get_can_resume(before, state, err)) {
-			retry_note(retry, r, err);
-			return r;
+		int local = r < 0 ? local_failure(state, err) : 0;
+		if (local || (r < 0 && !get_can_resume(before, state, err))) {
+			retry_note(retry, r, local ? &(struct err){.kind = ERR_CANCELLED} : err);
+			return local ? local : r;
 		}
 	} while (retry_again(retry, r, err));
 	return r;
@@ -299,6 +318,7 @@ int transfer_get(struct transfer *transfer, const struct call *call, const struc
 	int r = 0;
 	retry_begin(&retry, transfer, call, get_bytes(request));
 	state.call = &retry.call;
+	state.progress.moved = retry.call.moved;
 	state.whole = request->offset == 0 && (request->length == UINT64_MAX || request->expected_size == UINT64_MAX ||
 					       request->length >= request->expected_size);
 	if (!is_pinned(&object)) {
@@ -418,13 +438,18 @@ struct paced_source {
 	struct transfer *transfer;
 	const struct call *call;
 	const struct put_request *request;
+	struct progress progress;
 };
 
 static int paced_read(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 {
 	struct paced_source *paced = arg;
 	int r = pace_wait(&paced->transfer->up, len, paced->call);
-	return r < 0 ? r : paced->request->source(paced->request->source_arg, ret_bytes, len, offset);
+	if (r == 0)
+		r = paced->request->source(paced->request->source_arg, ret_bytes, len, offset);
+	if (r == 0)
+		progress_add(&paced->progress, len);
+	return r;
 }
 
 /* One attempt of a put or a copy. */
@@ -434,7 +459,10 @@ typedef int (*store_fn)(struct transfer *transfer, const struct call *call, cons
 static int put_once(struct transfer *transfer, const struct call *call, const void *request,
 		    struct object_info *ret_info, struct err *err)
 {
-	return backend_ops(transfer->backend)->put(transfer->backend, call, request, ret_info, err);
+	const struct put_request *put = request;
+	struct paced_source *paced = put->source_arg;
+	progress_restart(&paced->progress);
+	return backend_ops(transfer->backend)->put(transfer->backend, call, put, ret_info, err);
 }
 
 static int copy_once(struct transfer *transfer, const struct call *call, const void *request,
@@ -504,7 +532,8 @@ int transfer_put(struct transfer *transfer, const struct call *call, const struc
 	if (!err)
 		err = &own;
 	retry_begin(&retry, transfer, call, request->size);
-	struct paced_source paced = {.transfer = transfer, .call = &retry.call, .request = request};
+	struct paced_source paced = {
+		.transfer = transfer, .call = &retry.call, .request = request, .progress = {.moved = retry.call.moved}};
 	struct put_request put = *request;
 	put.source = paced_read;
 	put.source_arg = &paced;
@@ -512,6 +541,7 @@ int transfer_put(struct transfer *transfer, const struct call *call, const struc
 	int r = store_with_retries(&retry, &store, &info, err);
 	if (r < 0)
 		return r;
+	progress_done(&paced.progress, request->size);
 	if (ret_info)
 		*ret_info = info;
 	else
@@ -532,6 +562,8 @@ int transfer_copy(struct transfer *transfer, const struct call *call, const stru
 	int r = store_with_retries(&retry, &store, &info, err);
 	if (r < 0)
 		return r;
+	if (retry.call.moved)
+		++*retry.call.moved; /* how much it was only the store knows */
 	if (ret_info)
 		*ret_info = info;
 	else

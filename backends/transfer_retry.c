@@ -208,3 +208,26 @@ int retry_still_in_doubt(struct err *err)
 		return -err_errno(last.kind);
 	return err_set(err, ERR_INDETERMINATE, "reply lost, and then: %.150s", last.message);
 }
+
+void progress_restart(struct progress *progress)
+{
+	progress->now = 0;
+}
+
+void progress_add(struct progress *progress, uint64_t bytes)
+{
+	progress->now += bytes;
+	if (progress->now <= progress->most)
+		return;
+	if (progress->moved)
+		*progress->moved += progress->now - progress->most;
+	progress->most = progress->now;
+}
+
+void progress_done(struct progress *progress, uint64_t bytes)
+{
+	if (bytes > progress->most) {
+		progress_restart(progress);
+		progress_add(progress, bytes);
+	}
+}

@@ -64,6 +64,15 @@ bool retry_again(struct retry *retry, int r, const struct err *err);
 /* The end of a call of which an attempt's reply was lost: whatever the last one met, the lost one may have been done.
  * Returns -errno, with err saying so. */
 int retry_still_in_doubt(struct err *err);
+/* How far a call, or a part, has come: what a failed attempt moved counts once, however often it is moved again. */
+struct progress {
+	_Atomic uint64_t *moved; /* of the call; may be NULL */
+	uint64_t now, most;      /* bytes of this attempt; of the best one */
+};
+void progress_restart(struct progress *progress);
+void progress_add(struct progress *progress, uint64_t bytes);
+/* All of it is there, `bytes`. */
+void progress_done(struct progress *progress, uint64_t bytes);
 
 /* transfer_pool.c */
 int transfer_pool_new(unsigned threads, struct transfer_pool **ret_pool);

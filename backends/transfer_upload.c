@@ -57,16 +57,21 @@ struct part_source {
 	struct upload *upload;
 	const struct call *call;
 	uint64_t offset; /* of the part in the object */
+	struct progress progress;
 };
 
 static int part_read(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 {
-	const struct part_source *source = arg;
+	struct part_source *source = arg;
 	const struct put_request *request = source->upload->request;
 	if (source->upload->failed)
 		return -ECANCELED;
 	int r = pace_wait(&source->upload->transfer->up, len, source->call);
-	return r < 0 ? r : request->source(request->source_arg, ret_bytes, len, source->offset + offset);
+	if (r == 0)
+		r = request->source(request->source_arg, ret_bytes, len, source->offset + offset);
+	if (r == 0)
+		progress_add(&source->progress, len);
+	return r;
 }
 
 /* Of the part, read straight from the caller's source. 0 or -errno. */
@@ -129,7 +134,8 @@ static int send_part(struct upload *upload, size_t index, struct err *err)
 	struct retry retry;
 	int r;
 	retry_begin(&retry, upload->transfer, upload->call, part->size);
-	struct part_source source = {.upload = upload, .call = &retry.call, .offset = part->offset};
+	struct part_source source = {
+		.upload = upload, .call = &retry.call, .offset = part->offset, .progress = {.moved = retry.call.moved}};
 	struct put_request body = {
 		.key = upload->request->key, .source = part_read, .source_arg = &source, .size = part->size};
 	if (!part->copy_from.key && transfer_can(upload->transfer, BACKEND_CRC32C)) {
@@ -137,8 +143,10 @@ static int send_part(struct upload *upload, size_t index, struct err *err)
 		if (r < 0)
 			return err_from_errno(err, -r, "reading the content to send");
 		body.has_crc32c = true;
-		if (check_ahead(upload, index, body.crc32c))
+		if (check_ahead(upload, index, body.crc32c)) {
+			progress_done(&source.progress, part->size);
 			return 0;
+		}
 	}
 	do {
 		if (upload->failed)
@@ -146,13 +154,17 @@ static int send_part(struct upload *upload, size_t index, struct err *err)
 		r = retry_start(&retry, err);
 		if (r < 0)
 			return r;
+		progress_restart(&source.progress);
 		r = send_part_once(upload, &retry.call, index, &body, err);
 	} while (retry_again(&retry, r, err));
 	if (r == 0 && body.has_crc32c) {
 		upload->parts_done[index].crc32c = body.crc32c;
 		upload->parts_done[index].has_crc32c = true;
 	}
-	return r < 0 ? err_wrap(err, "part %zu of %zu", index + 1, upload->count) : 0;
+	if (r < 0)
+		return err_wrap(err, "part %zu of %zu", index + 1, upload->count);
+	progress_done(&source.progress, part->size);
+	return 0;
 }
 
 /* --- all parts ------------------------------------------------------------------------------------------------ */

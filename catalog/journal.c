@@ -57,6 +57,51 @@ int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_vi
 	return catalog_view(catalog, jobs_closure, &jobs);
 }
 
+struct jobs_of {
+	uint64_t ino, after;
+	cat_job_visit visit;
+	void *arg;
+};
+
+static int jobs_of_closure(struct cat_txn *txn, void *arg)
+{
+	const struct jobs_of *of = arg;
+	struct kv_bytes key, value;
+	struct schema_parts parts;
+	struct schema_key prefix;
+	struct rows rows;
+	int rc = 0;
+
+	if (of->after == UINT64_MAX)
+		return 0;
+	schema_key_number(&prefix, SCHEMA_JOB_INODE, of->ino);
+	rows_open(&rows, &prefix, KV_FORWARD);
+	schema_key_pair(&rows.from, SCHEMA_JOB_INODE, of->ino, of->after + 1);
+	rows.batch = 16;
+	while (rc == 0) {
+		struct cat_job job;
+
+		rc = rows_next(&rows, txn, &key, &value);
+		if (rc == 0)
+			rc = cat_check_row(key, schema_parse(key, &parts));
+		if (rc == 0)
+			rc = cat_job_get(txn, parts.second, &job);
+		if (rc == 0) {
+			rc = of->visit(of->arg, &job);
+			cat_job_clear(&job);
+		}
+	}
+	rows_close(&rows);
+	return rc == -ENOENT ? 0 : rc;
+}
+
+int catalog_jobs_of(struct catalog *catalog, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg)
+{
+	struct jobs_of of = {.ino = ino, .after = after, .visit = visit, .arg = arg};
+
+	return catalog_view(catalog, jobs_of_closure, &of);
+}
+
 static int update_closure(struct cat_txn *txn, void *arg)
 {
 	struct cat_job job = *(const struct cat_job *)arg, before;

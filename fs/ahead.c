@@ -64,8 +64,9 @@ struct stream {
 	char mark[MARK_SIZE];
 	unsigned slot;
 	bool dead, in_doubt;
-	uint64_t available; /* bytes written so far */
-	struct part *parts; /* taken, in order */
+	uint64_t available;     /* bytes written so far */
+	_Atomic uint64_t moved; /* bytes sent: no lock */
+	struct part *parts;     /* taken, in order */
 	size_t count, cap;
 	unsigned busy; /* helpers */
 	struct helper helpers[PARALLEL];
@@ -264,7 +265,9 @@ static int send_part(struct stream *stream, const struct part *part, size_t inde
 		     struct err *err)
 {
 	struct ahead *ahead = stream->ahead;
-	struct call call = {.deadline_ns = clock_monotonic() + PART_PATIENCE_NS, .cancelled = &ahead->cancelled};
+	struct call call = {.deadline_ns = clock_monotonic() + PART_PATIENCE_NS,
+			    .cancelled = &ahead->cancelled,
+			    .moved = &stream->moved};
 	const struct put_request request = {.key = stream->key, .source = read_live, .source_arg = stream->content};
 	const struct transfer_part cell = {.offset = part->start, .size = part->size};
 	int result = ahead->lease ? lease_check(ahead->lease, err) : 0;
@@ -560,6 +563,20 @@ struct stream *ahead_left(struct ahead *ahead, uint64_t ino, uint64_t seq)
 		return NULL;
 	list_remove(&stream->node);
 	return stream;
+}
+
+uint64_t ahead_moved(struct ahead *ahead, uint64_t ino)
+{
+	uint64_t moved = 0;
+
+	LOCK_GUARD(&ahead->lock);
+	for (struct list *at = ahead->streams.next; at != &ahead->streams; at = at->next) {
+		struct stream *stream = list_entry(at, struct stream, node);
+
+		if (!ino || stream->ino == ino)
+			moved += stream->moved;
+	}
+	return moved;
 }
 
 int ahead_head(struct transfer *transfer, const struct call *call, const struct object_ref *object,

@@ -58,6 +58,9 @@ void ahead_end(struct stream *stream, enum ahead_outcome outcome);
 /* An upload for this version whose completion nobody saw, by this process or the one before; as ahead_take. */
 struct stream *ahead_left(struct ahead *ahead, uint64_t ino, uint64_t seq);
 
+/* Changes while parts of the file are under way; 0: of any file. */
+uint64_t ahead_moved(struct ahead *ahead, uint64_t ino);
+
 /* HEAD, with the metadata that the object's facts say. */
 int ahead_head(struct transfer *transfer, const struct call *call, const struct object_ref *object,
 	       struct object_info *ret_info, struct err *err);

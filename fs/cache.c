@@ -34,6 +34,8 @@
 #define NAME_SIZE 32
 /* How often the filesystem's own free space is asked for: every so many bytes reserved. */
 #define STATVFS_EVERY (UINT64_C(16) << 20)
+/* Evicting a little ahead spares a round for every write that follows. */
+#define SURPLUS_MAX (UINT64_C(64) << 20)
 
 struct entry {
 	struct table_node node;
@@ -44,8 +46,8 @@ struct entry {
 
 struct cache {
 	char *dir;
-	int dirfd; /* its number never changes */
-	uint64_t limit, reserve;
+	int dirfd;               /* its number never changes */
+	uint64_t limit, reserve; /* limit UINT64_MAX: none */
 	cache_evict_fn evict;
 	void *evict_arg;
 	struct lock lock;
@@ -54,6 +56,7 @@ struct cache {
 	uint64_t used;
 	uint64_t evicted;
 	uint64_t since_statvfs; /* bytes reserved since free space was asked for */
+	_Atomic uint64_t fits;  /* what `used` could grow to then: no lock */
 };
 
 static void name_of(uint64_t id, char ret_name[static NAME_SIZE])
@@ -122,6 +125,20 @@ void cache_touch(struct cache *cache, uint64_t id)
 	}
 }
 
+/* Bytes free on the filesystem; UINT64_MAX when it does not say: a write will tell. */
+static uint64_t ask_disk(struct cache *cache)
+{
+	struct statvfs vfs;
+	uint64_t free_bytes;
+
+	if (fstatvfs(cache->dirfd, &vfs))
+		return UINT64_MAX;
+	free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
+	LOCK_GUARD(&cache->lock);
+	cache->fits = cache->used + (free_bytes > cache->reserve ? free_bytes - cache->reserve : 0);
+	return free_bytes;
+}
+
 /* What an earlier mount left behind, counted by what it takes on disk. */
 static int scan_folder(struct cache *cache, unsigned folder)
 {
@@ -170,7 +187,7 @@ int cache_open(const struct cache_options *options, cache_evict_fn evict, void *
 		return -ENOMEM;
 	*cache = (struct cache){.dir = strdup(options->dir),
 				.dirfd = -1,
-				.limit = options->limit,
+				.limit = options->limit ? options->limit : UINT64_MAX,
 				.reserve = options->reserve,
 				.evict = evict,
 				.evict_arg = evict_arg};
@@ -194,6 +211,7 @@ int cache_open(const struct cache_options *options, cache_evict_fn evict, void *
 		err = scan_folder(cache, folder);
 	if (err)
 		goto fail;
+	(void)ask_disk(cache);
 	*ret_cache = cache;
 	return 0;
 fail:
@@ -400,14 +418,10 @@ int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, bo
 
 /* --- space ---------------------------------------------------------------------------------- */
 
-static uint64_t bytes_over_reserve(const struct cache *cache, uint64_t len)
+static uint64_t bytes_over_reserve(struct cache *cache, uint64_t len)
 {
-	struct statvfs vfs;
-	uint64_t free_bytes;
+	uint64_t free_bytes = ask_disk(cache);
 
-	if (fstatvfs(cache->dirfd, &vfs))
-		return 0; /* the write itself will tell */
-	free_bytes = (uint64_t)vfs.f_bavail * vfs.f_frsize;
 	return free_bytes >= cache->reserve + len ? 0 : cache->reserve + len - free_bytes;
 }
 
@@ -419,7 +433,7 @@ static uint64_t bytes_needed(struct cache *cache, uint64_t len)
 
 	{
 		LOCK_GUARD(&cache->lock);
-		if (cache->used + len > cache->limit)
+		if (cache->limit != UINT64_MAX && cache->used + len > cache->limit)
 			over_limit = cache->used + len - cache->limit;
 		cache->since_statvfs += len;
 		if (cache->since_statvfs >= STATVFS_EVERY || cache->since_statvfs == len) {
@@ -446,7 +460,7 @@ static bool next_victim(struct cache *cache, uint64_t *ret_id)
 	return true;
 }
 
-bool cache_disk_has_room(const struct cache *cache, uint64_t len)
+bool cache_disk_has_room(struct cache *cache, uint64_t len)
 {
 	return bytes_over_reserve(cache, len) == 0;
 }
@@ -484,12 +498,11 @@ static uint64_t evict_round(struct cache *cache, uint64_t wanted, enum cache_eff
 
 int cache_reserve(struct cache *cache, uint64_t len)
 {
-	uint64_t needed = bytes_needed(cache, len), freed;
+	uint64_t needed = bytes_needed(cache, len), surplus = cache_limit(cache) / 64, freed;
 
 	if (!needed)
 		return 0;
-	/* Evicting a little ahead spares a round for every write that follows. */
-	freed = evict_round(cache, needed + cache->limit / 64, CACHE_EASY);
+	freed = evict_round(cache, needed + (surplus < SURPLUS_MAX ? surplus : SURPLUS_MAX), CACHE_EASY);
 	if (freed < needed)
 		(void)evict_round(cache, needed - freed, CACHE_HARD);
 	return bytes_needed(cache, len) ? -ENOSPC : 0;
@@ -497,12 +510,15 @@ int cache_reserve(struct cache *cache, uint64_t len)
 
 uint64_t cache_limit(const struct cache *cache)
 {
-	return cache->limit;
+	return cache->limit == UINT64_MAX ? cache->fits : cache->limit;
 }
 
 void cache_figures(struct cache *cache, struct cache_figures *ret_figures)
 {
+	(void)ask_disk(cache);
 	LOCK_GUARD(&cache->lock);
-	*ret_figures = (struct cache_figures){
-		.used = cache->used, .limit = cache->limit, .files = cache->entries.count, .evicted = cache->evicted};
+	*ret_figures = (struct cache_figures){.used = cache->used,
+					      .limit = cache_limit(cache),
+					      .files = cache->entries.count,
+					      .evicted = cache->evicted};
 }

@@ -28,7 +28,7 @@ struct catalog;
 
 struct cache_options {
 	const char *dir;
-	uint64_t limit;   /* bytes; what is dirty may exceed it only by failing writers with ENOSPC */
+	uint64_t limit;   /* bytes; what is dirty may exceed it only by failing writers with ENOSPC. 0: the reserve's */
 	uint64_t reserve; /* bytes to leave free on the cache's filesystem */
 };
 
@@ -59,13 +59,14 @@ int cache_file_clone(struct cache *cache, int source_fd, uint64_t version_id, bo
 /* Before `len` bytes are written: evicts what it must. -ENOSPC when neither the limit nor the disk has room. */
 int cache_reserve(struct cache *cache, uint64_t len);
 /* After that failed: is it only the limit that is in the way? */
-bool cache_disk_has_room(const struct cache *cache, uint64_t len);
+bool cache_disk_has_room(struct cache *cache, uint64_t len);
 /* Tells how many bytes the file of `id` holds now and that it was used. */
 void cache_account(struct cache *cache, uint64_t id, uint64_t bytes);
 /* The first without the second, and the second without the first; nothing for a file that has no entry. */
 void cache_shrunk(struct cache *cache, uint64_t id, uint64_t bytes);
 void cache_touch(struct cache *cache, uint64_t id);
 
+/* Bytes; without a limit of its own what the filesystem had room for when it was asked last. */
 uint64_t cache_limit(const struct cache *cache);
 
 struct cache_figures {

@@ -458,7 +458,7 @@ int content_truncate(struct content *content, uint64_t size, const struct waiter
 	if (size > INT64_MAX)
 		return -EFBIG;
 	LOCK_GUARD(&content->lock);
-	if (size == content->size)
+	if (size == content->size && (size || !content->lost))
 		return 0;
 	if (!size && content->lost) {
 		log_warn("content", "file %llu, whose last changes were lost, begins anew",

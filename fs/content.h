@@ -110,6 +110,9 @@ ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint
 
 /* For uploads: brings all of [start, end) into the cache file, in pieces side by side, and nothing past it. */
 int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
+/* From now on `arrived` (NULL: nothing) grows by what is fetched of it. Whoever uploads a version counts for himself.
+ */
+void content_count_fetched(struct content *content, _Atomic uint64_t *arrived);
 /* pread of exactly len bytes below the end of the file; what is there is read without a thought of reading ahead. 0 or
  * -errno. */
 int content_pread_all(struct content *content, void *ret_bytes, size_t len, uint64_t offset,

@@ -88,6 +88,7 @@ struct content {
 	int failure;                 /* -errno of the last one */
 	int64_t gave_up_ns;          /* monotonic: when a reader waited in vain for the last time; 0: never */
 	bool fetched;                /* some of it, see content_take_fetched */
+	_Atomic uint64_t *arrived;   /* see content_count_fetched */
 	uint64_t unsaved;            /* fetched since the extent record was written */
 	uint64_t evict_at;           /* eviction goes round the file from here */
 	struct readahead *readahead; /* of a file larger than FETCH_WHOLE_MAX, from its first read on */

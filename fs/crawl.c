@@ -22,6 +22,7 @@
 #define WORKERS 8
 #define PAGE 1000 /* names of a directory read at once */
 #define TELL_NS (500 * NS_PER_MS)
+#define PATIENCE_NS (3600 * NS_PER_SEC) /* with one directory, however many there are */
 
 struct crawling {
 	const struct crawl *crawl;
@@ -113,13 +114,16 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 {
 	const struct crawl *crawl = crawling->crawl;
 	struct page page = {.crawling = crawling};
+	struct call call = *crawling->call;
 	uint64_t versions = 0;
 	int result = 0;
 
-	if (!crawling->unlisted_only)
-		result = reconcile_whole(crawl->reconcile, ino, crawling->call, &versions, err);
-	else if (!is_listed(crawling, ino, &(bool){false}))
-		result = reconcile_directory(crawl->reconcile, ino, crawling->call, err);
+	if (!crawling->unlisted_only) { /* all of them have no end */
+		call.deadline_ns = clock_monotonic() + PATIENCE_NS;
+		result = reconcile_whole(crawl->reconcile, ino, &call, &versions, err);
+	} else if (!is_listed(crawling, ino, &(bool){false})) {
+		result = reconcile_directory(crawl->reconcile, ino, &call, err);
+	}
 	if (!result)
 		result = enter(crawling, ino, &page);
 	if (result && !err->kind)

@@ -303,6 +303,8 @@ static int fill_absent(struct fetch *fetch, const char *bytes, uint64_t start, u
 	fetch->shown = end;
 	content->fetched = true;
 	content->unsaved += len;
+	if (content->arrived)
+		*content->arrived += len;
 	if (!content->discarded)
 		cache_account(content->owner->cache, content->id, ranges_total(&content->present));
 	wake_readers(content, start, end, 0);
@@ -881,6 +883,12 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 	if (!err && content->readahead && wait.plan.pattern == READAHEAD_LONE)
 		speculate(content, clock_monotonic() - now);
 	return err;
+}
+
+void content_count_fetched(struct content *content, _Atomic uint64_t *arrived)
+{
+	LOCK_GUARD(&content->lock);
+	content->arrived = arrived;
 }
 
 bool content_take_fetched(struct content *content)

@@ -25,6 +25,26 @@ struct waiter fs_waiter(fuse_req_t req)
 	return (struct waiter){.interrupted = request_interrupted, .arg = req};
 }
 
+static void interrupt_came(fuse_req_t req, void *arg)
+{
+	struct fs_interrupt *interrupt = arg;
+
+	(void)req;
+	atomic_store(&interrupt->came, true);
+}
+
+void fs_interrupt_begin(struct fs_interrupt *interrupt, fuse_req_t req)
+{
+	interrupt->req = req;
+	atomic_init(&interrupt->came, false);
+	fuse_req_interrupt_func(req, interrupt_came, interrupt);
+}
+
+void fs_interrupt_end(struct fs_interrupt *interrupt)
+{
+	fuse_req_interrupt_func(interrupt->req, NULL, NULL);
+}
+
 struct cat_actor fs_actor(fuse_req_t req)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
@@ -80,7 +100,8 @@ void fs_stat(const struct cat_inode *inode, struct stat *ret_stat)
 int fs_list_known(fuse_req_t req, uint64_t dir)
 {
 	struct fs *fs = fs_of(req);
-	struct call call = {.deadline_ns = clock_monotonic() + LISTING_PATIENCE_NS};
+	struct fs_interrupt interrupt;
+	struct call call = {.deadline_ns = clock_monotonic() + LISTING_PATIENCE_NS, .cancelled = &interrupt.came};
 	struct cat_inode inode;
 	struct err error = {0};
 	int err = catalog_getattr(fs->catalog, dir, &inode);
@@ -93,10 +114,14 @@ int fs_list_known(fuse_req_t req, uint64_t dir)
 		reconcile_refresh_soon(fs->reconcile, dir);
 		return 0;
 	}
+	fs_interrupt_begin(&interrupt, req);
 	err = reconcile_directory(fs->reconcile, dir, &call, &error);
-	if (err)
+	fs_interrupt_end(&interrupt);
+	if (err && error.kind != ERR_CANCELLED)
 		log_warn("fs", "directory %llu cannot be listed: %s", (unsigned long long)dir, error.message);
-	return err ? (error.kind == ERR_DENIED ? -EACCES : -EIO) : 0;
+	if (err)
+		err = error.kind == ERR_CANCELLED ? -EINTR : error.kind == ERR_DENIED ? -EACCES : -EIO;
+	return err;
 }
 
 int fs_list_tree(fuse_req_t req, uint64_t dir)
@@ -181,17 +206,26 @@ int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq)
 {
 	struct fs *fs = fs_of(req);
 	struct waiter waiter = fs_waiter(req);
-	struct call call = {.deadline_ns = clock_monotonic() + fs->config->fsync_timeout_ns};
+	struct fs_interrupt interrupt;
+	struct call call = {.cancelled = &interrupt.came};
 	struct err error = {0};
 	bool uploaded = seq && !writeback_is_stored(fs->writeback, ino, seq);
 	int err = uploaded ? writeback_wait(fs->writeback, ino, seq, fs->config->fsync_timeout_ns, &waiter) : 0;
 
-	if (!err && fs->ship && !(uploaded && stands_alone(fs, ino, seq)) && ship_now(fs->ship, &call, &error)) {
+	if (err || !fs->ship || (uploaded && stands_alone(fs, ino, seq)))
+		return err ? err : catalog_sync(fs->catalog);
+	call.deadline_ns = clock_monotonic() + fs->config->fsync_timeout_ns; /* the upload had its own */
+	fs_interrupt_begin(&interrupt, req);
+	err = ship_now(fs->ship, &call, &error);
+	fs_interrupt_end(&interrupt);
+	if (err && error.kind == ERR_CANCELLED)
+		return -EINTR;
+	if (err) {
 		log_warn("fs", "file %llu is stored, but not what the catalog says of it: %s", (unsigned long long)ino,
 			 error.message);
-		err = -EIO;
+		return -EIO;
 	}
-	return err ? err : catalog_sync(fs->catalog);
+	return catalog_sync(fs->catalog);
 }
 
 void fs_handle_open(struct fs *fs, struct list *all, struct list *node)

@@ -65,6 +65,14 @@ bool fs_is_reserved(fuse_ino_t parent, const char *name);
 int fs_getattr(const struct fs *fs, uint64_t ino, struct cat_inode *ret_inode);
 void fs_stat(const struct cat_inode *inode, struct stat *ret_stat);
 
+/* Between begin and end an interrupt of the request sets `came`: what a struct call of the store is cancelled by. */
+struct fs_interrupt {
+	fuse_req_t req;
+	atomic_bool came;
+};
+void fs_interrupt_begin(struct fs_interrupt *interrupt, fuse_req_t req);
+void fs_interrupt_end(struct fs_interrupt *interrupt);
+
 /* Never listed: waits for the listing. Stale: answers from the catalog, refreshed in the background. */
 int fs_list_known(fuse_req_t req, uint64_t dir);
 /* The same for all beneath a directory that is to be renamed: what nobody has seen yet would stay behind. -EXDEV: there
@@ -79,6 +87,8 @@ int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq);
 
 /* What every operation that makes a name does; owner and actor are filled in from the request. */
 int ops_create(fuse_req_t req, const struct cat_create *wish, struct cat_inode *ret_inode);
+/* What came after that failed: the name goes again, unless it is another's by now. */
+void ops_uncreate(fuse_req_t req, uint64_t parent, const char *name, uint64_t ino);
 
 /* An open file. */
 struct file {

@@ -151,7 +151,7 @@ static void file_free(struct fs *fs, fuse_req_t req, struct file *file, uint32_t
 	free(file);
 }
 
-/* Opened for reading only (lock files are), it was created and closed at once. Frees the file when it fails. */
+/* Opened for reading only (lock files are), it was created and closed at once. */
 static int mark_created(fuse_req_t req, struct file *file, struct fuse_file_info *fi, uint32_t author)
 {
 	int err = content_mark_new(file->content);
@@ -160,8 +160,6 @@ static int mark_created(fuse_req_t req, struct file *file, struct fuse_file_info
 		err = content_commit_closed(file->content, author);
 	if (!err)
 		err = file_join(req, file, fi);
-	if (err)
-		file_free(fs_of(req), req, file, author);
 	return err;
 }
 
@@ -171,14 +169,20 @@ static void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 	struct cat_create request = {.parent = parent, .name = name, .mode = (mode & 07777) | S_IFREG};
 	struct fuse_entry_param entry;
 	struct cat_inode inode;
-	struct file *file;
+	struct file *file = NULL;
 	int err = ops_create(req, &request, &inode);
 
-	if (!err)
-		err = file_new(fs, inode.ino, fi->flags, &file);
+	if (err) {
+		reply_err(req, err);
+		return;
+	}
+	err = file_new(fs, inode.ino, fi->flags, &file);
 	if (!err)
 		err = mark_created(req, file, fi, inode.uid);
-	if (err) {
+	if (err) { /* without a name first, so that no version is made of it */
+		ops_uncreate(req, parent, name, inode.ino);
+		if (file)
+			file_free(fs, req, file, inode.uid);
 		reply_err(req, err);
 		return;
 	}
@@ -226,6 +230,8 @@ static int open_live(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		return err;
 	if ((fi->flags & O_TRUNC) && file->writable)
 		err = content_truncate(file->content, 0, &waiter);
+	if (!err && (fi->flags & O_TRUNC) && file->writable) /* also if it was empty */
+		err = content_mark_new(file->content);
 	if (!err)
 		err = file_join(req, file, fi);
 	if (err)

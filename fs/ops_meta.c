@@ -14,25 +14,33 @@
 #include "fs/reconcile.h"
 #include "fs/reply.h"
 #include "fs/writeback.h"
+#include "log.h"
 #include "transfer.h"
 
 #define RESOLVE_PATIENCE_NS (30 * NS_PER_SEC)
 
 /* An inode known from a listing only gets owner, mode and times from its object before anybody sees it. */
-static int resolve(struct fs *fs, uint64_t parent, const char *name, struct cat_inode *inode)
+static int resolve(fuse_req_t req, uint64_t parent, const char *name, struct cat_inode *inode)
 {
-	struct call call = {.deadline_ns = clock_monotonic() + RESOLVE_PATIENCE_NS};
-	struct err error = {0};
-	int err;
+	struct fs *fs = fs_of(req);
+	struct fs_interrupt interrupt;
+	struct call call = {.deadline_ns = clock_monotonic() + RESOLVE_PATIENCE_NS, .cancelled = &interrupt.came};
+	int err = 0;
 
-	for (int tries = 0; inode->flags & CAT_UNRESOLVED; tries++) {
+	if (!(inode->flags & CAT_UNRESOLVED))
+		return 0;
+	fs_interrupt_begin(&interrupt, req);
+	for (int tries = 0; !err && inode->flags & CAT_UNRESOLVED; tries++) {
+		struct err error = {0};
+
 		err = reconcile_resolve(fs->reconcile, inode->ino, &call, inode, &error);
 		if (err == -ESTALE && tries < 3)
 			err = catalog_lookup(fs->catalog, parent, name, inode);
-		if (err)
-			return err == -ENOENT ? err : -EIO;
+		if (err && err != -ENOENT)
+			err = error.kind == ERR_CANCELLED ? -EINTR : -EIO;
 	}
-	return 0;
+	fs_interrupt_end(&interrupt);
+	return err;
 }
 
 static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -61,7 +69,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 			err = fs_is_reserved(parent, name) ? -ENOENT
 							   : catalog_lookup(fs->catalog, parent, name, &inode);
 		if (!err)
-			err = resolve(fs, parent, name, &inode);
+			err = resolve(req, parent, name, &inode);
 		if (!err)
 			err = fs_getattr(fs, inode.ino, &inode);
 	}
@@ -165,7 +173,11 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 	unsigned mask = set_mask(to_set, attr, &values);
 	int err = fs_may_change(fs, ino);
 
-	(void)fi;
+	/* ftruncate(2) sets the time even if it is the size already; the kernel leaves that to us. */
+	if (fi && (to_set & FUSE_SET_ATTR_SIZE) && !(mask & CAT_SET_MTIME)) {
+		mask |= CAT_SET_MTIME;
+		values.mtime = clock_wall();
+	}
 	if (!err && (to_set & FUSE_SET_ATTR_SIZE))
 		err = attr->st_size < 0 ? -EINVAL : set_size(req, ino, (uint64_t)attr->st_size);
 	if (!err && (mask & CAT_SET_MTIME))
@@ -261,8 +273,11 @@ static void op_mknod(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t
 	struct cat_inode inode;
 	int err = ops_create(req, &request, &inode);
 
-	if (!err && S_ISREG(mode))
+	if (!err && S_ISREG(mode)) {
 		err = close_new(req, &inode);
+		if (err)
+			ops_uncreate(req, parent, name, inode.ino);
+	}
 	if (err)
 		reply_err(req, err);
 	else
@@ -341,6 +356,22 @@ static int settle_name(struct fs *fs, uint64_t parent, const char *name, struct 
 	int err = catalog_lookup(fs->catalog, parent, name, ret_inode);
 
 	return err || !S_ISREG(ret_inode->mode) ? err : content_settle(fs->contents, ret_inode->ino);
+}
+
+void ops_uncreate(fuse_req_t req, uint64_t parent, const char *name, uint64_t ino)
+{
+	struct fs *fs = fs_of(req);
+	struct cat_unlinked gone = {0};
+	struct cat_inode inode;
+	int err = catalog_lookup(fs->catalog, parent, name, &inode);
+
+	if (!err && inode.ino == ino)
+		err = catalog_unlink(fs->catalog, parent, name, fs_actor(req), &gone);
+	if (err && err != -ENOENT)
+		log_warn("fs", "file %llu could not be opened, but its name stays: %s", (unsigned long long)ino,
+			 strerror(-err));
+	else if (gone.inode.ino)
+		name_gone(fs, &gone);
 }
 
 static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)

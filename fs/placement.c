@@ -135,11 +135,31 @@ static char *pin_of(const char *native_id, char *etag)
 	return has_own_id(native_id) ? NULL : etag;
 }
 
+/* Of the job that this thread runs; NULL: none. */
+static _Thread_local struct placement_progress *progress_here;
+
 static struct call call_for(const struct placement *placement, uint64_t bytes)
 {
 	return (struct call){.deadline_ns = clock_monotonic() + JOB_PATIENCE_NS +
 					    (int64_t)(bytes >> JOB_LEAST_RATE_SHIFT) * NS_PER_SEC,
-			     .cancelled = &placement->cancelled};
+			     .cancelled = &placement->cancelled,
+			     .moved = progress_here ? &progress_here->moved : NULL};
+}
+
+/* A version's content, for sending it. To be put back by put_content. */
+static int get_content(struct placement *placement, const struct cat_version *version, struct content **ret_content)
+{
+	int err = content_get(placement->contents, version->ino, version->seq, ret_content);
+
+	if (!err && progress_here)
+		content_count_fetched(*ret_content, &progress_here->fetched);
+	return err;
+}
+
+static void put_content(struct content *content)
+{
+	content_count_fetched(content, NULL);
+	content_put(content);
 }
 
 /* A job that is gone was done by the attempt whose last step failed. */
@@ -809,7 +829,7 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 		.crc32c = facts->version.crc32c,
 		.has_crc32c = facts->version.flags & CAT_HAS_CRC32C,
 	};
-	int result = content_get(placement->contents, facts->inode.ino, facts->version.seq, &content);
+	int result = get_content(placement, &facts->version, &content);
 
 	if (result == -ENODATA)
 		return result;
@@ -829,30 +849,25 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 		result = -EIDRM;
 	}
 	meta_clear(&meta);
-	content_put(content);
+	put_content(content);
 	return result;
 }
 
 /* The key an unlinked file's last version goes to: the one its name was at. */
-struct left_key {
-	uint64_t ino;
-	char *key;
-};
-
 static int find_left(void *arg, struct cat_job *job)
 {
-	struct left_key *left = arg;
+	char **key = arg;
 
-	if (job->type != CAT_JOB_PLACE || job->ino != left->ino || !job->key)
+	if (job->type != CAT_JOB_PLACE || !job->key)
 		return 0;
-	left->key = job->key;
+	*key = job->key;
 	job->key = NULL;
 	return 1;
 }
 
 static int upload_key(struct placement *placement, const struct facts *facts, const struct cat_job *job, char **ret_key)
 {
-	struct left_key left = {.ino = job->ino};
+	AUTO_FREE char *left = NULL;
 	AUTO_BUF key = BUF_INIT;
 	int err;
 
@@ -866,12 +881,11 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 		*ret_key = strdup(facts->links->key);
 		return *ret_key ? 0 : -ENOMEM;
 	}
-	err = catalog_jobs(placement->catalog, job->seq, 0, find_left, &left);
+	err = catalog_jobs_of(placement->catalog, job->ino, job->seq, find_left, &left);
 	if (err < 0)
 		return err;
-	if (left.key)
-		buf_adds(&key, left.key);
-	free(left.key);
+	if (left)
+		buf_adds(&key, left);
 	if (!key.len) /* it has no name any more and nobody says where it was: history still finds it by its copy */
 		own_key(&facts->inode, facts->version.seq, &key);
 	err = fit_key(placement, facts->inode.file_id, &key);
@@ -1174,8 +1188,8 @@ static int send_aside(struct placement *placement, const struct facts *facts, st
 	return result ? result : send_to(placement, facts, *key, ret_info, err);
 }
 
-static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
-		      enum placement_history history, struct err *err)
+static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
+		      struct err *err)
 {
 	struct facts facts;
 	struct object_info info = {0};
@@ -1188,11 +1202,11 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 		result = job_done(placement, job);
 		goto out;
 	}
-	result = still_claimed(placement, job, &facts, claims);
+	result = still_claimed(placement, job, &facts, attempt->claims);
 	if (result)
 		goto out;
 	result = -ENOENT;
-	if (history == PLACEMENT_AGAIN && job->stage && job->key) {
+	if (attempt->history == PLACEMENT_AGAIN && job->stage && job->key) {
 		key = strdup(job->key);
 		result = key ? find_completed(placement, &facts, &info, err) : -ENOMEM;
 		if (result == -ENOENT)
@@ -1390,7 +1404,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	} else if (!result) { /* in parts, or through this machine where the store cannot copy */
 		struct content *content = NULL;
 
-		result = content_get(placement->contents, facts->inode.ino, facts->version.seq, &content);
+		result = get_content(placement, &facts->version, &content);
 		if (!result) {
 			struct put_request put = {.key = key,
 						  .source = read_content,
@@ -1400,7 +1414,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 						  .condition = request.condition};
 
 			result = send(placement, content, &put, ret_info, err);
-			content_put(content);
+			put_content(content);
 		}
 	}
 	meta_clear(&meta);
@@ -1794,15 +1808,12 @@ static int run_tree(struct placement *placement, struct cat_job *job, const stru
 	while (walk.list)
 		walk.list = drop_first(walk.list);
 	if (!result) /* the directory itself: its marker moves, and the job ends */
-		result = run_place(
-			placement,
-			&(struct cat_job){.seq = job->seq, .type = CAT_JOB_PLACE, .ino = job->ino, .key = job->key},
-			claims, err);
+		result = run_place(placement, job, claims, err);
 	return result;
 }
 
-int placement_run(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
-		  enum placement_history history, struct err *err)
+static int run(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
+	       struct err *err)
 {
 	struct retention retention = {
 		.catalog = placement->catalog, .transfer = placement->transfer, .call = call_for(placement, 0)};
@@ -1812,13 +1823,13 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 		return result;
 	switch (job->type) {
 	case CAT_JOB_UPLOAD:
-		result = run_upload(placement, job, claims, history, err);
+		result = run_upload(placement, job, attempt, err);
 		break;
 	case CAT_JOB_PLACE:
-		result = run_place(placement, job, claims, err);
+		result = run_place(placement, job, attempt->claims, err);
 		break;
 	case CAT_JOB_TREE:
-		result = run_tree(placement, job, claims, err);
+		result = run_tree(placement, job, attempt->claims, err);
 		break;
 	case CAT_JOB_PRUNE:
 		result = retention_prune(&retention, job, err);
@@ -1833,5 +1844,16 @@ int placement_run(struct placement *placement, struct cat_job *job, const struct
 			 job->seq, job->ino);
 		result = job_done(placement, job);
 	}
+	return result;
+}
+
+int placement_run(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
+		  struct err *err)
+{
+	int result;
+
+	progress_here = attempt->progress;
+	result = run(placement, job, attempt, err);
+	progress_here = NULL;
 	return result;
 }

@@ -53,11 +53,20 @@ struct placement_claims {
 };
 void placement_claims(struct placement *placement, struct cat_job *job, struct placement_claims *ret_claims);
 
-/* The job may be deleted when this returns 0. AGAIN: an earlier process or attempt may have sent it already. -EAGAIN:
- * names have changed since `claims`, and nothing was done. */
 enum placement_history { PLACEMENT_FIRST, PLACEMENT_AGAIN };
-int placement_run(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
-		  enum placement_history history, struct err *err);
+/* How far a job has come, for who watches it. Neither grows by what a failing call moves again and again. */
+struct placement_progress {
+	_Atomic uint64_t moved;   /* bytes, by calls of this attempt */
+	_Atomic uint64_t fetched; /* bytes of the file that were not here, by all attempts */
+};
+struct placement_attempt {
+	const struct placement_claims *claims;
+	enum placement_history history; /* AGAIN: an earlier process or attempt may have sent it already */
+	struct placement_progress *progress;
+};
+/* The job may be deleted when this returns 0. -EAGAIN: names have changed since the claims, and nothing was done. */
+int placement_run(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
+		  struct err *err);
 
 /* Uploads that met somebody else's object, since the beginning. */
 uint64_t placement_conflicts(struct placement *placement);

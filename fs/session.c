@@ -10,8 +10,10 @@
  *  1. Nothing runs before the state directory is known to belong to the store and the lease is held.
  *  2. The kernel sees the mount only when everything beneath it works.
  *  3. Whatever could not be stored is in the journal when the process ends.
+ *  4. A signal ends whatever is going on: before the kernel has the mount, calls of the store; then the mount; and then
+ *     the draining.
  *
- * Threads: open, run and close on the main one. Signals are blocked in all others and waited for by `watch_signals`.
+ * Threads: open, run and close on the main one. Signals are blocked in all and waited for by `watch_signals`.
  */
 #include "fs/session.h"
 
@@ -54,10 +56,9 @@
 #include "version.h"
 
 #define OPEN_PATIENCE_NS (30 * NS_PER_SEC)
-#define REBUILD_PATIENCE_NS (3600 * NS_PER_SEC)
+#define NEVER_NS (INT64_MAX / 4)
 #define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
-#define POLL_NS (250 * NS_PER_MS)
 #define POOL_THREADS 32
 
 struct session {
@@ -72,8 +73,9 @@ struct session {
 	int signal_fd;
 	pthread_t signal_thread;
 	bool signals_watched;
-	atomic_bool served;  /* the directory is unmounted: what comes now is draining */
-	atomic_bool hurried; /* a signal while draining: stop at once */
+	atomic_bool serving; /* the directory is mounted: a signal unmounts it */
+	atomic_bool served;  /* it is unmounted: what comes now is draining */
+	atomic_bool hurried; /* a signal while opening or draining: stop at once */
 	int stop_watching;   /* eventfd */
 	int64_t started_wall;
 };
@@ -110,7 +112,7 @@ static int open_store(struct session *session, const struct config *config, stru
 					    .bytes_per_second_up = config->max_upload_rate,
 					    .bytes_per_second_down = config->max_download_rate,
 					    .max_requests = config->max_requests};
-	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS};
+	struct call call = {.deadline_ns = clock_monotonic() + OPEN_PATIENCE_NS, .cancelled = &session->hurried};
 	const struct backend_ops *ops = backend_find(config->url, err);
 	int result;
 
@@ -186,6 +188,11 @@ static void say_rebuilt(void *arg, const struct ship_rebuilt *so_far)
 		 so_far->segments, so_far->bytes);
 }
 
+static int end_rebuild(struct session *session)
+{
+	return catalog_setting_put(session->fs.catalog, REBUILD_BEGUN, "");
+}
+
 static int rebuild(struct session *session, struct err *err)
 {
 	struct catalog *catalog = session->fs.catalog;
@@ -193,22 +200,24 @@ static int rebuild(struct session *session, struct err *err)
 				       .transfer = session->fs.transfer,
 				       .tmp_dir = session->tmp_dir,
 				       .progress = say_rebuilt};
-	struct call call = {.deadline_ns = clock_monotonic() + REBUILD_PATIENCE_NS};
+	struct call call = {.cancelled = &session->hurried}; /* each request has a patience of its own */
 	struct ship_rebuilt rebuilt;
 	int result = ship_rebuild(&request, &call, &rebuilt, err);
+	bool from_log = result != -ENOENT; /* else the listing alone must do, directory by directory */
 
-	if (result == -ENOENT) { /* the listing alone must do, directory by directory */
+	if (!from_log) {
 		*err = (struct err){0};
-		return catalog_setting_put(catalog, REBUILD_BEGUN, "");
-	}
-	if (!result)
+		result = 0;
+	} else if (!result) {
 		result = catalog_rebuilt(catalog);
-	if (!result)
-		result = catalog_setting_put(catalog, REBUILD_BEGUN, "");
+	}
+	if (!result && !session->rebuilding) /* else it is whole only after the crawl */
+		result = end_rebuild(session);
 	if (result)
 		return err->kind ? result : err_from_errno(err, -result, "cannot rebuild the catalog");
-	log_info("session", "catalog rebuilt from the store up to update %" PRIu64 "%s", rebuilt.number,
-		 rebuilt.gap ? "; something newer there could not be used" : "");
+	if (from_log)
+		log_info("session", "catalog rebuilt from the store up to update %" PRIu64 "%s", rebuilt.number,
+			 rebuilt.gap ? "; something newer there could not be used" : "");
 	return 0;
 }
 
@@ -218,7 +227,7 @@ static int claim_store(struct session *session, bool is_new, struct err *err)
 	struct lease_options options = {
 		.catalog = session->fs.catalog, .transfer = session->fs.transfer, .takeover = config->takeover};
 	/* A dead holder's lease is waited for. */
-	struct call call = {.deadline_ns = clock_monotonic() + 3 * OPEN_PATIENCE_NS};
+	struct call call = {.deadline_ns = clock_monotonic() + 3 * OPEN_PATIENCE_NS, .cancelled = &session->hurried};
 	int result = is_new ? catalog_setting_put(session->fs.catalog, REBUILD_BEGUN, "1") : 0;
 
 	if (result)
@@ -321,7 +330,7 @@ static int open_contents(struct session *session, struct err *err)
 	uint64_t recovered = 0;
 	struct contents_options options = {.catalog = session->fs.catalog,
 					   .transfer = session->fs.transfer,
-					   .cache_limit = config->cache_size ? config->cache_size : UINT64_MAX / 4,
+					   .cache_limit = config->cache_size,
 					   .cache_reserve = config->reserve,
 					   .gone = copy_gone,
 					   .gone_arg = session,
@@ -363,7 +372,7 @@ static int open_upper(struct session *session, struct err *err)
 	int result;
 
 	if (session->rebuilding) /* once, when all is there */
-		ship.interval_ns = REBUILD_PATIENCE_NS;
+		ship.interval_ns = NEVER_NS;
 	result = reconcile_new(&reconcile, &fs->reconcile);
 
 	if (!result)
@@ -462,7 +471,7 @@ static void on_signal(struct session *session)
 {
 	const char *dir = session->fs.config->mountpoint;
 
-	if (atomic_load(&session->served)) {
+	if (!atomic_load(&session->serving) || atomic_load(&session->served)) {
 		atomic_store(&session->hurried, true);
 		return;
 	}
@@ -496,8 +505,8 @@ static void *watch_signals(void *arg)
 	}
 }
 
-/* Before the first thread: all inherit the mask. */
-static int block_signals(struct session *session, struct err *err)
+/* Before any other thread: all inherit the mask. */
+static int take_signals(struct session *session, struct err *err)
 {
 	sigset_t set;
 
@@ -512,8 +521,11 @@ static int block_signals(struct session *session, struct err *err)
 		return err_set(err, ERR_INTERNAL, "cannot block signals");
 	session->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	session->stop_watching = eventfd(0, EFD_CLOEXEC);
-	return session->signal_fd < 0 || session->stop_watching < 0 ? err_from_errno(err, errno, "cannot watch signals")
-								    : 0;
+	if (session->signal_fd < 0 || session->stop_watching < 0 ||
+	    pthread_create(&session->signal_thread, NULL, watch_signals, session))
+		return err_from_errno(err, errno, "cannot watch signals");
+	session->signals_watched = true;
+	return 0;
 }
 
 /* --- life
@@ -527,6 +539,11 @@ static void raise_descriptor_limit(void)
 		limit.rlim_cur = limit.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &limit); /* the old limit is only smaller */
 	}
+}
+
+static int was_interrupted(const struct session *session, int result, struct err *err)
+{
+	return atomic_load(&session->hurried) ? err_set(err, ERR_CANCELLED, "interrupted") : result;
 }
 
 /* Everything but the kernel. */
@@ -544,7 +561,7 @@ static int bring_up(struct session *session, struct err *err)
 	list_init(&session->fs.dirs);
 	session->signal_fd = session->stop_watching = -1;
 	session->started_wall = clock_wall();
-	result = block_signals(session, err);
+	result = take_signals(session, err);
 	if (!result)
 		result = make_dir(config->state_dir, NULL, &state, err);
 	if (!result)
@@ -563,7 +580,9 @@ static int bring_up(struct session *session, struct err *err)
 		result = claim_store(session, is_new, err);
 	if (!result && session->fs.lease && lease_was_foreign(session->fs.lease))
 		result = begin_anew(session, err);
-	return result ? result : open_upper(session, err);
+	if (!result)
+		result = open_upper(session, err);
+	return was_interrupted(session, result, err);
 }
 
 int session_open(const struct config *config, struct session **ret_session, struct err *err)
@@ -577,8 +596,10 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	result = bring_up(session, err);
 	if (!result)
 		result = mount_kernel(session, err);
-	if (!result)
-		session->signals_watched = pthread_create(&session->signal_thread, NULL, watch_signals, session) == 0;
+	if (!result) {
+		atomic_store(&session->serving, true);
+		result = was_interrupted(session, 0, err);
+	}
 	if (result) {
 		session_close(session);
 		return result;
@@ -587,44 +608,48 @@ int session_open(const struct config *config, struct session **ret_session, stru
 	return 0;
 }
 
+static void say_left(struct session *session, const char *why)
+{
+	struct session_pending left;
+
+	session_pending(session, &left);
+	log_warn("session",
+		 "%" PRIu64 " changes (%" PRIu64
+		 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
+		 left.jobs, left.bytes, session->fs.config->state_dir, why[0] ? ": " : "", why);
+}
+
 /* Until nothing is left, nothing moves any more, or a signal says that what is left may stay in the journal. */
 static int drain(struct session *session)
 {
-	int64_t patience = clock_monotonic() + DRAIN_PATIENCE_NS;
-	struct transfer_figures figures;
-	uint64_t moved = 0;
+	struct writeback_figures figures;
 	int result;
 
 	writeback_hurry(session->fs.writeback);
-	while ((result = writeback_drain(session->fs.writeback, POLL_NS)) == -ETIMEDOUT) {
-		transfer_figures(session->fs.transfer, &figures);
-		if (figures.bytes_sent + figures.bytes_received != moved)
-			patience = clock_monotonic() + DRAIN_PATIENCE_NS;
-		moved = figures.bytes_sent + figures.bytes_received;
-		if (atomic_load(&session->hurried) || clock_monotonic() >= patience)
-			break;
-	}
+	result = writeback_drain(session->fs.writeback, DRAIN_PATIENCE_NS, &session->hurried);
+	writeback_figures(session->fs.writeback, &figures);
+	if (result == -EIO)
+		log_warn("session", "the store refuses what is left: %s", figures.last_error);
+	if (result)
+		say_left(session, result == -EIO || atomic_load(&session->hurried) ? "" : figures.last_error);
 	return result;
 }
 
 static int finish(struct session *session)
 {
-	struct call call = {.deadline_ns = clock_monotonic() + DRAIN_PATIENCE_NS, .cancelled = &session->hurried};
-	struct session_pending left;
+	struct call call = {.cancelled = &session->hurried};
 	struct err error = {0};
 	int result;
 
 	if (session->fs.config->read_only)
 		return 0;
 	result = drain(session);
-	if (!result && session->fs.ship)
-		result = ship_finish(session->fs.ship, &call, &error);
-	session_pending(session, &left);
+	if (result || !session->fs.ship)
+		return result;
+	call.deadline_ns = clock_monotonic() + DRAIN_PATIENCE_NS;
+	result = ship_finish(session->fs.ship, &call, &error);
 	if (result)
-		log_warn("session",
-			 "%" PRIu64 " changes (%" PRIu64
-			 " bytes) are not in the store yet; they stay in %s for the next mount%s%s",
-			 left.jobs, left.bytes, session->fs.config->state_dir, error.kind ? ": " : "", error.message);
+		say_left(session, error.message);
 	return result;
 }
 
@@ -632,7 +657,7 @@ int session_rebuild(const struct config *config, const struct session_rebuild *r
 		    struct crawl_figures *ret_figures, struct err *err)
 {
 	struct session *session = calloc(1, sizeof(*session));
-	struct call call = {.deadline_ns = clock_monotonic() + REBUILD_PATIENCE_NS};
+	struct call call = {0};
 	struct crawl crawl = {.progress = request->progress, .arg = request->arg};
 	int result;
 
@@ -640,11 +665,14 @@ int session_rebuild(const struct config *config, const struct session_rebuild *r
 		return err_set(err, ERR_NO_MEMORY, "out of memory");
 	session->fs.config = config;
 	session->rebuilding = true;
+	call.cancelled = &session->hurried;
 	result = bring_up(session, err);
 	crawl.catalog = session->fs.catalog;
 	crawl.reconcile = session->fs.reconcile;
 	if (!result)
-		result = crawl_all(&crawl, &call, ret_figures, err);
+		result = was_interrupted(session, crawl_all(&crawl, &call, ret_figures, err), err);
+	if (!result && end_rebuild(session))
+		result = err_set(err, ERR_INTERNAL, "cannot write the catalog");
 	if (!result && finish(session))
 		result = err_set(err, ERR_UNAVAILABLE,
 				 "the store does not take what the rebuild made right; the next mount does");

@@ -16,7 +16,14 @@
  *     BACKOFF_MAX, at once after writeback_hurry.
  *  4. Nothing starts while the lease does not allow it.
  *
- * Threads: one scheduler; jobs run on the transfer pool. Lock: LOCK_QUEUE, not held while a job runs.
+ *  5. A job that does not run is the scheduler's: nobody else starts or frees it, so its claims are computed without
+ *     the lock.
+ *
+ * Progress, which those who wait are patient for, is what jobs move further than any of their attempts before, and jobs
+ * done. An upload that moves its bytes again and again, to fail again and again, makes none.
+ *
+ * Threads: one scheduler; jobs run on the transfer pool. Lock: LOCK_QUEUE, not held while a job runs, nor while the
+ * catalog is read: file operations take it.
  */
 #include "fs/writeback.h"
 
@@ -36,7 +43,8 @@
 #include "table.h"
 #include "transfer.h"
 
-#define WINDOW 1024 /* jobs looked at for one that can start */
+#define WINDOW 1024   /* jobs looked at for one that can start */
+#define REFRESHED 256 /* of which so many get their claims in one round */
 #define LOADED_MAX 8192
 #define PARALLEL 12
 #define URGENT_EXTRA 4 /* somebody waits: so many more may run */
@@ -46,16 +54,22 @@
 #define CLAIMS_MAX (CLAIM_SLOTS / 4 * 3) /* a round that has claimed so much goes no further */
 #define POLL_NS (200 * NS_PER_MS)
 #define REPROBE_NS (3600 * NS_PER_SEC)
-#define MOVED_SHIFT 18 /* bytes sent are told in steps that the lease takes hours for */
 
 struct job {
 	struct transfer_task task;
 	struct list node;
+	struct table_node by_ino; /* of the oldest job of an inode */
+	struct list siblings;     /* a ring of all of them, in order of seq */
+	struct list running_node;
 	struct writeback *owner;
 	struct cat_job record;
 	struct placement_claims claims;
 	uint64_t claims_of; /* tree generation they were computed in */
+	uint64_t refreshed; /* scheduling round they were computed in */
 	uint64_t bytes;
+	struct placement_progress progress;
+	uint64_t best;      /* progress.moved of the best attempt */
+	uint64_t moved;     /* that, and what was fetched */
 	int64_t not_before; /* monotonic */
 	bool running, again, urgent;
 	enum err_kind failing; /* of the last attempt */
@@ -78,19 +92,87 @@ struct writeback {
 	pthread_cond_t progress; /* those who wait for jobs */
 	bool stop, poked, more;  /* more: the journal may hold jobs beyond `loaded` */
 	struct list pending;
-	size_t pending_count;
+	struct list running_jobs;
+	struct table by_ino;
+	size_t pending_count, failed; /* failed: for good, as it seems */
 	unsigned running;
 	uint64_t loaded, done, bytes;
+	uint64_t moved;          /* sum of all jobs' */
 	uint64_t recovered_upto; /* jobs up to here were in the journal at start */
 	uint64_t tree;           /* generation */
 	unsigned waiting;        /* in writeback_wait */
-	uint64_t moved;          /* as writeback_uploading last saw it */
 	char last_error[256];
 	bool outage;     /* a job failed for want of the store; the first success tries all others at once */
 	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
 	bool loading;
-	uint64_t claimed[CLAIM_SLOTS]; /* scratch of one scheduling round */
+	bool hopeless; /* what is left was refused for good, or waits for such: seen by the last round */
+
+	/* The scheduler's, of one round. */
+	uint64_t round;
+	struct job *refresh[REFRESHED];
+	uint64_t claimed[CLAIM_SLOTS];
+	uint16_t taken[CLAIM_SLOTS]; /* the slots in use */
+	unsigned taken_count;
 };
+
+/* --- the jobs of one inode, with the lock held ------------------------------------------------------------ */
+
+static bool is_of_inode(const struct table_node *node, const void *key)
+{
+	return container_of(node, struct job, by_ino)->record.ino == *(const uint64_t *)key;
+}
+
+/* The oldest. */
+static struct job *first_of(const struct writeback *writeback, uint64_t ino)
+{
+	struct table_node *node = table_find(&writeback->by_ino, hash_u64(ino), is_of_inode, &ino);
+
+	return node ? container_of(node, struct job, by_ino) : NULL;
+}
+
+/* NULL after the youngest. */
+static struct job *next_of(const struct job *first, const struct job *job)
+{
+	return job->siblings.next == &first->siblings ? NULL : list_entry(job->siblings.next, struct job, siblings);
+}
+
+static void pending_add(struct writeback *writeback, struct job *job)
+{
+	struct job *first = first_of(writeback, job->record.ino);
+
+	list_add_tail(&writeback->pending, &job->node);
+	writeback->pending_count++;
+	writeback->bytes += job->bytes;
+	writeback->hopeless = false;
+	list_init(&job->siblings);
+	if (first)
+		list_add_tail(&first->siblings, &job->siblings);
+	else
+		table_insert(&writeback->by_ino, &job->by_ino, hash_u64(job->record.ino));
+}
+
+static void pending_remove(struct writeback *writeback, struct job *job)
+{
+	struct job *next = list_entry(job->siblings.next, struct job, siblings);
+
+	if (first_of(writeback, job->record.ino) == job) {
+		table_remove(&writeback->by_ino, &job->by_ino);
+		if (next != job)
+			table_insert(&writeback->by_ino, &next->by_ino, hash_u64(next->record.ino));
+	}
+	list_remove(&job->siblings);
+	list_remove(&job->node);
+	writeback->pending_count--;
+	writeback->bytes -= job->bytes;
+	writeback->failed -= err_is_permanent(job->failing);
+}
+
+static void set_failing(struct writeback *writeback, struct job *job, enum err_kind kind)
+{
+	writeback->failed += err_is_permanent(kind);
+	writeback->failed -= err_is_permanent(job->failing);
+	job->failing = kind;
+}
 
 /* --- loading ------------------------------------------------------------------------------------------ */
 
@@ -147,9 +229,8 @@ static void load(struct writeback *writeback)
 		job->task.run = job_run;
 		job->task.dropped = job_dropped;
 		list_init(&job->task.node);
-		list_add_tail(&writeback->pending, &job->node);
-		writeback->pending_count++;
-		writeback->bytes += job->bytes;
+		list_init(&job->running_node);
+		pending_add(writeback, job);
 		writeback->loaded = job->record.seq;
 		room--;
 	}
@@ -194,14 +275,21 @@ static bool claim_taken(const struct writeback *writeback, uint64_t hash)
 	return writeback->claimed[slot] == hash;
 }
 
-static void claim_take(struct writeback *writeback, uint64_t hash, unsigned *taken)
+static void claim_take(struct writeback *writeback, uint64_t hash)
 {
 	uint64_t slot = hash % CLAIM_SLOTS;
 
 	while (writeback->claimed[slot] && writeback->claimed[slot] != hash)
 		slot = (slot + 1) % CLAIM_SLOTS;
-	*taken += !writeback->claimed[slot];
+	if (!writeback->claimed[slot])
+		writeback->taken[writeback->taken_count++] = (uint16_t)slot;
 	writeback->claimed[slot] = hash;
+}
+
+static void claims_forget(struct writeback *writeback)
+{
+	while (writeback->taken_count)
+		writeback->claimed[writeback->taken[--writeback->taken_count]] = 0;
 }
 
 static bool claims_free(const struct writeback *writeback, const struct placement_claims *claims)
@@ -215,6 +303,8 @@ static bool claims_free(const struct writeback *writeback, const struct placemen
 static void start(struct writeback *writeback, struct job *job)
 {
 	job->running = true;
+	job->progress.moved = 0;
+	list_add_tail(&writeback->running_jobs, &job->running_node);
 	writeback->running++;
 	job->task.class = job->urgent ? TRANSFER_URGENT
 				      : (job->record.type == CAT_JOB_UPLOAD ? TRANSFER_NORMAL : TRANSFER_BACKGROUND);
@@ -222,16 +312,54 @@ static void start(struct writeback *writeback, struct job *job)
 }
 
 /* A rename can make a waiting job touch what a younger one is busy with already. */
-static void claim_running(struct writeback *writeback, unsigned *taken)
+static void claim_running(struct writeback *writeback)
 {
-	unsigned left = writeback->running;
+	for (struct list *at = writeback->running_jobs.next; at != &writeback->running_jobs; at = at->next) {
+		struct job *job = list_entry(at, struct job, running_node);
 
-	for (struct list *at = writeback->pending.next; at != &writeback->pending && left; at = at->next) {
+		for (unsigned i = 0; i < job->claims.count; i++)
+			claim_take(writeback, job->claims.hashes[i]);
+	}
+}
+
+static bool is_full(const struct writeback *writeback)
+{
+	return !writeback->waiting && writeback->running >= writeback->parallel;
+}
+
+/* Those of the window whose claims are not known, or void. From here on a rename makes them void again. */
+static size_t take_stale(struct writeback *writeback)
+{
+	int64_t now = clock_monotonic();
+	unsigned looked = 0;
+	size_t count = 0;
+
+	LOCK_GUARD(&writeback->lock);
+	writeback->round++;
+	if (is_full(writeback))
+		return 0;
+	for (struct list *at = writeback->pending.next;
+	     at != &writeback->pending && looked < WINDOW && count < REFRESHED; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 
-		left -= job->running;
-		for (unsigned i = 0; job->running && i < job->claims.count; i++)
-			claim_take(writeback, job->claims.hashes[i], taken);
+		looked += job->not_before <= now;
+		if (job->running || job->claims_of == writeback->tree)
+			continue;
+		job->claims_of = writeback->tree;
+		job->refreshed = writeback->round;
+		writeback->refresh[count++] = job;
+	}
+	return count;
+}
+
+static void refresh_claims(struct writeback *writeback)
+{
+	size_t count = take_stale(writeback);
+
+	for (size_t i = 0; i < count; i++) {
+		struct job *job = writeback->refresh[i];
+
+		placement_claims(writeback->placement, &job->record, &job->claims);
 	}
 }
 
@@ -241,35 +369,45 @@ static bool yields(const struct job *job, int64_t now)
 	return !job->running && job->failing == ERR_CONFLICT && job->not_before > now;
 }
 
-/* One walk over the window. Returns when to look again: a backoff's end, 0 for never. */
+/* It failed for good, as it seems, and its time has not come to be tried once more. */
+static bool is_refused(const struct job *job, int64_t now)
+{
+	return err_is_permanent(job->failing) && job->not_before > now;
+}
+
+/* One walk over the window, up to the first whose claims are not known. Returns when to look again: a backoff's end, 0
+ * for never. */
 static int64_t start_ready(struct writeback *writeback)
 {
 	int64_t now = clock_monotonic(), next = 0;
-	unsigned looked = 0, taken = 0;
+	bool hope = false;
+	unsigned looked = 0;
 
-	memset(writeback->claimed, 0, sizeof(writeback->claimed));
-	claim_running(writeback, &taken);
+	claims_forget(writeback);
+	claim_running(writeback);
+	writeback->hopeless = false;
 	for (struct list *at = writeback->pending.next;
-	     at != &writeback->pending && looked < WINDOW && taken < CLAIMS_MAX; at = at->next) {
+	     at != &writeback->pending && looked < WINDOW && writeback->taken_count < CLAIMS_MAX; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 		unsigned limit = writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
 
+		if (is_full(writeback))
+			return next;
 		looked += job->not_before <= now; /* those that back off must not hide the others */
-		if (!job->running && job->claims_of != writeback->tree) {
-			placement_claims(writeback->placement, &job->record, &job->claims);
-			job->claims_of = writeback->tree;
-		}
+		if (!job->running && job->claims_of != writeback->tree && job->refreshed != writeback->round)
+			return now;
 		if (!job->running && claims_free(writeback, &job->claims)) {
+			hope |= !is_refused(job, now);
 			if (job->not_before > now)
 				next = !next || job->not_before < next ? job->not_before : next;
 			else if (writeback->running < limit)
 				start(writeback, job);
 		}
 		for (unsigned i = 0; i < (yields(job, now) ? 1 : job->claims.count); i++)
-			claim_take(writeback, job->claims.hashes[i], &taken);
-		if (!writeback->waiting && writeback->running >= writeback->parallel)
-			break;
+			claim_take(writeback, job->claims.hashes[i]);
 	}
+	/* A window that ends early holds some whose time has come. */
+	writeback->hopeless = !hope && !writeback->running;
 	return next;
 }
 
@@ -289,6 +427,8 @@ static void *schedule(void *arg)
 			placement_reprobe(writeback->placement, &error);
 			reprobe = clock_monotonic() + REPROBE_NS;
 		}
+		if (may_write)
+			refresh_claims(writeback);
 		LOCK_GUARD(&writeback->lock);
 		if (writeback->stop)
 			return NULL;
@@ -358,18 +498,30 @@ static void went_through(struct writeback *writeback)
 	writeback->outage = writeback->in_the_way = false;
 }
 
+/* What it moved since this was last asked, if that is news. */
+static void note_progress(struct writeback *writeback, struct job *job)
+{
+	uint64_t moved = job->progress.moved, fetched = job->progress.fetched;
+	uint64_t before = job->moved;
+
+	if (moved > job->best)
+		job->best = moved;
+	job->moved = job->best + fetched;
+	writeback->moved += job->moved - before;
+}
+
 static void finish(struct job *job, int result, const struct err *error)
 {
 	struct writeback *writeback = job->owner;
 	bool done = result == 0;
 
 	LOCK_GUARD(&writeback->lock);
+	note_progress(writeback, job);
 	job->running = false;
+	list_remove(&job->running_node);
 	writeback->running--;
 	if (done) {
-		list_remove(&job->node);
-		writeback->pending_count--;
-		writeback->bytes -= job->bytes;
+		pending_remove(writeback, job);
 		writeback->done++;
 		writeback->last_error[0] = '\0';
 		went_through(writeback);
@@ -384,7 +536,7 @@ static void finish(struct job *job, int result, const struct err *error)
 		job->again = true;
 		writeback->outage |= err_is_transient(error->kind);
 		writeback->in_the_way |= error->kind == ERR_CONFLICT;
-		job->failing = error->kind;
+		set_failing(writeback, job, error->kind);
 		job->claims_of = UINT64_MAX;
 		memcpy(job->error, error->message, sizeof(job->error));
 		memcpy(writeback->last_error, error->message, sizeof(writeback->last_error));
@@ -400,9 +552,11 @@ static void job_run(struct transfer_task *task)
 	struct job *job = container_of(task, struct job, task);
 	struct writeback *writeback = job->owner;
 	struct contents *contents = writeback->contents;
+	struct placement_attempt attempt = {.claims = &job->claims,
+					    .history = job->again ? PLACEMENT_AGAIN : PLACEMENT_FIRST,
+					    .progress = &job->progress};
 	struct err error = {0};
-	int result = placement_run(writeback->placement, &job->record, &job->claims,
-				   job->again ? PLACEMENT_AGAIN : PLACEMENT_FIRST, &error);
+	int result = placement_run(writeback->placement, &job->record, &attempt, &error);
 
 	if (result && !error.kind)
 		(void)err_from_errno(&error, -result, "local error");
@@ -454,13 +608,10 @@ bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq
 /* The jobs of the file go first; the kind of failure the oldest of them shows. With the lock held. */
 static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 {
+	struct job *first = first_of(writeback, ino);
 	enum err_kind failing = ERR_NONE;
 
-	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next) {
-		struct job *job = list_entry(at, struct job, node);
-
-		if (job->record.ino != ino)
-			continue;
+	for (struct job *job = first; job; job = next_of(first, job)) {
 		if (!failing)
 			failing = job->failing;
 		job->urgent = true;
@@ -468,24 +619,54 @@ static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 	return failing;
 }
 
-static uint64_t progress_of(struct writeback *writeback)
+/* Changes with every progress that the file's version waits for. With the lock held. */
+static uint64_t progress_of(struct writeback *writeback, uint64_t ino)
 {
-	struct transfer_figures figures;
+	struct job *first = first_of(writeback, ino);
+	bool in_line = true; /* it waits for others' jobs to end */
+	uint64_t sum = 0;
 
-	transfer_figures(writeback->transfer, &figures);
-	return figures.bytes_sent + figures.bytes_received;
+	for (struct list *at = writeback->running_jobs.next; at != &writeback->running_jobs; at = at->next)
+		note_progress(writeback, list_entry(at, struct job, running_node));
+	for (struct job *job = first; job; job = next_of(first, job)) {
+		sum += job->moved;
+		in_line &= !job->running && !job->failing;
+	}
+	return in_line ? sum + writeback->moved + writeback->done : sum;
+}
+
+/* Somebody's patience, which begins anew with each progress. */
+struct patience {
+	int64_t timeout_ns, until;
+	uint64_t progress;
+};
+
+static void patience_begin(struct patience *patience, int64_t timeout_ns)
+{
+	*patience = (struct patience){.timeout_ns = timeout_ns, .until = clock_monotonic() + timeout_ns};
+}
+
+static bool is_over(struct patience *patience, uint64_t progress)
+{
+	int64_t now = clock_monotonic();
+
+	if (progress != patience->progress)
+		patience->until = now + patience->timeout_ns;
+	patience->progress = progress;
+	return now >= patience->until;
 }
 
 int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int64_t timeout_ns,
 		   const struct waiter *waiter)
 {
 	struct standing standing = {.ino = ino, .seq = seq};
-	int64_t patience = clock_monotonic() + timeout_ns;
-	uint64_t moved = progress_of(writeback), now_moved, done = 0;
+	struct patience patience;
 	int err;
 
+	patience_begin(&patience, timeout_ns);
 	for (;;) {
 		enum err_kind failing;
+		uint64_t sent_ahead;
 
 		err = catalog_view(writeback->catalog, standing_of, &standing);
 		if (err || standing.state == CAT_STORED || standing.state == CAT_EXPIRED)
@@ -494,16 +675,12 @@ int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int6
 			return -EIO;
 		if (waiter && waiter->interrupted && waiter->interrupted(waiter->arg))
 			return -EINTR;
-		now_moved = progress_of(writeback);
+		sent_ahead = writeback->ahead ? ahead_moved(writeback->ahead, ino) : 0;
 		LOCK_GUARD(&writeback->lock);
-		if (now_moved != moved || writeback->done != done)
-			patience = clock_monotonic() + timeout_ns;
-		moved = now_moved;
-		done = writeback->done;
 		failing = hasten(writeback, ino);
 		if (err_is_permanent(failing))
 			return failing == ERR_QUOTA ? -ENOSPC : failing == ERR_TOO_LARGE ? -EFBIG : -EIO;
-		if (clock_monotonic() >= patience)
+		if (is_over(&patience, sent_ahead + progress_of(writeback, ino)))
 			return -EIO;
 		writeback->waiting++;
 		poke(writeback);
@@ -514,42 +691,28 @@ int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int6
 
 bool writeback_uploading(struct writeback *writeback, uint64_t *ret_moved)
 {
-	struct transfer_figures figures;
-	bool uploading, hopeful = false;
+	uint64_t sent_ahead = writeback->ahead ? ahead_moved(writeback->ahead, 0) : 0;
 
-	transfer_figures(writeback->transfer, &figures);
 	LOCK_GUARD(&writeback->lock);
-	uploading = writeback->more || writeback->loading;
-	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next) {
-		const struct job *job = list_entry(at, struct job, node);
-
-		if (job->record.type != CAT_JOB_UPLOAD || err_is_permanent(job->failing))
-			continue;
-		uploading = true;
-		hopeful |= !job->failing;
-	}
-	if (hopeful)
-		writeback->moved = figures.bytes_sent >> MOVED_SHIFT;
-	*ret_moved = writeback->done + writeback->moved;
-	return uploading;
+	*ret_moved = sent_ahead + progress_of(writeback, 0);
+	return writeback->more || writeback->loading || (writeback->pending_count && !writeback->hopeless);
 }
 
-int writeback_drain(struct writeback *writeback, int64_t timeout_ns)
+int writeback_drain(struct writeback *writeback, int64_t timeout_ns, const atomic_bool *cancelled)
 {
-	int64_t patience = clock_monotonic() + timeout_ns;
-	uint64_t done = UINT64_MAX, moved = 0;
+	struct patience patience;
 
+	patience_begin(&patience, timeout_ns);
 	for (;;) {
-		uint64_t now_moved = progress_of(writeback);
+		uint64_t sent_ahead = writeback->ahead ? ahead_moved(writeback->ahead, 0) : 0;
 
 		LOCK_GUARD(&writeback->lock);
 		if (!writeback->pending_count && !writeback->more && !writeback->loading)
 			return 0;
-		if (writeback->done != done || now_moved != moved)
-			patience = clock_monotonic() + timeout_ns;
-		done = writeback->done;
-		moved = now_moved;
-		if (writeback->stop || (timeout_ns && clock_monotonic() >= patience))
+		if (writeback->hopeless && !writeback->more && !writeback->loading)
+			return -EIO;
+		if (writeback->stop || (cancelled && *cancelled) ||
+		    is_over(&patience, sent_ahead + progress_of(writeback, 0)))
 			return -ETIMEDOUT;
 		poke(writeback);
 		(void)lock_wait(&writeback->lock, &writeback->progress, clock_monotonic() + POLL_NS);
@@ -561,6 +724,7 @@ void writeback_hurry(struct writeback *writeback)
 	LOCK_GUARD(&writeback->lock);
 	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next)
 		list_entry(at, struct job, node)->not_before = 0;
+	writeback->hopeless = false;
 	poke(writeback);
 }
 
@@ -576,12 +740,8 @@ void writeback_renamed(struct writeback *writeback, uint64_t ino)
 	LOCK_GUARD(&writeback->lock);
 	if (!ino)
 		writeback->tree++;
-	for (struct list *at = writeback->pending.next; at != &writeback->pending && ino; at = at->next) {
-		struct job *job = list_entry(at, struct job, node);
-
-		if (job->record.ino == ino)
-			job->claims_of = UINT64_MAX;
-	}
+	for (struct job *first = ino ? first_of(writeback, ino) : NULL, *job = first; job; job = next_of(first, job))
+		job->claims_of = UINT64_MAX;
 }
 
 void writeback_figures(struct writeback *writeback, struct writeback_figures *ret_figures)
@@ -595,9 +755,8 @@ void writeback_figures(struct writeback *writeback, struct writeback_figures *re
 		.running = writeback->running,
 		.done = writeback->done,
 		.conflicts = placement_conflicts(writeback->placement),
+		.failed = writeback->failed,
 		.bytes = writeback->bytes};
-	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next)
-		ret_figures->failed += err_is_permanent(list_entry(at, struct job, node)->failing);
 	memcpy(ret_figures->last_error, writeback->last_error, sizeof(ret_figures->last_error));
 }
 
@@ -612,10 +771,8 @@ void writeback_error_of(struct writeback *writeback, uint64_t ino, char ret_text
 {
 	ret_text[0] = '\0';
 	LOCK_GUARD(&writeback->lock);
-	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next) {
-		struct job *job = list_entry(at, struct job, node);
-
-		if (job->record.ino == ino && job->failing) {
+	for (struct job *first = first_of(writeback, ino), *job = first; job; job = next_of(first, job)) {
+		if (job->failing) {
 			memcpy(ret_text, job->error, 256);
 			return;
 		}
@@ -661,7 +818,10 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	lock_cond_init(&writeback->wake);
 	lock_cond_init(&writeback->progress);
 	list_init(&writeback->pending);
-	err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
+	list_init(&writeback->running_jobs);
+	err = table_init(&writeback->by_ino, LOADED_MAX / 8);
+	if (!err)
+		err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
 	if (!err && !options->read_only)
 		err = ahead_new(&ahead, &writeback->ahead);
 	placement.ahead = writeback->ahead;
@@ -703,7 +863,8 @@ void writeback_free(struct writeback *writeback)
 
 			if (job->running && !transfer_withdraw(writeback->transfer, &job->task))
 				continue;
-			list_remove(at);
+			pending_remove(writeback, job);
+			list_remove(&job->running_node);
 			if (job->running)
 				writeback->running--;
 			job_free(job);
@@ -714,6 +875,7 @@ void writeback_free(struct writeback *writeback)
 	}
 	ahead_free(writeback->ahead);
 	placement_free(writeback->placement);
+	table_destroy(&writeback->by_ino);
 	(void)pthread_cond_destroy(&writeback->wake);
 	(void)pthread_cond_destroy(&writeback->progress);
 	lock_destroy(&writeback->lock);

@@ -10,6 +10,7 @@
 #ifndef VARVE_FS_WRITEBACK_H
 #define VARVE_FS_WRITEBACK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "catalog.h"
@@ -35,15 +36,15 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 /* Breaks off what runs; it stays in the journal with the rest. */
 void writeback_free(struct writeback *writeback);
 
-/* Waits until the version is in the store. 0; -EIO after `timeout_ns` without any progress of the store or for a
- * permanent kind of failure; -EINTR. */
 bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq);
+/* Waits until the version is in the store. 0; -EIO after `timeout_ns` without any progress of this file (or, while it
+ * is not its turn, of others) or for a permanent kind of failure; -EINTR. */
 int writeback_wait(struct writeback *writeback, uint64_t ino, uint64_t seq, int64_t timeout_ns,
 		   const struct waiter *waiter);
-/* Until no job is left, or nothing moved for timeout_ns (0: for as long as it takes). 0 or -ETIMEDOUT. */
-int writeback_drain(struct writeback *writeback, int64_t timeout_ns);
-/* Are there uploads that may succeed without anybody's help? *ret_moved: grows when one is done, and with the bytes
- * they send unless all of them failed at their last try. Other traffic is too little to show. */
+/* Until no job is left: 0. -ETIMEDOUT: no job came further for timeout_ns, or `cancelled` (may be NULL) was set. -EIO:
+ * what is left was refused by the store for good, as far as one can tell. */
+int writeback_drain(struct writeback *writeback, int64_t timeout_ns, const atomic_bool *cancelled);
+/* Is there anything left that may succeed without anybody's help? *ret_moved: changes when it comes further. */
 bool writeback_uploading(struct writeback *writeback, uint64_t *ret_moved);
 /* Forget backoffs: try now. */
 void writeback_hurry(struct writeback *writeback);

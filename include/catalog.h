@@ -423,7 +423,11 @@ int catalog_prunable(struct catalog *catalog, uint64_t ino, uint64_t seq);
 int catalog_prune_refused(struct catalog *catalog, uint64_t job, uint64_t ino, uint64_t seq);
 
 typedef int (*cat_job_visit)(void *arg, struct cat_job *job);
+/* Jobs after the one of that seq (0: all), oldest first; at most max (0: no bound). Visitors may take over a job's
+ * strings, leaving NULL; a non-zero result stops and is returned. */
 int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_visit visit, void *arg);
+/* The same of one inode. */
+int catalog_jobs_of(struct catalog *catalog, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg);
 int catalog_job_update(struct catalog *catalog, const struct cat_job *job);
 int catalog_job_done(struct catalog *catalog, uint64_t seq);
 /* Called after each update that added jobs, from the thread that made it, without locks: wakes the scheduler. */

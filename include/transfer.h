@@ -41,7 +41,8 @@ int transfer_probe(struct transfer *transfer, const struct call *call, struct er
 int transfer_head(struct transfer *transfer, const struct call *call, const struct object_ref *object,
 		  struct object_info *ret_info, struct err *err);
 /* A retry goes on where the last attempt broke off, so the sink still sees every byte once, in order;
- * the object is pinned by etag from the first attempt on. */
+ * the object is pinned by etag from the first attempt on. A sink's -errno ends the call with it, unless it means that
+ * the caller wants no more (-ECANCELED, -EINTR). */
 int transfer_get(struct transfer *transfer, const struct call *call, const struct get_request *request,
 		 struct object_info *ret_info, struct err *err);
 /*

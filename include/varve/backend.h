@@ -40,6 +40,7 @@ struct call {
 	const atomic_bool *cancelled; /* may be NULL */
 	bool essential;               /* waits for no room among limited requests: others depend on it */
 	bool hasty;                   /* worth no wait for a store that cannot be reached: see transfer.h */
+	_Atomic uint64_t *moved;      /* grows by what moves further than any attempt before: transfer's; may be NULL */
 };
 
 /* One "name: value" of user metadata. Names are lower case ASCII without the store's prefix (x-amz-meta-). */

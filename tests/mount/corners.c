@@ -240,3 +240,28 @@ Test(corners, a_truncation_cut_short_by_a_kill_is_done_or_not)
 	cr_assert_eq(memcmp(back, bytes, (size_t)len), 0);
 	close(fd);
 }
+
+/* The cache took no new file, and what could not be created was there all the same, empty. */
+Test(corners, a_file_that_cannot_be_created_leaves_no_name)
+{
+	char *names;
+
+	start(NULL);
+	file_puts(at("before"), "text");
+	mounted_settle(&m, 30);
+	cr_assert_eq(mounted_shell(&m, "cd \"$STATE/cache\" && for d in ??; do mv $d $d.away && : >$d; done", NULL, 0),
+		     0);
+	errno = 0;
+	cr_assert_lt(open(at("new"), O_WRONLY | O_CREAT, 0644), 0);
+	cr_assert_lt(open(at("new"), O_RDONLY | O_CREAT | O_EXCL, 0644), 0);
+	cr_assert_lt(mknod(at("node"), S_IFREG | 0644, 0), 0);
+	names = dir_names(m.dir);
+	cr_assert_str_eq(names, "before");
+	free(names);
+	cr_assert_eq(mounted_shell(&m, "cd \"$STATE/cache\" && for d in ??; do rm $d && mv $d.away $d; done", NULL, 0),
+		     0);
+	file_puts(at("new"), "text");
+	cr_assert_eq(mknod(at("node"), S_IFREG | 0644, 0), 0);
+	cr_assert(file_is(at("new"), "text", 4));
+	cr_assert_eq(mounted_stop(&m), 0);
+}

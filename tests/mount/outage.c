@@ -363,3 +363,60 @@ Test(outage, a_store_that_falls_silent_does_not_hang_anybody)
 	cr_assert(stored_as("g", "kept", 4));
 	OK(mounted_stop(&m));
 }
+
+/* On a store far away; told to stop in the midst of it, it ends, and the next begins anew. */
+Test(outage, a_rebuild_is_interrupted_and_repeated)
+{
+	char line[700];
+	long began;
+
+	OK(mounted_shell(&m, "cd \"$MNT\" && for i in $(seq 40); do mkdir d$i && echo $i >d$i/f; done", NULL, 0));
+	OK(mounted_stop(&m));
+	proxy_toxic(&proxy, "latency", "\"latency\":1000");
+	snprintf(line, sizeof(line),
+		 "rm -rf \"$STATE\"; \"$VARVE\" rebuild \"$URL\" --state \"$STATE\" -o endpoint=%s >\"$STATE.log\" "
+		 "2>&1 & "
+		 "p=$!; until grep -q directories \"$STATE.log\"; do sleep 0.1; kill -0 $p || exit 3; done; "
+		 "kill -TERM $p; wait $p; [ $? -eq 1 ] && grep -q interrupted \"$STATE.log\"",
+		 proxy.endpoint);
+	OK(mounted_shell(&m, line, NULL, 0));
+	proxy_clear(&proxy);
+	snprintf(line, sizeof(line), "\"$VARVE\" rebuild \"$URL\" --state \"$STATE\" -o endpoint=%s", proxy.endpoint);
+	OK(mounted_shell(&m, line, NULL, 0));
+	start(NULL);
+	OK(mounted_shell(&m, "cd \"$MNT\" && test $(cat d*/f | wc -l) = 40", NULL, 0));
+
+	/* As one that waits to mount. */
+	OK(mounted_stop(&m));
+	proxy_cut(&proxy);
+	began = now_ms();
+	snprintf(line, sizeof(line),
+		 "\"$VARVE\" mount -f \"$URL\" \"$MNT\" -o state=\"$STATE\",endpoint=%s >\"$STATE.log\" 2>&1 & "
+		 "p=$!; sleep 2; kill -TERM $p; wait $p; [ $? -ne 0 ] && grep -q interrupted \"$STATE.log\"",
+		 proxy.endpoint);
+	OK(mounted_shell(&m, line, NULL, 0));
+	cr_assert_lt(now_ms() - began, 15000, "it waited for the store all the same");
+	proxy_restore(&proxy);
+}
+
+static long interrupted_ms(const char *command)
+{
+	char line[300];
+	long began = now_ms();
+
+	snprintf(line, sizeof(line), "timeout -s INT 2 %s", command);
+	cr_assert_eq(mounted_shell(&m, line, NULL, 0), 124, "%s was not waiting for the store", command);
+	return now_ms() - began;
+}
+
+Test(outage, who_waits_for_a_listing_can_be_interrupted)
+{
+	s3_do(&m, "put d/f <\"$VARVE_TEST_SOURCE/Makefile\"");
+	s3_do(&m, "put e/f <\"$VARVE_TEST_SOURCE/Makefile\"");
+	OK(mounted_shell(&m, "ls \"$MNT\" >/dev/null", NULL, 0)); /* so much is known */
+	proxy_cut(&proxy);
+	cr_assert_lt(interrupted_ms("ls \"$MNT/d\""), READ_DEADLINE_MS / 3);
+	cr_assert_lt(interrupted_ms("stat \"$MNT/e/f\""), READ_DEADLINE_MS / 3);
+	proxy_restore(&proxy);
+	OK(mounted_shell(&m, "grep -q varve \"$MNT/d/f\" \"$MNT/e/f\"", NULL, 0));
+}

@@ -106,6 +106,41 @@ Test(posix, overwrites_in_the_middle_and_beyond_the_end)
 	OK(close(fd));
 }
 
+static int64_t mtime_ns(const char *path)
+{
+	struct stat st;
+
+	OK(stat(at(path), &st));
+	return (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+}
+
+/* `: >stamp` is how make and others mark a time. */
+Test(posix, truncating_to_the_same_size_is_a_change)
+{
+	int64_t before, after;
+	int fd;
+
+	OK(close(open_at("stamp", O_WRONLY | O_CREAT)));
+	cr_assert_eq(versions_of("stamp"), 1);
+	before = mtime_ns("stamp");
+	usleep(20000);
+	fd = open_at("stamp", O_WRONLY | O_TRUNC);
+	after = mtime_ns("stamp");
+	cr_assert_gt(after, before);
+	OK(close(fd));
+	cr_assert_geq(mtime_ns("stamp"), after);
+	cr_assert_eq(versions_of("stamp"), 2);
+
+	file_puts(at("f"), "text");
+	before = mtime_ns("f");
+	usleep(20000);
+	fd = open_at("f", O_RDWR);
+	OK(ftruncate(fd, 4));
+	OK(close(fd));
+	cr_assert_gt(mtime_ns("f"), before);
+	cr_assert(file_is(at("f"), "text", 4));
+}
+
 Test(posix, appends_from_two_descriptors)
 {
 	int a = open_at("log", O_WRONLY | O_CREAT | O_APPEND), b = open_at("log", O_WRONLY | O_APPEND);

@@ -418,6 +418,42 @@ Test(transfer, corruption_before_the_first_byte_is_tried_three_times)
 	cr_assert_eq(fake.gets, 3);
 }
 
+static int full(void *arg, const void *bytes, size_t len)
+{
+	(void)bytes;
+	(void)len;
+	++*(unsigned *)arg;
+	return -ENOSPC;
+}
+
+static int enough(void *arg, const void *bytes, size_t len)
+{
+	(void)full(arg, bytes, len);
+	return 1;
+}
+
+Test(transfer, a_sink_that_fails_ends_the_get_with_its_own_error)
+{
+	unsigned calls = 0;
+	struct get_request request = {.object = {.key = "k"},
+				      .length = UINT64_MAX,
+				      .expected_size = UINT64_MAX,
+				      .sink = full,
+				      .sink_arg = &calls};
+	struct transfer_figures figures;
+	struct err err = {0};
+	fake.stored = true;
+	cr_assert_eq(transfer_get(transfer, NULL, &request, NULL, &err), -ENOSPC);
+	cr_assert_eq(err.kind, ERR_QUOTA);
+	cr_assert_eq(calls, 1);
+	transfer_figures(transfer, &figures);
+	cr_assert_str_eq(figures.last_error, "", "it is not the store's");
+	request.sink = enough;
+	cr_assert_lt(transfer_get(transfer, NULL, &request, NULL, &err), 0);
+	cr_assert_eq(err.kind, ERR_CANCELLED);
+	cr_assert_eq(calls, 2);
+}
+
 /* --- put ------------------------------------------------------------------------------------------------------------
  */
 
@@ -650,6 +686,42 @@ Test(transfer, parts_must_make_up_the_content)
 /* --- pace
  * ------------------------------------------------------------------------------------------------------------------------
  */
+
+/* --- progress -------------------------------------------------------------------------------------------------- */
+
+/* As a store that takes all of it and answers with an error. */
+static int put_in_vain(struct backend *backend, const struct call *call, const struct put_request *request,
+		       struct object_info *ret_info, struct err *err)
+{
+	char bytes[SIZE];
+	(void)ret_info;
+	if (request->source(request->source_arg, bytes, SIZE, 0) < 0)
+		return err_set(err, ERR_CANCELLED, "cancelled");
+	return ++fake_of(backend)->puts < 4 ? err_set(err, ERR_UNAVAILABLE, "scripted")
+					    : fake_put(backend, call, request, ret_info, err);
+}
+
+Test(transfer, what_is_moved_again_is_no_progress)
+{
+	struct backend_ops in_vain = fake_ops;
+	_Atomic uint64_t moved = 0;
+	const struct call call = {.moved = &moved};
+	const struct put_request request = {.key = "k", .source = content_source, .size = SIZE, .meta = &meta};
+	struct sink sink = {0};
+	const struct get_request get = {.object = {.key = "k"},
+					.length = UINT64_MAX,
+					.expected_size = UINT64_MAX,
+					.sink = take,
+					.sink_arg = &sink};
+	in_vain.put = put_in_vain;
+	fake.ops = &in_vain;
+	cr_assert_eq(transfer_put(transfer, &call, &request, NULL, NULL), 0);
+	cr_assert_geq(fake.puts, 4);
+	cr_assert_eq(moved, SIZE);
+	SCRIPT(WORK, BREAK_OFF, BREAK_OFF);
+	cr_assert_eq(transfer_get(transfer, &call, &get, NULL, NULL), 0);
+	cr_assert_eq(moved, 2 * SIZE);
+}
 
 Test(transfer, bandwidth_is_limited)
 {

@@ -6,7 +6,7 @@
 TestSuite(journal, .init = setup, .fini = teardown);
 
 struct taken {
-	uint64_t seqs[16];
+	uint64_t seqs[32];
 	size_t count, stop;
 };
 
@@ -38,6 +38,30 @@ Test(journal, jobs_come_in_order_of_commit_and_by_pages)
 	cr_assert_eq(catalog_jobs(catalog, 0, 100, take_seq, &stopped), 5);
 	cr_assert_eq(stopped.count, 1);
 	cr_assert_eq(catalog_jobs(catalog, UINT64_MAX, 100, take_seq, &stopped), 0);
+}
+
+Test(journal, jobs_of_one_inode_come_in_order_and_no_others)
+{
+	uint64_t first = make_file(ROOT, "first"), second = make_file(ROOT, "second");
+	struct taken all = {0}, later = {0}, stopped = {.stop = 1};
+
+	for (uint64_t size = 1; size <= 20; size++) { /* more than are read at once */
+		if (size <= 8)
+			commit(first, size);
+		commit(second, size);
+	}
+	cr_assert_eq(catalog_jobs_of(catalog, first, 0, take_seq, &all), 0);
+	cr_assert_eq(all.count, 8);
+	for (size_t i = 1; i < all.count; i++)
+		cr_assert_gt(all.seqs[i], all.seqs[i - 1]);
+	cr_assert_eq(catalog_jobs_of(catalog, first, all.seqs[5], take_seq, &later), 0);
+	cr_assert_eq(later.count, 2);
+	cr_assert_eq(later.seqs[0], all.seqs[6]);
+	cr_assert_eq(catalog_jobs_of(catalog, first, 0, take_seq, &stopped), 5);
+	cr_assert_eq(catalog_jobs_of(catalog, first, UINT64_MAX, take_seq, &stopped), 0);
+	later.count = 0;
+	cr_assert_eq(catalog_jobs_of(catalog, second, all.seqs[0], take_seq, &later), 0);
+	cr_assert_eq(later.count, 20);
 }
 
 Test(journal, worker_keeps_its_notes_across_a_restart)

@@ -1,0 +1,344 @@
+/* Tests of fs/writeback.c and the claims of fs/placement.c, on a memory store that fails when told to. */
+#include <errno.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "fs/content.h"
+#include "fs/writeback.h"
+#include "tests/unit/fs/fixture.h"
+
+struct world {
+	struct store *store;
+	struct machine machine;
+	struct contents *contents;
+	struct writeback *writeback;
+};
+
+static struct world world_new(void)
+{
+	struct world world = {.store = store_new(STORE_MEMORY)};
+	AUTO_FREE char *cache = fixture_path(world.store->dir, "cache");
+	struct contents_options options = {.cache_dir = cache, .cache_limit = 64 << 20};
+
+	world.machine = machine_on(world.store, "here");
+	options.catalog = world.machine.catalog;
+	options.transfer = world.machine.transfer;
+	cr_assert(zero(int, contents_new(&options, &world.contents)));
+	return world;
+}
+
+static void world_start(struct world *world)
+{
+	struct writeback_options options = {
+		.catalog = world->machine.catalog, .transfer = world->machine.transfer, .contents = world->contents};
+
+	cr_assert(zero(int, writeback_new(&options, &world->writeback)));
+}
+
+static void world_free(struct world *world)
+{
+	contents_cancel(world->contents);
+	writeback_free(world->writeback);
+	transfer_free(world->machine.transfer);
+	contents_free(world->contents);
+	catalog_close(world->machine.catalog);
+	free(world->machine.dir);
+	store_free(world->store);
+}
+
+static uint64_t make_file(const struct world *world, const char *name)
+{
+	struct cat_create create = {.parent = CAT_ROOT_INO, .name = name, .mode = S_IFREG | 0644};
+	struct cat_inode inode;
+
+	cr_assert(zero(int, catalog_create(world->machine.catalog, &create, &inode)));
+	return inode.ino;
+}
+
+static ssize_t fill(void *arg, int fd, uint64_t offset, size_t len)
+{
+	return pwrite(fd, arg, len, (off_t)offset);
+}
+
+/* A file that was closed; its version. */
+static uint64_t save(const struct world *world, uint64_t ino, const char *text)
+{
+	struct content_write write = {.len = strlen(text), .fill = fill, .arg = (void *)text};
+	struct content *content;
+	uint64_t seq;
+
+	cr_assert(zero(int, content_get(world->contents, ino, 0, &content)));
+	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)strlen(text)));
+	cr_assert(zero(int, content_commit(content, CAT_ORIGIN_CLOSE, 0, &seq)));
+	content_put(content);
+	return seq;
+}
+
+/* --- claims ---------------------------------------------------------------------------------------------------- */
+
+/* All are made before the first is removed: between a file's jobs lie those of all others. */
+static void make_removed(const struct world *world, unsigned count)
+{
+	struct cat_unlinked removed;
+	char name[16];
+
+	for (unsigned i = 0; i < count; i++) {
+		struct cat_commit commit = {.size = 1};
+
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		commit.ino = make_file(world, name);
+		cr_assert(zero(int, catalog_commit(world->machine.catalog, &commit, NULL)));
+	}
+	for (unsigned i = 0; i < count; i++) {
+		(void)snprintf(name, sizeof(name), "f%u", i);
+		cr_assert(zero(int, catalog_unlink(world->machine.catalog, CAT_ROOT_INO, name, (struct cat_actor){0},
+						   &removed)));
+	}
+}
+
+static int take_upload(void *arg, struct cat_job *job)
+{
+	struct cat_job *into = arg;
+
+	if (job->type != CAT_JOB_UPLOAD)
+		return 0;
+	cat_job_clear(into);
+	*into = *job;
+	job->key = job->note = job->sent = NULL;
+	return 1;
+}
+
+static int64_t claims_ns(const struct world *world)
+{
+	struct placement_options options = {
+		.catalog = world->machine.catalog, .transfer = world->machine.transfer, .contents = world->contents};
+	struct placement_claims claims;
+	struct placement *placement;
+	struct timespec before, after;
+	struct cat_job job = {0};
+
+	cr_assert(zero(int, placement_new(&options, &placement)));
+	cr_assert(eq(int, catalog_jobs(world->machine.catalog, 0, 0, take_upload, &job), 1));
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &before);
+	for (int i = 0; i < 50; i++)
+		placement_claims(placement, &job, &claims);
+	(void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &after);
+	cr_assert(eq(u32, claims.count, 2), "the key that its name left is not claimed");
+	cat_job_clear(&job);
+	placement_free(placement);
+	return clock_from_timespec(after) - clock_from_timespec(before);
+}
+
+/* The oldest job was the one to walk past all others, in search of where its file had been. */
+Test(writeback, claims_of_a_removed_file_do_not_cost_more_in_a_long_journal)
+{
+	struct world few = world_new(), many = world_new();
+	int64_t in_few, in_many;
+
+	make_removed(&few, 20);
+	make_removed(&many, 2000);
+	in_few = claims_ns(&few);
+	in_many = claims_ns(&many);
+	cr_assert(lt(i64, in_many, 10 * in_few), "%ld us instead of %ld us", (long)(in_many / 1000),
+		  (long)(in_few / 1000));
+	world_free(&few);
+	world_free(&many);
+}
+
+/* --- order ------------------------------------------------------------------------------------------------------ */
+
+Test(writeback, jobs_of_one_file_go_in_order_and_all_of_them_go)
+{
+	struct world world = world_new();
+	uint64_t ino = make_file(&world, "f");
+	struct writeback_figures figures;
+	AUTO_BUF content = BUF_INIT;
+
+	for (int i = 0; i < 5; i++) {
+		char text[16];
+
+		(void)snprintf(text, sizeof(text), "text %d", i);
+		(void)save(&world, ino, text);
+	}
+	world_start(&world);
+	cr_assert(zero(int, writeback_drain(world.writeback, 20 * NS_PER_SEC, NULL)));
+	writeback_figures(world.writeback, &figures);
+	cr_assert(eq(u64, figures.jobs, 0));
+	cr_assert(eq(u64, figures.done, 5));
+	cr_assert(zero(u64, figures.bytes));
+	cr_assert(store_get(world.store, "f", &content));
+	cr_assert(eq(sz, content.len, 6));
+	cr_assert(zero(int, memcmp(content.data, "text 4", 6)));
+	world_free(&world);
+}
+
+/* --- patience ------------------------------------------------------------------------------------------------------
+ */
+
+/* Whatever is called "bad" cannot be put. */
+static int store_is_away(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	return call == SHIM_PUT && strcmp(key, "bad") == 0 ? err_set(err, ERR_UNAVAILABLE, "no answer") : 0;
+}
+
+static int store_refuses(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	return call == SHIM_PUT && strcmp(key, "bad") == 0 ? err_set(err, ERR_DENIED, "not this one") : 0;
+}
+
+/* Others who use the same store all the time. */
+struct traffic {
+	struct transfer *transfer;
+	pthread_t thread;
+	atomic_bool stop;
+};
+
+static int drop(void *arg, const void *bytes, size_t len)
+{
+	(void)arg;
+	(void)bytes;
+	(void)len;
+	return 0;
+}
+
+static void *read_on(void *arg)
+{
+	struct traffic *traffic = arg;
+	struct get_request request = {
+		.object = {.key = "other"}, .length = UINT64_MAX, .expected_size = UINT64_MAX, .sink = drop};
+
+	while (!traffic->stop) {
+		(void)transfer_get(traffic->transfer, &(struct call){0}, &request, NULL, NULL);
+		pause_ms(20);
+	}
+	return NULL;
+}
+
+static void traffic_begin(struct traffic *traffic, const struct world *world)
+{
+	store_put(world->store, "other", "somebody else's bytes", NULL);
+	*traffic = (struct traffic){.transfer = world->machine.transfer};
+	cr_assert(zero(int, pthread_create(&traffic->thread, NULL, read_on, traffic)));
+}
+
+static void traffic_end(struct traffic *traffic)
+{
+	traffic->stop = true;
+	cr_assert(zero(int, pthread_join(traffic->thread, NULL)));
+}
+
+/* Both would wait for ever if what others move were progress: the suite's time limit ends them then. */
+Test(writeback, a_wait_for_a_file_that_cannot_be_stored_ends_whatever_else_moves, .timeout = 60)
+{
+	struct world world = world_new();
+	uint64_t ino = make_file(&world, "bad"), seq = save(&world, ino, "text");
+	struct traffic traffic;
+
+	world.store->hook = store_is_away;
+	world_start(&world);
+	traffic_begin(&traffic, &world);
+	cr_assert(eq(int, writeback_wait(world.writeback, ino, seq, NS_PER_SEC, NULL), -EIO));
+	cr_assert(eq(int, writeback_drain(world.writeback, NS_PER_SEC, NULL), -ETIMEDOUT));
+	traffic_end(&traffic);
+	world_free(&world);
+}
+
+Test(writeback, a_drain_ends_when_only_what_the_store_refuses_is_left, .timeout = 60)
+{
+	struct world world = world_new();
+	uint64_t bad = make_file(&world, "bad"), good = make_file(&world, "good");
+	struct writeback_figures figures;
+	AUTO_BUF content = BUF_INIT;
+
+	(void)save(&world, bad, "text");
+	(void)save(&world, bad, "newer text");
+	(void)save(&world, good, "text");
+	world.store->hook = store_refuses;
+	world_start(&world);
+	cr_assert(eq(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL), -EIO));
+	cr_assert(store_get(world.store, "good", &content));
+	writeback_figures(world.writeback, &figures);
+	cr_assert(eq(u64, figures.jobs, 2));
+	cr_assert(eq(u64, figures.failed, 1));
+	world.store->hook = NULL;
+	writeback_hurry(world.writeback);
+	cr_assert(zero(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL)));
+	writeback_figures(world.writeback, &figures);
+	cr_assert(zero(u64, figures.failed));
+	world_free(&world);
+}
+
+/* Its turn comes late, but it comes: others' progress is a reason to be patient. */
+static int store_is_slow(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	(void)key;
+	(void)err;
+	if (call == SHIM_PUT)
+		pause_ms(400);
+	return 0;
+}
+
+Test(writeback, a_wait_in_line_is_as_patient_as_the_line_moves, .timeout = 60)
+{
+	struct world world = world_new();
+	uint64_t ino, seq;
+
+	ino = make_file(&world, "f");
+	for (int i = 0; i < 8; i++) /* one after the other */
+		seq = save(&world, ino, "text");
+	world.store->hook = store_is_slow;
+	world_start(&world);
+	cr_assert(zero(int, writeback_wait(world.writeback, ino, seq, 2 * NS_PER_SEC, NULL)));
+	world_free(&world);
+}
+
+/* --- what a failed attempt leaves ------------------------------------------------------------------------------------
+ */
+
+static int moved_marker_fails(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	return call == SHIM_PUT && strcmp(key, "e/") == 0 ? err_set(err, ERR_DENIED, "not this one") : 0;
+}
+
+static int take_any(void *arg, struct cat_job *job)
+{
+	*(struct cat_job *)arg = *job;
+	job->key = job->note = job->sent = NULL;
+	return 1;
+}
+
+/* An object may lie where it was about to be put: whoever runs the job again must know, by another name too. */
+Test(writeback, a_renamed_directory_s_job_remembers_where_its_marker_may_be, .timeout = 60)
+{
+	struct cat_create dir = {.parent = CAT_ROOT_INO, .name = "d", .mode = S_IFDIR | 0755};
+	struct cat_rename rename = {.parent = CAT_ROOT_INO, .name = "d", .new_parent = CAT_ROOT_INO, .new_name = "e"};
+	struct world world = world_new();
+	struct cat_unlinked replaced;
+	struct cat_inode inode;
+	struct cat_job job;
+
+	cr_assert(zero(int, catalog_create(world.machine.catalog, &dir, &inode)));
+	world_start(&world);
+	cr_assert(zero(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL)));
+	cr_assert(eq(sz, store_count(world.store, "d/", false, NULL), 1));
+	world.store->hook = moved_marker_fails;
+	cr_assert(zero(int, catalog_rename(world.machine.catalog, &rename, &replaced)));
+	writeback_renamed(world.writeback, 0);
+	cr_assert(eq(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL), -EIO));
+	cr_assert(eq(int, catalog_jobs(world.machine.catalog, 0, 0, take_any, &job), 1));
+	cr_assert(eq(int, job.type, CAT_JOB_TREE));
+	cr_assert(ne(ptr, job.sent, NULL));
+	cr_assert(eq(str, job.sent, "e/"));
+	cr_assert(eq(u32, job.attempts, 1));
+	cat_job_clear(&job);
+	world.store->hook = NULL;
+	writeback_hurry(world.writeback);
+	cr_assert(zero(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL)));
+	cr_assert(eq(sz, store_count(world.store, "e/", false, NULL), 1));
+	cr_assert(zero(sz, store_count(world.store, "d/", false, NULL)));
+	world_free(&world);
+}
