@@ -76,9 +76,11 @@ struct fetch {
 	uint64_t limit; /* the file was cut here since: what lies behind is not its content any more. As `shown` */
 	bool whole;     /* invariant 4 */
 	bool inlined;
-	bool no_room; /* given up for lack of it */
-	bool gone;    /* invariant 7 */
-	char *bytes;  /* [at - held, at): not in the cache file yet */
+	bool speculated; /* see buy */
+	bool metered;    /* meter_begin was called */
+	bool no_room;    /* given up for lack of it */
+	bool gone;       /* invariant 7 */
+	char *bytes;     /* [at - held, at): not in the cache file yet */
 	uint64_t held, room;
 	uint64_t at;              /* next byte the sink expects */
 	uint64_t shown;           /* in the cache file up to here; guarded by the content's lock */
@@ -144,7 +146,8 @@ static void meter_begin(struct contents *contents)
 		contents->meter_began_ns = clock_monotonic();
 }
 
-/* Counted is the time in which anything is under way: what several fetches bring at once is the store's speed. */
+/* Counted is the time in which anything arrives, so that the way to the store does not look like a lack of bandwidth,
+ * and what several fetches bring at once is the store's speed. */
 static void meter_end(struct contents *contents, uint64_t bytes)
 {
 	int64_t now = clock_monotonic();
@@ -330,6 +333,10 @@ static int fetch_sink(void *arg, const void *bytes, size_t len)
 
 	if (fetch->at + len > fetch->end)
 		return -EIO;
+	if (!fetch->metered && fetch->end - fetch->start >= BANDWIDTH_RANGE) {
+		meter_begin(fetch->content->owner);
+		fetch->metered = true;
+	}
 	while (len && !err) {
 		uint64_t n = fetch->room - fetch->held < len ? fetch->room - fetch->held : len;
 
@@ -398,12 +405,11 @@ static int fetch_once(struct fetch *fetch, struct err *error)
 		fetch->bytes = malloc(fetch->room);
 	if (!fetch->bytes)
 		return -ENOMEM;
-	if (len >= BANDWIDTH_RANGE)
-		meter_begin(owner);
 	err = transfer_get(owner->transfer, &call, &request, NULL, error);
-	if (len >= BANDWIDTH_RANGE)
+	if (fetch->metered)
 		meter_end(owner, fetch->at - fetch->start);
-	else if (!err && len <= SMALL_RANGE)
+	fetch->metered = false;
+	if (!err && len <= SMALL_RANGE)
 		note_round_trip(owner, clock_monotonic() - began);
 	return err ? err : (fetch->whole ? whole_arrived(fetch) : 0);
 }
@@ -456,6 +462,8 @@ static bool is_gone(struct fetch *fetch)
 	return owner->gone(owner->gone_arg, &gone, &owner->cancelled);
 }
 
+static void buy(struct content *content);
+
 static void fetch_end(struct fetch *fetch, int err)
 {
 	struct content *content = fetch->content;
@@ -464,6 +472,9 @@ static void fetch_end(struct fetch *fetch, int err)
 		LOCK_GUARD(&content->lock);
 		list_remove(&fetch->node);
 		content->fetching--;
+		/* The next piece at once: the store would be idle until the next miss. */
+		if (!err && fetch->speculated && content->cached && content->copy.key && !content->owner->cancelled)
+			buy(content);
 		if (err && !fetch->no_room) {
 			content->failures++;
 			content->failed = (struct range){fetch->start, fetch->end};
@@ -578,6 +589,7 @@ struct start {
 	uint64_t piece;
 	enum urgency urgency;
 	bool may_inline;
+	bool speculated;
 	struct fetch *inlined; /* started, and now the caller's to run, without the lock */
 	uint64_t stopped;      /* FETCH_AHEAD: nothing from here on was started */
 	uint64_t bytes;
@@ -591,6 +603,7 @@ static int start_piece(struct content *content, uint64_t from, uint64_t to, stru
 	if (err)
 		return err;
 	start->bytes += to - from;
+	fetch->speculated = start->speculated;
 	if (start->urgency == FETCH_NEEDED) {
 		fetch->needed = true;
 		fetch->task.class = TRANSFER_URGENT;
@@ -718,28 +731,24 @@ static void fetch_ahead(struct content *content, const struct readahead_plan *pl
 }
 
 /*
- * What the waits so far may buy, in bytes. A near store is worth twice what they have cost: it is idle between the lone
- * reads of one reader, and what they would cost in the end is mostly the waiting (so the bound of readahead.h is three
- * times there, not two).
+ * What the waits so far may buy, in bytes: what the store could have sent meanwhile, twice. Half of it tells whether
+ * the store sends faster than it has so far, for what little has been asked of it says too little; and it is idle
+ * between the lone reads of one reader. (So the bound of readahead.h is three times, not two.)
  */
 static uint64_t allowance(const struct content *content)
 {
 	struct contents *owner = content->owner;
 	uint64_t share = cache_limit(owner->cache) / 4, cap = share < SPECULATE_CAP ? share : SPECULATE_CAP;
-	uint64_t rate = bandwidth(owner);
 
-	return readahead_allowance(content->readahead, content->base_limit, cap,
-				   owner->rtt_ns < FAST_STORE_NS ? 2 * rate : rate);
+	return readahead_allowance(content->readahead, content->base_limit, cap, 2 * bandwidth(owner));
 }
 
-/* A lone read waited: is it time to buy? From the beginning of the file on, each byte at most once. */
-static void speculate(struct content *content, int64_t waited_ns)
+/* From the beginning of the file on, each byte at most once. */
+static void buy(struct content *content)
 {
-	struct start ahead = {.piece = SPECULATE_PIECE, .urgency = FETCH_AHEAD};
-	uint64_t allowed;
+	struct start ahead = {.piece = SPECULATE_PIECE, .urgency = FETCH_AHEAD, .speculated = true};
+	uint64_t allowed = allowance(content);
 
-	readahead_paid(content->readahead, waited_ns);
-	allowed = allowance(content);
 	while (allowed >= SPECULATE_PIECE / 2 && content->speculated_to < content->base_limit &&
 	       content->fetching < SPECULATE_IN_FLIGHT) {
 		uint64_t to = (content->speculated_to + SPECULATE_PIECE) / SPECULATE_PIECE * SPECULATE_PIECE;
@@ -752,6 +761,13 @@ static void speculate(struct content *content, int64_t waited_ns)
 		readahead_speculated(content->readahead, ahead.bytes);
 		allowed -= ahead.bytes < allowed ? ahead.bytes : allowed;
 	}
+}
+
+/* A lone read waited: is it time to buy? */
+static void speculate(struct content *content, int64_t waited_ns)
+{
+	readahead_paid(content->readahead, waited_ns);
+	buy(content);
 }
 
 /* --- waiting ---------------------------------------------------------------------------------------------------- */
