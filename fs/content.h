@@ -103,7 +103,7 @@ void content_fetch_whole(struct contents *contents, uint64_t ino);
 ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
 		      const struct waiter *waiter);
 
-/* For uploads: brings all of [start, end) into the cache file, in pieces side by side, and nothing past it. */
+/* For uploads, on a thread of the transfer pool: brings all of [start, end) into the cache file, and nothing else. */
 int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 /* pread of exactly len bytes below the end of the file; what is there is read without a thought of reading ahead. 0 or
  * -errno. */

@@ -44,9 +44,10 @@
  * more. Over 64 KiB ext4 takes page cache in large folios, which a virtual machine may have to ask its host for:
  * measured ten times slower than this size. */
 #define STEP (UINT64_C(64) << 10)
-#define NEED_MAX (UINT64_C(4) << 20)    /* what a reader waits for is cut to this */
-#define WINDOW_MAX (UINT64_C(64) << 20) /* ahead of one reader */
-#define IN_FLIGHT_MAX 16                /* of one content, beside what readers wait for */
+#define NEED_MAX (UINT64_C(4) << 20)     /* what a reader waits for is cut to this */
+#define BRING_PIECE (UINT64_C(16) << 20) /* of what an upload lacks; its parts are brought side by side */
+#define WINDOW_MAX (UINT64_C(64) << 20)  /* ahead of one reader */
+#define IN_FLIGHT_MAX 16                 /* of one content, beside what readers wait for */
 #define SPECULATE_IN_FLIGHT 8
 #define SPECULATE_PIECE (UINT64_C(8) << 20)
 #define SPECULATE_CAP (UINT64_C(1) << 30)
@@ -588,10 +589,10 @@ enum urgency { FETCH_AHEAD, FETCH_NEEDED };
 struct start {
 	uint64_t piece;
 	enum urgency urgency;
-	bool may_inline;
+	enum { ON_POOL, ON_READER, ON_CALLER } where; /* of the first piece: on a reader's thread only if it is small */
 	bool speculated;
-	struct fetch *inlined; /* started, and now the caller's to run, without the lock */
-	uint64_t stopped;      /* FETCH_AHEAD: nothing from here on was started */
+	struct fetch *here; /* started, and now the caller's to run, without the lock */
+	uint64_t stopped;   /* FETCH_AHEAD: nothing from here on was started */
 	uint64_t bytes;
 };
 
@@ -608,18 +609,18 @@ static int start_piece(struct content *content, uint64_t from, uint64_t to, stru
 		fetch->needed = true;
 		fetch->task.class = TRANSFER_URGENT;
 	}
-	if (start->may_inline && !start->inlined && to - from <= SMALL_RANGE) {
-		fetch->inlined = true;
-		set_wake_at(fetch);
-		start->inlined = fetch;
+	set_wake_at(fetch);
+	if (!start->here && (start->where == ON_CALLER || (start->where == ON_READER && to - from <= SMALL_RANGE))) {
+		fetch->inlined = start->where == ON_READER;
+		start->here = fetch;
 		return 0;
 	}
-	set_wake_at(fetch);
 	transfer_submit(content->owner->transfer, &fetch->task);
 	return 0;
 }
 
-/* Small stretches that are here already are fetched again rather than asked around: a request costs more. */
+/* Small stretches that are here already are fetched again rather than asked around: a request costs more. Whoever waits
+ * for little of it would wait for more. */
 static void bridge(const struct content *content, uint64_t end, struct range *gap)
 {
 	struct range next;
@@ -637,7 +638,7 @@ static int start_range(struct content *content, uint64_t from, uint64_t end, str
 	start->stopped = end;
 	while (from < end && ranges_next_gap(&content->present, from, end, &gap)) {
 		from = gap.start;
-		if (start->urgency == FETCH_AHEAD)
+		if (start->urgency == FETCH_AHEAD || start->where == ON_CALLER)
 			bridge(content, end, &gap);
 		while (from < gap.end) {
 			uint64_t to = gap.end;
@@ -780,6 +781,7 @@ struct wait {
 	int64_t deadline;
 	unsigned failures; /* of the content, when we last looked */
 	bool planned;      /* the plan's need has been started */
+	bool exactly;      /* there is no plan, and this is a thread of the pool */
 	bool again;        /* see AGAIN_NS */
 };
 
@@ -791,7 +793,7 @@ static bool may_inline(const struct content *content, const struct wait *wait)
 }
 
 /* Runs it on this thread. The content stays: our caller has a reference. */
-static void run_inline(struct content *content, struct fetch *fetch)
+static void run_here(struct content *content, struct fetch *fetch)
 {
 	lock_release(&content->lock);
 	fetch_run(&fetch->task);
@@ -802,16 +804,23 @@ static void run_inline(struct content *content, struct fetch *fetch)
 static int start_needed(struct content *content, struct wait *wait)
 {
 	struct reader *reader = &wait->reader;
-	struct start needed = {.piece = NEED_MAX, .urgency = FETCH_NEEDED, .may_inline = may_inline(content, wait)};
-	int err = wait->planned ? start_range(content, reader->start, reader->end, &needed)
-				: start_range(content, wait->plan.need.start, wait->plan.need.end, &needed);
+	struct start needed = {
+		.piece = NEED_MAX, .urgency = FETCH_NEEDED, .where = may_inline(content, wait) ? ON_READER : ON_POOL};
+	int err;
+
+	if (wait->exactly) {
+		needed.piece = BRING_PIECE;
+		needed.where = ON_CALLER;
+	}
+	err = wait->planned ? start_range(content, reader->start, reader->end, &needed)
+			    : start_range(content, wait->plan.need.start, wait->plan.need.end, &needed);
 
 	if (!err && !wait->planned)
 		fetch_ahead(content, &wait->plan);
 	wait->planned = true;
 	make_urgent(content, reader->start, reader->end);
-	if (needed.inlined)
-		run_inline(content, needed.inlined);
+	if (needed.here)
+		run_here(content, needed.here);
 	return err;
 }
 
@@ -860,10 +869,33 @@ static int wait_until_there(struct content *content, struct wait *wait)
 	return err;
 }
 
+/* [start, end) is not empty, and some of it is absent. */
+static int wait_present(struct content *content, struct wait *wait, uint64_t start, uint64_t end)
+{
+	const struct waiter *waiter = wait->waiter;
+	int64_t now = clock_monotonic();
+	int err;
+
+	wait->failures = content->failures;
+	wait->again = content->gave_up_ns && now - content->gave_up_ns < AGAIN_NS;
+	wait->deadline = waiter && waiter->deadline_ns ? waiter->deadline_ns : now + content->owner->read_timeout_ns;
+	if (wait->again)
+		wait->deadline = now + AGAIN_NS;
+	wait->reader.start = start;
+	wait->reader.end = end;
+	lock_cond_init(&wait->reader.cond);
+	list_add_tail(&content->readers, &wait->reader.node);
+	err = wait_until_there(content, wait);
+	list_remove(&wait->reader.node);
+	(void)pthread_cond_destroy(&wait->reader.cond);
+	if (!err && content->readahead && !wait->exactly && wait->plan.pattern == READAHEAD_LONE)
+		speculate(content, clock_monotonic() - now);
+	return err;
+}
+
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
 {
-	int64_t now;
-	struct wait wait = {.waiter = waiter, .failures = content->failures};
+	struct wait wait = {.waiter = waiter};
 	struct range gap;
 	int err;
 
@@ -882,21 +914,22 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 			fetch_ahead(content, &wait.plan);
 		return 0;
 	}
-	now = clock_monotonic();
-	wait.again = content->gave_up_ns && now - content->gave_up_ns < AGAIN_NS;
-	wait.deadline = waiter && waiter->deadline_ns ? waiter->deadline_ns : now + content->owner->read_timeout_ns;
-	if (wait.again)
-		wait.deadline = now + AGAIN_NS;
-	wait.reader.start = start;
-	wait.reader.end = end;
-	lock_cond_init(&wait.reader.cond);
-	list_add_tail(&content->readers, &wait.reader.node);
-	err = wait_until_there(content, &wait);
-	list_remove(&wait.reader.node);
-	(void)pthread_cond_destroy(&wait.reader.cond);
-	if (!err && content->readahead && wait.plan.pattern == READAHEAD_LONE)
-		speculate(content, clock_monotonic() - now);
-	return err;
+	return wait_present(content, &wait, start, end);
+}
+
+int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
+{
+	struct wait wait = {.waiter = waiter, .exactly = true, .planned = true};
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	if (end > content->base_limit)
+		end = content->base_limit;
+	if (!ranges_next_gap(&content->present, start, end, &gap))
+		return 0;
+	if (content->base_size <= FETCH_WHOLE_MAX)
+		return content_wait_present(content, gap.start, end, waiter);
+	return wait_present(content, &wait, gap.start, end);
 }
 
 bool content_take_fetched(struct content *content)
