@@ -339,15 +339,18 @@ static int fetch_sink(void *arg, const void *bytes, size_t len)
 		fetch->metered = true;
 	}
 	while (len && !err) {
-		uint64_t n = fetch->room - fetch->held < len ? fetch->room - fetch->held : len;
+		uint64_t room = fetch->room - fetch->held, step = STEP - fetch->at % STEP, n;
 
+		if (!fetch->whole && step < room) /* page cache comes in as large pieces as its place in the file allows */
+			room = step;
+		n = room < len ? room : len;
 		memcpy(fetch->bytes + fetch->held, from, n);
 		fetch->held += n;
 		fetch->at += n;
 		from += n;
 		len -= n;
-		if (!fetch->whole &&
-		    (fetch->held == fetch->room || fetch->at >= fetch->wake_at || fetch->at == fetch->end))
+		if (!fetch->whole && (fetch->held == fetch->room || fetch->at % STEP == 0 ||
+				      fetch->at >= fetch->wake_at || fetch->at == fetch->end))
 			err = flush(fetch);
 	}
 	return err;
