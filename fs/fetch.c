@@ -341,7 +341,8 @@ static int fetch_sink(void *arg, const void *bytes, size_t len)
 	while (len && !err) {
 		uint64_t room = fetch->room - fetch->held, step = STEP - fetch->at % STEP, n;
 
-		if (!fetch->whole && step < room) /* page cache comes in as large pieces as its place in the file allows */
+		if (!fetch->whole &&
+		    step < room) /* page cache comes in as large pieces as its place in the file allows */
 			room = step;
 		n = room < len ? room : len;
 		memcpy(fetch->bytes + fetch->held, from, n);

@@ -16,7 +16,10 @@
  *     BACKOFF_MAX, at once after writeback_hurry.
  *  4. Nothing starts while the lease does not allow it.
  *
- * Threads: one scheduler; jobs run on the transfer pool. Lock: LOCK_QUEUE, not held while a job runs.
+ * Threads: jobs run on the transfer pool, and whoever ends one starts what is next; a scheduler loads the journal and
+ * starts what nobody's end starts: the first ones, and those whose time has come. It is left asleep while all places
+ * are taken, so that a thousand small files do not wake it a thousand times. Lock: LOCK_QUEUE, not held while a job
+ * runs.
  */
 #include "fs/writeback.h"
 
@@ -36,7 +39,7 @@
 #include "table.h"
 #include "transfer.h"
 
-#define WINDOW 1024 /* jobs looked at for one that can start */
+#define WINDOW 1024 /* jobs looked at for one that can start; for an urgent one all */
 #define LOADED_MAX 8192
 #define PARALLEL 12
 #define URGENT_EXTRA 4 /* somebody waits: so many more may run */
@@ -83,11 +86,17 @@ struct writeback {
 	uint64_t recovered_upto; /* jobs up to here were in the journal at start */
 	uint64_t tree;           /* generation */
 	unsigned waiting;        /* in writeback_wait */
+	unsigned urgent;         /* jobs that are, and do not run */
 	char last_error[256];
 	bool outage;     /* a job failed for want of the store; the first success tries all others at once */
 	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
 	bool loading;
-	uint64_t claimed[CLAIM_SLOTS]; /* scratch of one scheduling round */
+	int64_t loaded_ns; /* monotonic: when the journal was last looked at */
+	int64_t look_at;   /* monotonic: the scheduler sleeps until then, unless it is poked */
+	/* Scratch of one scheduling round: a hash table, and which of its slots are taken. */
+	uint64_t claimed[CLAIM_SLOTS];
+	uint16_t slots[CLAIM_SLOTS];
+	unsigned taken;
 };
 
 /* --- loading ------------------------------------------------------------------------------------------ */
@@ -122,6 +131,7 @@ static void load(struct writeback *writeback)
 			return;
 		writeback->more = false;
 		writeback->loading = true;
+		writeback->loaded_ns = clock_monotonic();
 		after = writeback->loaded;
 		room = LOADED_MAX - writeback->pending_count;
 	}
@@ -192,14 +202,21 @@ static bool claim_taken(const struct writeback *writeback, uint64_t hash)
 	return writeback->claimed[slot] == hash;
 }
 
-static void claim_take(struct writeback *writeback, uint64_t hash, unsigned *taken)
+static void claim_take(struct writeback *writeback, uint64_t hash)
 {
 	uint64_t slot = hash % CLAIM_SLOTS;
 
 	while (writeback->claimed[slot] && writeback->claimed[slot] != hash)
 		slot = (slot + 1) % CLAIM_SLOTS;
-	*taken += !writeback->claimed[slot];
+	if (!writeback->claimed[slot])
+		writeback->slots[writeback->taken++] = (uint16_t)slot;
 	writeback->claimed[slot] = hash;
+}
+
+static void claims_forget(struct writeback *writeback)
+{
+	while (writeback->taken)
+		writeback->claimed[writeback->slots[--writeback->taken]] = 0;
 }
 
 static bool claims_free(const struct writeback *writeback, const struct placement_claims *claims)
@@ -214,13 +231,14 @@ static void start(struct writeback *writeback, struct job *job)
 {
 	job->running = true;
 	writeback->running++;
+	writeback->urgent -= job->urgent;
 	job->task.class = job->urgent ? TRANSFER_URGENT
 				      : (job->record.type == CAT_JOB_UPLOAD ? TRANSFER_NORMAL : TRANSFER_BACKGROUND);
 	transfer_submit(writeback->transfer, &job->task);
 }
 
 /* A rename can make a waiting job touch what a younger one is busy with already. */
-static void claim_running(struct writeback *writeback, unsigned *taken)
+static void claim_running(struct writeback *writeback)
 {
 	unsigned left = writeback->running;
 
@@ -229,7 +247,7 @@ static void claim_running(struct writeback *writeback, unsigned *taken)
 
 		left -= job->running;
 		for (unsigned i = 0; job->running && i < job->claims.count; i++)
-			claim_take(writeback, job->claims.hashes[i], taken);
+			claim_take(writeback, job->claims.hashes[i]);
 	}
 }
 
@@ -239,36 +257,47 @@ static bool yields(const struct job *job, int64_t now)
 	return !job->running && job->failing == ERR_CONFLICT && job->not_before > now;
 }
 
+static const struct placement_claims *claims_now(struct writeback *writeback, struct job *job)
+{
+	if (!job->running && job->claims_of != writeback->tree) {
+		placement_claims(writeback->placement, &job->record, &job->claims);
+		job->claims_of = writeback->tree;
+	}
+	return &job->claims;
+}
+
 /* One walk over the window. Returns when to look again: a backoff's end, 0 for never. */
 static int64_t start_ready(struct writeback *writeback)
 {
 	int64_t now = clock_monotonic(), next = 0;
-	unsigned looked = 0, taken = 0;
+	unsigned looked = 0, window = writeback->urgent ? LOADED_MAX : WINDOW;
 
-	memset(writeback->claimed, 0, sizeof(writeback->claimed));
-	claim_running(writeback, &taken);
+	claims_forget(writeback);
+	claim_running(writeback);
 	for (struct list *at = writeback->pending.next;
-	     at != &writeback->pending && looked < WINDOW && taken < CLAIMS_MAX; at = at->next) {
+	     at != &writeback->pending && looked < window && writeback->taken < CLAIMS_MAX; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
+		const struct placement_claims *claims = claims_now(writeback, job);
 		unsigned limit = writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
 
 		looked += job->not_before <= now; /* those that back off must not hide the others */
-		if (!job->running && job->claims_of != writeback->tree) {
-			placement_claims(writeback->placement, &job->record, &job->claims);
-			job->claims_of = writeback->tree;
-		}
-		if (!job->running && claims_free(writeback, &job->claims)) {
+		if (!job->running && claims_free(writeback, claims)) {
 			if (job->not_before > now)
 				next = !next || job->not_before < next ? job->not_before : next;
 			else if (writeback->running < limit)
 				start(writeback, job);
 		}
-		for (unsigned i = 0; i < (yields(job, now) ? 1 : job->claims.count); i++)
-			claim_take(writeback, job->claims.hashes[i], &taken);
-		if (!writeback->waiting && writeback->running >= writeback->parallel)
+		for (unsigned i = 0; i < (yields(job, now) ? 1 : claims->count); i++)
+			claim_take(writeback, claims->hashes[i]);
+		if (!writeback->urgent && writeback->running >= writeback->parallel)
 			break;
 	}
 	return next;
+}
+
+static bool may_write(const struct writeback *writeback)
+{
+	return !writeback->lease || lease_may_write(writeback->lease);
 }
 
 static void *schedule(void *arg)
@@ -278,7 +307,7 @@ static void *schedule(void *arg)
 
 	for (;;) {
 		int64_t next = 0;
-		bool may_write = !writeback->lease || lease_may_write(writeback->lease);
+		bool allowed = may_write(writeback);
 
 		load(writeback);
 		if (clock_monotonic() >= reprobe) {
@@ -290,13 +319,13 @@ static void *schedule(void *arg)
 		LOCK_GUARD(&writeback->lock);
 		if (writeback->stop)
 			return NULL;
-		if (may_write)
+		if (allowed)
 			next = start_ready(writeback);
 		else if (writeback->pending_count)
 			next = clock_monotonic() + NS_PER_SEC;
+		writeback->look_at = next ? next : clock_monotonic() + 60 * NS_PER_SEC;
 		if (!writeback->poked)
-			(void)lock_wait(&writeback->lock, &writeback->wake,
-					next ? next : clock_monotonic() + 60 * NS_PER_SEC);
+			(void)lock_wait(&writeback->lock, &writeback->wake, writeback->look_at);
 		writeback->poked = false;
 	}
 }
@@ -359,11 +388,13 @@ static void went_through(struct writeback *writeback)
 static void finish(struct job *job, int result, const struct err *error)
 {
 	struct writeback *writeback = job->owner;
-	bool done = result == 0;
+	bool done = result == 0, allowed = may_write(writeback);
+	int64_t next = 0;
 
 	LOCK_GUARD(&writeback->lock);
 	job->running = false;
 	writeback->running--;
+	writeback->urgent += job->urgent && !done;
 	if (done) {
 		list_remove(&job->node);
 		writeback->pending_count--;
@@ -389,7 +420,11 @@ static void finish(struct job *job, int result, const struct err *error)
 	}
 	if (done)
 		job_free(job);
-	poke(writeback);
+	if (done && allowed && !writeback->stop)
+		next = start_ready(writeback);
+	if (!done || !allowed || (next && next < writeback->look_at) ||
+	    (writeback->more && writeback->running < writeback->parallel))
+		poke(writeback);
 	(void)pthread_cond_broadcast(&writeback->progress);
 }
 
@@ -449,19 +484,39 @@ bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq
 	return catalog_view(writeback->catalog, standing_of, &standing) == 0 && standing.state == CAT_STORED;
 }
 
-/* The jobs of the file go first; the kind of failure the oldest of them shows. With the lock held. */
+static void make_urgent(struct writeback *writeback, struct job *job)
+{
+	if (job->urgent)
+		return;
+	job->urgent = true;
+	writeback->urgent += !job->running;
+	if (job->running && transfer_withdraw(writeback->transfer, &job->task)) {
+		job->task.class = TRANSFER_URGENT;
+		transfer_submit(writeback->transfer, &job->task);
+	}
+}
+
+/* The jobs of the file go first, and with them whatever has to be done before: a removal from the key that one of them
+ * goes to, say. Returns the kind of failure the oldest of them shows. With the lock held. */
 static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 {
 	enum err_kind failing = ERR_NONE;
 
-	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next) {
+	claims_forget(writeback);
+	for (struct list *at = writeback->pending.prev; at != &writeback->pending; at = at->prev) {
 		struct job *job = list_entry(at, struct job, node);
+		bool own = job->record.ino == ino;
 
-		if (job->record.ino != ino)
+		if (!own && !writeback->taken)
 			continue;
-		if (!failing)
+		const struct placement_claims *claims = claims_now(writeback, job);
+		if (!own && (claims_free(writeback, claims) || writeback->taken >= CLAIMS_MAX))
+			continue;
+		if (own && job->failing)
 			failing = job->failing;
-		job->urgent = true;
+		make_urgent(writeback, job);
+		for (unsigned i = 0; i < claims->count; i++)
+			claim_take(writeback, claims->hashes[i]);
 	}
 	return failing;
 }
@@ -544,7 +599,9 @@ void writeback_wake(struct writeback *writeback)
 {
 	LOCK_GUARD(&writeback->lock);
 	writeback->more = true;
-	poke(writeback);
+	if (writeback->running < writeback->parallel || writeback->waiting ||
+	    clock_monotonic() - writeback->loaded_ns > POLL_NS)
+		poke(writeback);
 }
 
 void writeback_renamed(struct writeback *writeback, uint64_t ino)
