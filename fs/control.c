@@ -673,14 +673,15 @@ static void *control_main(void *arg)
 			log_error("control", "poll: %m; the control socket is not served any more");
 			return NULL;
 		}
-		if (polled[0].revents)
-			return NULL;
 		for (size_t i = 0; i < CLIENTS_MAX; i++) {
 			if (polled[2 + i].revents & POLLOUT)
 				client_flush(&control->clients[i]);
 			else if (polled[2 + i].revents)
 				client_read(control, &control->clients[i]);
 		}
+		/* After what was asked by then: who says "finish" unmounts at once, and may be faster than we. */
+		if (polled[0].revents)
+			return NULL;
 		if (polled[1].revents)
 			accept_client(control);
 		tick(control, clock_monotonic());
