@@ -53,6 +53,7 @@
 struct job {
 	struct transfer_task task;
 	struct list node;
+	struct table_node by_inode;
 	struct writeback *owner;
 	struct cat_job record;
 	struct placement_claims claims;
@@ -80,6 +81,7 @@ struct writeback {
 	pthread_cond_t progress; /* those who wait for jobs */
 	bool stop, poked, more;  /* more: the journal may hold jobs beyond `loaded` */
 	struct list pending;
+	struct table inodes; /* the same, by inode: a name that goes must not look at all of them */
 	size_t pending_count;
 	unsigned running;
 	uint64_t loaded, done, bytes;
@@ -156,6 +158,7 @@ static void load(struct writeback *writeback)
 		job->task.dropped = job_dropped;
 		list_init(&job->task.node);
 		list_add_tail(&writeback->pending, &job->node);
+		table_insert(&writeback->inodes, &job->by_inode, hash_u64(job->record.ino));
 		writeback->pending_count++;
 		writeback->bytes += job->bytes;
 		writeback->loaded = job->record.seq;
@@ -397,6 +400,7 @@ static void finish(struct job *job, int result, const struct err *error)
 	writeback->urgent += job->urgent && !done;
 	if (done) {
 		list_remove(&job->node);
+		table_remove(&writeback->inodes, &job->by_inode);
 		writeback->pending_count--;
 		writeback->bytes -= job->bytes;
 		writeback->done++;
@@ -484,6 +488,11 @@ bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq
 	return catalog_view(writeback->catalog, standing_of, &standing) == 0 && standing.state == CAT_STORED;
 }
 
+static bool is_of_inode(const struct table_node *node, const void *key)
+{
+	return container_of(node, struct job, by_inode)->record.ino == *(const uint64_t *)key;
+}
+
 static void make_urgent(struct writeback *writeback, struct job *job)
 {
 	if (job->urgent)
@@ -502,6 +511,8 @@ static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 {
 	enum err_kind failing = ERR_NONE;
 
+	if (!table_find(&writeback->inodes, hash_u64(ino), is_of_inode, &ino))
+		return ERR_NONE; /* not loaded yet */
 	claims_forget(writeback);
 	for (struct list *at = writeback->pending.prev; at != &writeback->pending; at = at->prev) {
 		struct job *job = list_entry(at, struct job, node);
@@ -604,17 +615,22 @@ void writeback_wake(struct writeback *writeback)
 		poke(writeback);
 }
 
+static bool forget_claims(const struct table_node *node, const void *key)
+{
+	struct job *job = container_of(node, struct job, by_inode);
+
+	if (job->record.ino == *(const uint64_t *)key)
+		job->claims_of = UINT64_MAX;
+	return false; /* there may be more of them */
+}
+
 void writeback_renamed(struct writeback *writeback, uint64_t ino)
 {
 	LOCK_GUARD(&writeback->lock);
-	if (!ino)
+	if (ino)
+		(void)table_find(&writeback->inodes, hash_u64(ino), forget_claims, &ino);
+	else
 		writeback->tree++;
-	for (struct list *at = writeback->pending.next; at != &writeback->pending && ino; at = at->next) {
-		struct job *job = list_entry(at, struct job, node);
-
-		if (job->record.ino == ino)
-			job->claims_of = UINT64_MAX;
-	}
 }
 
 void writeback_figures(struct writeback *writeback, struct writeback_figures *ret_figures)
@@ -687,7 +703,9 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	lock_cond_init(&writeback->wake);
 	lock_cond_init(&writeback->progress);
 	list_init(&writeback->pending);
-	err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
+	err = table_init(&writeback->inodes, WINDOW);
+	if (!err)
+		err = catalog_jobs(writeback->catalog, 0, 0, note_last, &writeback->recovered_upto);
 	if (!err && !options->read_only)
 		err = ahead_new(&ahead, &writeback->ahead);
 	placement.ahead = writeback->ahead;
@@ -730,6 +748,7 @@ void writeback_free(struct writeback *writeback)
 			if (job->running && !transfer_withdraw(writeback->transfer, &job->task))
 				continue;
 			list_remove(at);
+			table_remove(&writeback->inodes, &job->by_inode);
 			if (job->running)
 				writeback->running--;
 			job_free(job);
@@ -740,6 +759,7 @@ void writeback_free(struct writeback *writeback)
 	}
 	ahead_free(writeback->ahead);
 	placement_free(writeback->placement);
+	table_destroy(&writeback->inodes);
 	(void)pthread_cond_destroy(&writeback->wake);
 	(void)pthread_cond_destroy(&writeback->progress);
 	lock_destroy(&writeback->lock);
