@@ -82,7 +82,10 @@ void buf_adds(struct buf *buf, const char *string)
 
 void buf_addc(struct buf *buf, char c)
 {
-	buf_add(buf, &c, 1);
+	if (buf->failed || (buf->len + 1 >= buf->cap && buf_reserve(buf, 1)))
+		return;
+	buf->data[buf->len++] = c;
+	buf->data[buf->len] = '\0';
 }
 
 void buf_addf(struct buf *buf, const char *format, ...)

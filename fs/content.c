@@ -633,16 +633,6 @@ ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint
 	return n;
 }
 
-int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
-{
-	LOCK_GUARD(&content->lock);
-	struct range gap;
-
-	if (!ranges_next_gap(&content->present, start, end < content->base_limit ? end : content->base_limit, &gap))
-		return 0;
-	return content_wait_present(content, gap.start, end, waiter);
-}
-
 /* True: it is all there, and stays until content_read_done. */
 static bool hold_present(struct content *content, uint64_t offset, size_t len)
 {

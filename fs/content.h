@@ -108,7 +108,7 @@ void content_fetch_whole(struct contents *contents, uint64_t ino);
 ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
 		      const struct waiter *waiter);
 
-/* For uploads: brings all of [start, end) into the cache file, in pieces side by side, and nothing past it. */
+/* For uploads, on a thread of the transfer pool: brings all of [start, end) into the cache file, and nothing else. */
 int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 /* From now on `arrived` (NULL: nothing) grows by what is fetched of it. Whoever uploads a version counts for himself.
  */

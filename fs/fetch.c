@@ -44,9 +44,10 @@
  * more. Over 64 KiB ext4 takes page cache in large folios, which a virtual machine may have to ask its host for:
  * measured ten times slower than this size. */
 #define STEP (UINT64_C(64) << 10)
-#define NEED_MAX (UINT64_C(4) << 20)    /* what a reader waits for is cut to this */
-#define WINDOW_MAX (UINT64_C(64) << 20) /* ahead of one reader */
-#define IN_FLIGHT_MAX 16                /* of one content, beside what readers wait for */
+#define NEED_MAX (UINT64_C(4) << 20)     /* what a reader waits for is cut to this */
+#define BRING_PIECE (UINT64_C(16) << 20) /* of what an upload lacks; its parts are brought side by side */
+#define WINDOW_MAX (UINT64_C(64) << 20)  /* ahead of one reader */
+#define IN_FLIGHT_MAX 16                 /* of one content, beside what readers wait for */
 #define SPECULATE_IN_FLIGHT 8
 #define SPECULATE_PIECE (UINT64_C(8) << 20)
 #define SPECULATE_CAP (UINT64_C(1) << 30)
@@ -76,9 +77,11 @@ struct fetch {
 	uint64_t limit; /* the file was cut here since: what lies behind is not its content any more. As `shown` */
 	bool whole;     /* invariant 4 */
 	bool inlined;
-	bool no_room; /* given up for lack of it */
-	bool gone;    /* invariant 7 */
-	char *bytes;  /* [at - held, at): not in the cache file yet */
+	bool speculated; /* see buy */
+	bool metered;    /* meter_begin was called */
+	bool no_room;    /* given up for lack of it */
+	bool gone;       /* invariant 7 */
+	char *bytes;     /* [at - held, at): not in the cache file yet */
 	uint64_t held, room;
 	uint64_t at;              /* next byte the sink expects */
 	uint64_t shown;           /* in the cache file up to here; guarded by the content's lock */
@@ -144,7 +147,8 @@ static void meter_begin(struct contents *contents)
 		contents->meter_began_ns = clock_monotonic();
 }
 
-/* Counted is the time in which anything is under way: what several fetches bring at once is the store's speed. */
+/* Counted is the time in which anything arrives, so that the way to the store does not look like a lack of bandwidth,
+ * and what several fetches bring at once is the store's speed. */
 static void meter_end(struct contents *contents, uint64_t bytes)
 {
 	int64_t now = clock_monotonic();
@@ -332,16 +336,24 @@ static int fetch_sink(void *arg, const void *bytes, size_t len)
 
 	if (fetch->at + len > fetch->end)
 		return -EIO;
+	if (!fetch->metered && fetch->end - fetch->start >= BANDWIDTH_RANGE) {
+		meter_begin(fetch->content->owner);
+		fetch->metered = true;
+	}
 	while (len && !err) {
-		uint64_t n = fetch->room - fetch->held < len ? fetch->room - fetch->held : len;
+		uint64_t room = fetch->room - fetch->held, step = STEP - fetch->at % STEP, n;
 
+		if (!fetch->whole &&
+		    step < room) /* page cache comes in as large pieces as its place in the file allows */
+			room = step;
+		n = room < len ? room : len;
 		memcpy(fetch->bytes + fetch->held, from, n);
 		fetch->held += n;
 		fetch->at += n;
 		from += n;
 		len -= n;
-		if (!fetch->whole &&
-		    (fetch->held == fetch->room || fetch->at >= fetch->wake_at || fetch->at == fetch->end))
+		if (!fetch->whole && (fetch->held == fetch->room || fetch->at % STEP == 0 ||
+				      fetch->at >= fetch->wake_at || fetch->at == fetch->end))
 			err = flush(fetch);
 	}
 	return err;
@@ -400,12 +412,11 @@ static int fetch_once(struct fetch *fetch, struct err *error)
 		fetch->bytes = malloc(fetch->room);
 	if (!fetch->bytes)
 		return -ENOMEM;
-	if (len >= BANDWIDTH_RANGE)
-		meter_begin(owner);
 	err = transfer_get(owner->transfer, &call, &request, NULL, error);
-	if (len >= BANDWIDTH_RANGE)
+	if (fetch->metered)
 		meter_end(owner, fetch->at - fetch->start);
-	else if (!err && len <= SMALL_RANGE)
+	fetch->metered = false;
+	if (!err && len <= SMALL_RANGE)
 		note_round_trip(owner, clock_monotonic() - began);
 	return err ? err : (fetch->whole ? whole_arrived(fetch) : 0);
 }
@@ -458,6 +469,8 @@ static bool is_gone(struct fetch *fetch)
 	return owner->gone(owner->gone_arg, &gone, &owner->cancelled);
 }
 
+static void buy(struct content *content);
+
 static void fetch_end(struct fetch *fetch, int err)
 {
 	struct content *content = fetch->content;
@@ -466,6 +479,9 @@ static void fetch_end(struct fetch *fetch, int err)
 		LOCK_GUARD(&content->lock);
 		list_remove(&fetch->node);
 		content->fetching--;
+		/* The next piece at once: the store would be idle until the next miss. */
+		if (!err && fetch->speculated && content->cached && content->copy.key && !content->owner->cancelled)
+			buy(content);
 		if (err && !fetch->no_room) {
 			content->failures++;
 			content->failed = (struct range){fetch->start, fetch->end};
@@ -579,9 +595,10 @@ enum urgency { FETCH_AHEAD, FETCH_NEEDED };
 struct start {
 	uint64_t piece;
 	enum urgency urgency;
-	bool may_inline;
-	struct fetch *inlined; /* started, and now the caller's to run, without the lock */
-	uint64_t stopped;      /* FETCH_AHEAD: nothing from here on was started */
+	enum { ON_POOL, ON_READER, ON_CALLER } where; /* of the first piece: on a reader's thread only if it is small */
+	bool speculated;
+	struct fetch *here; /* started, and now the caller's to run, without the lock */
+	uint64_t stopped;   /* FETCH_AHEAD: nothing from here on was started */
 	uint64_t bytes;
 };
 
@@ -593,22 +610,23 @@ static int start_piece(struct content *content, uint64_t from, uint64_t to, stru
 	if (err)
 		return err;
 	start->bytes += to - from;
+	fetch->speculated = start->speculated;
 	if (start->urgency == FETCH_NEEDED) {
 		fetch->needed = true;
 		fetch->task.class = TRANSFER_URGENT;
 	}
-	if (start->may_inline && !start->inlined && to - from <= SMALL_RANGE) {
-		fetch->inlined = true;
-		set_wake_at(fetch);
-		start->inlined = fetch;
+	set_wake_at(fetch);
+	if (!start->here && (start->where == ON_CALLER || (start->where == ON_READER && to - from <= SMALL_RANGE))) {
+		fetch->inlined = start->where == ON_READER;
+		start->here = fetch;
 		return 0;
 	}
-	set_wake_at(fetch);
 	transfer_submit(content->owner->transfer, &fetch->task);
 	return 0;
 }
 
-/* Small stretches that are here already are fetched again rather than asked around: a request costs more. */
+/* Small stretches that are here already are fetched again rather than asked around: a request costs more. Whoever waits
+ * for little of it would wait for more. */
 static void bridge(const struct content *content, uint64_t end, struct range *gap)
 {
 	struct range next;
@@ -626,7 +644,7 @@ static int start_range(struct content *content, uint64_t from, uint64_t end, str
 	start->stopped = end;
 	while (from < end && ranges_next_gap(&content->present, from, end, &gap)) {
 		from = gap.start;
-		if (start->urgency == FETCH_AHEAD)
+		if (start->urgency == FETCH_AHEAD || start->where == ON_CALLER)
 			bridge(content, end, &gap);
 		while (from < gap.end) {
 			uint64_t to = gap.end;
@@ -720,28 +738,24 @@ static void fetch_ahead(struct content *content, const struct readahead_plan *pl
 }
 
 /*
- * What the waits so far may buy, in bytes. A near store is worth twice what they have cost: it is idle between the lone
- * reads of one reader, and what they would cost in the end is mostly the waiting (so the bound of readahead.h is three
- * times there, not two).
+ * What the waits so far may buy, in bytes: what the store could have sent meanwhile, twice. Half of it tells whether
+ * the store sends faster than it has so far, for what little has been asked of it says too little; and it is idle
+ * between the lone reads of one reader. (So the bound of readahead.h is three times, not two.)
  */
 static uint64_t allowance(const struct content *content)
 {
 	struct contents *owner = content->owner;
 	uint64_t share = cache_limit(owner->cache) / 4, cap = share < SPECULATE_CAP ? share : SPECULATE_CAP;
-	uint64_t rate = bandwidth(owner);
 
-	return readahead_allowance(content->readahead, content->base_limit, cap,
-				   owner->rtt_ns < FAST_STORE_NS ? 2 * rate : rate);
+	return readahead_allowance(content->readahead, content->base_limit, cap, 2 * bandwidth(owner));
 }
 
-/* A lone read waited: is it time to buy? From the beginning of the file on, each byte at most once. */
-static void speculate(struct content *content, int64_t waited_ns)
+/* From the beginning of the file on, each byte at most once. */
+static void buy(struct content *content)
 {
-	struct start ahead = {.piece = SPECULATE_PIECE, .urgency = FETCH_AHEAD};
-	uint64_t allowed;
+	struct start ahead = {.piece = SPECULATE_PIECE, .urgency = FETCH_AHEAD, .speculated = true};
+	uint64_t allowed = allowance(content);
 
-	readahead_paid(content->readahead, waited_ns);
-	allowed = allowance(content);
 	while (allowed >= SPECULATE_PIECE / 2 && content->speculated_to < content->base_limit &&
 	       content->fetching < SPECULATE_IN_FLIGHT) {
 		uint64_t to = (content->speculated_to + SPECULATE_PIECE) / SPECULATE_PIECE * SPECULATE_PIECE;
@@ -756,6 +770,13 @@ static void speculate(struct content *content, int64_t waited_ns)
 	}
 }
 
+/* A lone read waited: is it time to buy? */
+static void speculate(struct content *content, int64_t waited_ns)
+{
+	readahead_paid(content->readahead, waited_ns);
+	buy(content);
+}
+
 /* --- waiting ---------------------------------------------------------------------------------------------------- */
 
 /* One reader's wait, between content_wait_present and its steps. */
@@ -766,6 +787,7 @@ struct wait {
 	int64_t deadline;
 	unsigned failures; /* of the content, when we last looked */
 	bool planned;      /* the plan's need has been started */
+	bool exactly;      /* there is no plan, and this is a thread of the pool */
 	bool again;        /* see AGAIN_NS */
 };
 
@@ -777,7 +799,7 @@ static bool may_inline(const struct content *content, const struct wait *wait)
 }
 
 /* Runs it on this thread. The content stays: our caller has a reference. */
-static void run_inline(struct content *content, struct fetch *fetch)
+static void run_here(struct content *content, struct fetch *fetch)
 {
 	lock_release(&content->lock);
 	fetch_run(&fetch->task);
@@ -788,16 +810,23 @@ static void run_inline(struct content *content, struct fetch *fetch)
 static int start_needed(struct content *content, struct wait *wait)
 {
 	struct reader *reader = &wait->reader;
-	struct start needed = {.piece = NEED_MAX, .urgency = FETCH_NEEDED, .may_inline = may_inline(content, wait)};
-	int err = wait->planned ? start_range(content, reader->start, reader->end, &needed)
-				: start_range(content, wait->plan.need.start, wait->plan.need.end, &needed);
+	struct start needed = {
+		.piece = NEED_MAX, .urgency = FETCH_NEEDED, .where = may_inline(content, wait) ? ON_READER : ON_POOL};
+	int err;
+
+	if (wait->exactly) {
+		needed.piece = BRING_PIECE;
+		needed.where = ON_CALLER;
+	}
+	err = wait->planned ? start_range(content, reader->start, reader->end, &needed)
+			    : start_range(content, wait->plan.need.start, wait->plan.need.end, &needed);
 
 	if (!err && !wait->planned)
 		fetch_ahead(content, &wait->plan);
 	wait->planned = true;
 	make_urgent(content, reader->start, reader->end);
-	if (needed.inlined)
-		run_inline(content, needed.inlined);
+	if (needed.here)
+		run_here(content, needed.here);
 	return err;
 }
 
@@ -846,10 +875,33 @@ static int wait_until_there(struct content *content, struct wait *wait)
 	return err;
 }
 
+/* [start, end) is not empty, and some of it is absent. */
+static int wait_present(struct content *content, struct wait *wait, uint64_t start, uint64_t end)
+{
+	const struct waiter *waiter = wait->waiter;
+	int64_t now = clock_monotonic();
+	int err;
+
+	wait->failures = content->failures;
+	wait->again = content->gave_up_ns && now - content->gave_up_ns < AGAIN_NS;
+	wait->deadline = waiter && waiter->deadline_ns ? waiter->deadline_ns : now + content->owner->read_timeout_ns;
+	if (wait->again)
+		wait->deadline = now + AGAIN_NS;
+	wait->reader.start = start;
+	wait->reader.end = end;
+	lock_cond_init(&wait->reader.cond);
+	list_add_tail(&content->readers, &wait->reader.node);
+	err = wait_until_there(content, wait);
+	list_remove(&wait->reader.node);
+	(void)pthread_cond_destroy(&wait->reader.cond);
+	if (!err && content->readahead && !wait->exactly && wait->plan.pattern == READAHEAD_LONE)
+		speculate(content, clock_monotonic() - now);
+	return err;
+}
+
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
 {
-	int64_t now;
-	struct wait wait = {.waiter = waiter, .failures = content->failures};
+	struct wait wait = {.waiter = waiter};
 	struct range gap;
 	int err;
 
@@ -868,21 +920,22 @@ int content_wait_present(struct content *content, uint64_t start, uint64_t end, 
 			fetch_ahead(content, &wait.plan);
 		return 0;
 	}
-	now = clock_monotonic();
-	wait.again = content->gave_up_ns && now - content->gave_up_ns < AGAIN_NS;
-	wait.deadline = waiter && waiter->deadline_ns ? waiter->deadline_ns : now + content->owner->read_timeout_ns;
-	if (wait.again)
-		wait.deadline = now + AGAIN_NS;
-	wait.reader.start = start;
-	wait.reader.end = end;
-	lock_cond_init(&wait.reader.cond);
-	list_add_tail(&content->readers, &wait.reader.node);
-	err = wait_until_there(content, &wait);
-	list_remove(&wait.reader.node);
-	(void)pthread_cond_destroy(&wait.reader.cond);
-	if (!err && content->readahead && wait.plan.pattern == READAHEAD_LONE)
-		speculate(content, clock_monotonic() - now);
-	return err;
+	return wait_present(content, &wait, start, end);
+}
+
+int content_bring(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter)
+{
+	struct wait wait = {.waiter = waiter, .exactly = true, .planned = true};
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	if (end > content->base_limit)
+		end = content->base_limit;
+	if (!ranges_next_gap(&content->present, start, end, &gap))
+		return 0;
+	if (content->base_size <= FETCH_WHOLE_MAX)
+		return content_wait_present(content, gap.start, end, waiter);
+	return wait_present(content, &wait, gap.start, end);
 }
 
 void content_count_fetched(struct content *content, _Atomic uint64_t *arrived)

@@ -74,10 +74,11 @@ void readahead_paid(struct readahead *readahead, int64_t waited_ns);
  *
  * It is the ski rental: rent is the round trip of a miss, to buy is to fetch the
  * rest of the file. Speculation is never worth more time than misses have cost
- * so far, so the reads together never take more than twice what the misses alone
- * would, and never more than twice what fetching the file at once would have,
- * plus READAHEAD_MISSES round trips. Files over `cap` get nothing: of an object
- * that is not fetched to its end random reads find little.
+ * so far, so with the true bandwidth the reads together never take more than
+ * twice what the misses alone would, and never more than twice what fetching the
+ * file at once would have, plus READAHEAD_MISSES round trips. Files over `cap`
+ * get nothing: of an object that is not fetched to its end random reads find
+ * little.
  */
 uint64_t readahead_allowance(const struct readahead *readahead, uint64_t size, uint64_t cap, uint64_t bandwidth);
 void readahead_speculated(struct readahead *readahead, uint64_t bytes);

@@ -16,14 +16,16 @@
  *     BACKOFF_MAX, at once after writeback_hurry.
  *  4. Nothing starts while the lease does not allow it.
  *
- *  5. A job that does not run is the scheduler's: nobody else starts or frees it, so its claims are computed without
- *     the lock.
+ *  5. Claims are computed by the scheduler, without the lock: until it has taken the lock again such a job is its own
+ *     (refreshing), and nobody else starts or frees it.
  *
  * Progress, which those who wait are patient for, is what jobs move further than any of their attempts before, and jobs
  * done. An upload that moves its bytes again and again, to fail again and again, makes none.
  *
- * Threads: one scheduler; jobs run on the transfer pool. Lock: LOCK_QUEUE, not held while a job runs, nor while the
- * catalog is read: file operations take it.
+ * Threads: jobs run on the transfer pool, and whoever ends one starts what is next as far as claims are known; a
+ * scheduler loads the journal and starts what nobody's end starts: the first ones, and those whose time has come. It is
+ * left asleep while all places are taken, so that a thousand small files do not wake it a thousand times. Lock:
+ * LOCK_QUEUE, not held while a job runs, nor while the catalog is read: file operations take it.
  */
 #include "fs/writeback.h"
 
@@ -43,7 +45,7 @@
 #include "table.h"
 #include "transfer.h"
 
-#define WINDOW 1024   /* jobs looked at for one that can start */
+#define WINDOW 1024   /* jobs looked at for one that can start; for an urgent one all */
 #define REFRESHED 256 /* of which so many get their claims in one round */
 #define LOADED_MAX 8192
 #define PARALLEL 12
@@ -71,7 +73,7 @@ struct job {
 	uint64_t best;      /* progress.moved of the best attempt */
 	uint64_t moved;     /* that, and what was fetched */
 	int64_t not_before; /* monotonic */
-	bool running, again, urgent;
+	bool running, again, urgent, refreshing;
 	enum err_kind failing; /* of the last attempt */
 	char error[256];
 };
@@ -101,15 +103,19 @@ struct writeback {
 	uint64_t recovered_upto; /* jobs up to here were in the journal at start */
 	uint64_t tree;           /* generation */
 	unsigned waiting;        /* in writeback_wait */
+	unsigned urgent;         /* jobs that are, and do not run */
 	char last_error[256];
 	bool outage;     /* a job failed for want of the store; the first success tries all others at once */
 	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
 	bool loading;
-	bool hopeless; /* what is left was refused for good, or waits for such: seen by the last round */
+	int64_t loaded_ns; /* monotonic: when the journal was last looked at */
+	int64_t look_at;   /* monotonic: the scheduler sleeps until then, unless it is poked */
+	bool hopeless;     /* what is left was refused for good, or waits for such: seen by the last round */
 
 	/* The scheduler's, of one round. */
 	uint64_t round;
 	struct job *refresh[REFRESHED];
+	size_t refresh_count;
 	uint64_t claimed[CLAIM_SLOTS];
 	uint16_t taken[CLAIM_SLOTS]; /* the slots in use */
 	unsigned taken_count;
@@ -206,6 +212,7 @@ static void load(struct writeback *writeback)
 			return;
 		writeback->more = false;
 		writeback->loading = true;
+		writeback->loaded_ns = clock_monotonic();
 		after = writeback->loaded;
 		room = LOADED_MAX - writeback->pending_count;
 	}
@@ -306,6 +313,7 @@ static void start(struct writeback *writeback, struct job *job)
 	job->progress.moved = 0;
 	list_add_tail(&writeback->running_jobs, &job->running_node);
 	writeback->running++;
+	writeback->urgent -= job->urgent;
 	job->task.class = job->urgent ? TRANSFER_URGENT
 				      : (job->record.type == CAT_JOB_UPLOAD ? TRANSFER_NORMAL : TRANSFER_BACKGROUND);
 	transfer_submit(writeback->transfer, &job->task);
@@ -324,22 +332,27 @@ static void claim_running(struct writeback *writeback)
 
 static bool is_full(const struct writeback *writeback)
 {
-	return !writeback->waiting && writeback->running >= writeback->parallel;
+	return !writeback->urgent && writeback->running >= writeback->parallel;
+}
+
+static unsigned window_of(const struct writeback *writeback)
+{
+	return writeback->urgent ? LOADED_MAX : WINDOW;
 }
 
 /* Those of the window whose claims are not known, or void. From here on a rename makes them void again. */
-static size_t take_stale(struct writeback *writeback)
+static void take_stale(struct writeback *writeback)
 {
 	int64_t now = clock_monotonic();
 	unsigned looked = 0;
-	size_t count = 0;
 
 	LOCK_GUARD(&writeback->lock);
 	writeback->round++;
 	if (is_full(writeback))
-		return 0;
+		return;
 	for (struct list *at = writeback->pending.next;
-	     at != &writeback->pending && looked < WINDOW && count < REFRESHED; at = at->next) {
+	     at != &writeback->pending && looked < window_of(writeback) && writeback->refresh_count < REFRESHED;
+	     at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 
 		looked += job->not_before <= now;
@@ -347,20 +360,32 @@ static size_t take_stale(struct writeback *writeback)
 			continue;
 		job->claims_of = writeback->tree;
 		job->refreshed = writeback->round;
-		writeback->refresh[count++] = job;
+		job->refreshing = true;
+		writeback->refresh[writeback->refresh_count++] = job;
 	}
-	return count;
 }
 
 static void refresh_claims(struct writeback *writeback)
 {
-	size_t count = take_stale(writeback);
-
-	for (size_t i = 0; i < count; i++) {
+	take_stale(writeback);
+	for (size_t i = 0; i < writeback->refresh_count; i++) {
 		struct job *job = writeback->refresh[i];
 
 		placement_claims(writeback->placement, &job->record, &job->claims);
 	}
+}
+
+/* With the lock held again. */
+static void end_refresh(struct writeback *writeback)
+{
+	while (writeback->refresh_count)
+		writeback->refresh[--writeback->refresh_count]->refreshing = false;
+}
+
+static bool claims_known(const struct writeback *writeback, const struct job *job)
+{
+	return job->running ||
+	       (!job->refreshing && (job->claims_of == writeback->tree || job->refreshed == writeback->round));
 }
 
 /* While something lies in a job's way it keeps its inode, but not its keys: what lies there may have to leave them. */
@@ -387,14 +412,15 @@ static int64_t start_ready(struct writeback *writeback)
 	claim_running(writeback);
 	writeback->hopeless = false;
 	for (struct list *at = writeback->pending.next;
-	     at != &writeback->pending && looked < WINDOW && writeback->taken_count < CLAIMS_MAX; at = at->next) {
+	     at != &writeback->pending && looked < window_of(writeback) && writeback->taken_count < CLAIMS_MAX;
+	     at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 		unsigned limit = writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
 
 		if (is_full(writeback))
 			return next;
 		looked += job->not_before <= now; /* those that back off must not hide the others */
-		if (!job->running && job->claims_of != writeback->tree && job->refreshed != writeback->round)
+		if (!claims_known(writeback, job))
 			return now;
 		if (!job->running && claims_free(writeback, &job->claims)) {
 			hope |= !is_refused(job, now);
@@ -411,6 +437,11 @@ static int64_t start_ready(struct writeback *writeback)
 	return next;
 }
 
+static bool may_write(const struct writeback *writeback)
+{
+	return !writeback->lease || lease_may_write(writeback->lease);
+}
+
 static void *schedule(void *arg)
 {
 	struct writeback *writeback = arg;
@@ -418,7 +449,7 @@ static void *schedule(void *arg)
 
 	for (;;) {
 		int64_t next = 0;
-		bool may_write = !writeback->lease || lease_may_write(writeback->lease);
+		bool allowed = may_write(writeback);
 
 		load(writeback);
 		if (clock_monotonic() >= reprobe) {
@@ -427,18 +458,19 @@ static void *schedule(void *arg)
 			placement_reprobe(writeback->placement, &error);
 			reprobe = clock_monotonic() + REPROBE_NS;
 		}
-		if (may_write)
+		if (allowed)
 			refresh_claims(writeback);
 		LOCK_GUARD(&writeback->lock);
+		end_refresh(writeback);
 		if (writeback->stop)
 			return NULL;
-		if (may_write)
+		if (allowed)
 			next = start_ready(writeback);
 		else if (writeback->pending_count)
 			next = clock_monotonic() + NS_PER_SEC;
+		writeback->look_at = next ? next : clock_monotonic() + 60 * NS_PER_SEC;
 		if (!writeback->poked)
-			(void)lock_wait(&writeback->lock, &writeback->wake,
-					next ? next : clock_monotonic() + 60 * NS_PER_SEC);
+			(void)lock_wait(&writeback->lock, &writeback->wake, writeback->look_at);
 		writeback->poked = false;
 	}
 }
@@ -510,23 +542,31 @@ static void note_progress(struct writeback *writeback, struct job *job)
 	writeback->moved += job->moved - before;
 }
 
+static void void_claims(struct job *job)
+{
+	job->claims_of = UINT64_MAX;
+	job->refreshed = 0;
+}
+
 static void finish(struct job *job, int result, const struct err *error)
 {
 	struct writeback *writeback = job->owner;
-	bool done = result == 0;
+	bool done = result == 0, allowed = may_write(writeback);
+	int64_t next = 0;
 
 	LOCK_GUARD(&writeback->lock);
 	note_progress(writeback, job);
 	job->running = false;
 	list_remove(&job->running_node);
 	writeback->running--;
+	writeback->urgent += job->urgent && !done;
 	if (done) {
 		pending_remove(writeback, job);
 		writeback->done++;
 		writeback->last_error[0] = '\0';
 		went_through(writeback);
 	} else if (result == -EAGAIN) {
-		job->claims_of = UINT64_MAX;
+		void_claims(job);
 	} else {
 		int64_t wait = backoff_of(job->record.attempts);
 
@@ -537,13 +577,17 @@ static void finish(struct job *job, int result, const struct err *error)
 		writeback->outage |= err_is_transient(error->kind);
 		writeback->in_the_way |= error->kind == ERR_CONFLICT;
 		set_failing(writeback, job, error->kind);
-		job->claims_of = UINT64_MAX;
+		void_claims(job);
 		memcpy(job->error, error->message, sizeof(job->error));
 		memcpy(writeback->last_error, error->message, sizeof(writeback->last_error));
 	}
 	if (done)
 		job_free(job);
-	poke(writeback);
+	if (done && allowed && !writeback->stop)
+		next = start_ready(writeback);
+	if (!done || !allowed || (next && next < writeback->look_at) ||
+	    (writeback->more && writeback->running < writeback->parallel))
+		poke(writeback);
 	(void)pthread_cond_broadcast(&writeback->progress);
 }
 
@@ -605,17 +649,51 @@ bool writeback_is_stored(struct writeback *writeback, uint64_t ino, uint64_t seq
 	return catalog_view(writeback->catalog, standing_of, &standing) == 0 && standing.state == CAT_STORED;
 }
 
-/* The jobs of the file go first; the kind of failure the oldest of them shows. With the lock held. */
+static void make_urgent(struct writeback *writeback, struct job *job)
+{
+	if (job->urgent)
+		return;
+	job->urgent = true;
+	writeback->urgent += !job->running;
+	if (job->running && transfer_withdraw(writeback->transfer, &job->task)) {
+		job->task.class = TRANSFER_URGENT;
+		transfer_submit(writeback->transfer, &job->task);
+	}
+}
+
+/* Whatever has to be done before a job of the file: a removal from the key that it goes to, say. What is in the way of
+ * that has to be done, too. Where claims are not known yet, the next look finds it. */
+static void hasten_before(struct writeback *writeback, uint64_t ino)
+{
+	claims_forget(writeback);
+	for (struct list *at = writeback->pending.prev; at != &writeback->pending; at = at->prev) {
+		struct job *job = list_entry(at, struct job, node);
+		bool own = job->record.ino == ino;
+
+		if (!claims_known(writeback, job) || writeback->taken_count >= CLAIMS_MAX ||
+		    (!own && claims_free(writeback, &job->claims)))
+			continue;
+		make_urgent(writeback, job);
+		for (unsigned i = 0; i < job->claims.count; i++)
+			claim_take(writeback, job->claims.hashes[i]);
+	}
+}
+
+/* The jobs of the file go first. Returns the kind of failure the oldest of them shows. With the lock held. */
 static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 {
 	struct job *first = first_of(writeback, ino);
 	enum err_kind failing = ERR_NONE;
+	bool waits = false;
 
 	for (struct job *job = first; job; job = next_of(first, job)) {
 		if (!failing)
 			failing = job->failing;
-		job->urgent = true;
+		waits |= !job->running;
+		make_urgent(writeback, job);
 	}
+	if (waits)
+		hasten_before(writeback, ino);
 	return failing;
 }
 
@@ -732,7 +810,9 @@ void writeback_wake(struct writeback *writeback)
 {
 	LOCK_GUARD(&writeback->lock);
 	writeback->more = true;
-	poke(writeback);
+	if (writeback->running < writeback->parallel || writeback->waiting ||
+	    clock_monotonic() - writeback->loaded_ns > POLL_NS)
+		poke(writeback);
 }
 
 void writeback_renamed(struct writeback *writeback, uint64_t ino)

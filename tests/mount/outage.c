@@ -304,7 +304,6 @@ Test(outage, a_writer_waits_for_a_slow_store_and_gives_up_on_one_that_is_gone)
 	OK(mounted_stop(&m));
 }
 
-/* Connections that are accepted and then say nothing. */
 static bool in_bucket(const char *key)
 {
 	AUTO_FREE char *keys = s3_ask(&m, "keys");
@@ -342,6 +341,39 @@ Test(outage, what_is_on_its_way_follows_a_renamed_tree)
 	OK(mounted_stop(&m));
 }
 
+#define BACKLOG 400
+
+static int make_synced(const char *name, const char *text)
+{
+	int fd = open(at(name), O_CREAT | O_WRONLY, 0644), result;
+
+	cr_assert_geq(fd, 0);
+	cr_assert_eq(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+	result = fsync(fd);
+	close(fd);
+	return result;
+}
+
+/* Neither for what has to be stored before it: the removal of what had its name, which comes last in the queue. */
+Test(outage, an_fsync_does_not_wait_for_the_backlog)
+{
+	char name[32];
+
+	OK(make_synced("journal", "first"));
+	proxy_toxic(&proxy, "latency", "\"latency\":100");
+	for (int i = 0; i < BACKLOG; i++) {
+		snprintf(name, sizeof(name), "f%d", i);
+		file_write(at(name), name, strlen(name));
+	}
+	OK(unlink(at("journal")));
+	OK(make_synced("journal", "second"));
+	cr_assert_gt(mounted_status(&m, "writeback.pending"), BACKLOG / 2);
+	cr_assert(stored_as("journal", "second", 6));
+	proxy_clear(&proxy);
+	OK(mounted_stop(&m));
+}
+
+/* Connections that are accepted and then say nothing. */
 Test(outage, a_store_that_falls_silent_does_not_hang_anybody)
 {
 	long began;

@@ -345,6 +345,31 @@ Test(readers, a_few_random_reads_bring_no_more_than_themselves)
 	OK(mounted_stop(&m));
 }
 
+#define PATCHES 12
+#define LEAST_PART (5 * MIB)
+
+/* An upload reads what its parts lack, but it is no reader whose next reads are to be guessed. */
+Test(readers, a_patched_file_brings_what_its_parts_lack_and_nothing_else)
+{
+	int64_t bytes, before;
+	int fd;
+
+	start(NULL);
+	make_file(at("big"), PATCHES * 2 * LEAST_PART);
+	start_cold(NULL);
+	before = requests();
+	bytes = received();
+	fd = open(at("big"), O_RDWR);
+	cr_assert_geq(fd, 0);
+	for (off_t i = 0; i < PATCHES; i++)
+		cr_assert_eq(pwrite(fd, "patch", 5, i * 2 * LEAST_PART + MIB), 5, "%s", strerror(errno));
+	OK(fsync(fd));
+	cr_assert_leq(received() - bytes, PATCHES * LEAST_PART + MIB);
+	cr_assert_leq(requests() - before, PATCHES * 3 + 12, "more than fetch, send and copy");
+	OK(close(fd));
+	OK(mounted_stop(&m));
+}
+
 /* --- bounds --- */
 
 #define READERS 64

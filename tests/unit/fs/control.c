@@ -258,6 +258,26 @@ Test(control_places, finish_says_truly_what_is_left)
 }
 
 /* The directory of these tests is not mounted, so the daemon is told to stop draining at once. */
+/* Who says it unmounts at once: the end may come before the request is read. */
+Test(control_places, finish_said_just_before_the_end_is_heard)
+{
+	static const char finish[] = "{\"op\":\"finish\"}\n";
+
+	for (int i = 0; i < 300; i++) {
+		const char *line;
+		int fd;
+
+		cr_assert_eq(control_start(session, mount.mountpoint, &control, &err), 0, "%s", err.message);
+		fd = connected();
+		cr_assert_str_eq(asked(fd, "{\"op\":\"status\"}\n"), "{}");
+		cr_assert_eq(write(fd, finish, sizeof(finish) - 1), (ssize_t)sizeof(finish) - 1);
+		control_stop(control, &(struct session_pending){0});
+		while (!strstr(line = line_of(fd), "\"done\""))
+			cr_assert_neq(*line, '\0', "round %d: hung up without a last word", i);
+		close(fd);
+	}
+}
+
 Test(control, leave_ends_the_draining_by_a_signal)
 {
 	const struct timespec patience = {.tv_sec = 10};
