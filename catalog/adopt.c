@@ -1162,12 +1162,32 @@ static int time_compare(const void *a, const void *b)
 }
 
 /*
+ * A number between the two that no version of any inode has: cache files and
+ * inode numbers of versions are by it. The numbers given are multiples of the
+ * stride, and the ones right below a version's are nobody else's; below the
+ * oldest, it is the reflection of a new one. 0: there is none.
+ */
+static uint64_t number_between(struct cat_txn *txn, uint64_t low, uint64_t high)
+{
+	uint64_t given = low ? UINT64_MAX : cat_next_seq(txn);
+	uint64_t mirrored = given < 2 * CAT_SEQ_FIRST ? 2 * CAT_SEQ_FIRST - given : UINT64_MAX;
+
+	if (mirrored < high)
+		return mirrored;
+	if (high - low >= 2 && (high - 1) % CAT_SEQ_STRIDE)
+		return high - 1;
+	/* A stranger's metadata drove the numbers up so far: better one that may not be alone than no history. */
+	return !low && high > CAT_SEQ_STRIDE ? high - CAT_SEQ_STRIDE : 0;
+}
+
+/*
  * Where by its time a version belongs among the known ones, and a sequence
  * number and shown time between its neighbours'. Where they leave no room, the
  * next place below is taken; below the oldest there is always room. Never after
  * the current version: an old version is not news. Returns the index, or -ENOSPC.
  */
-static ssize_t choose_place(const struct versions *versions, uint64_t current, struct cat_version *version)
+static ssize_t choose_place(struct cat_txn *txn, const struct versions *versions, uint64_t current,
+			    struct cat_version *version)
 {
 	const struct known *known = versions->known;
 	size_t at = 0;
@@ -1185,10 +1205,8 @@ static ssize_t choose_place(const struct versions *versions, uint64_t current, s
 		int64_t low_ms = at ? known[at - 1].shown_ms : INT64_MIN / 2;
 		int64_t ms = version->commit_ns / NS_PER_MS;
 
-		if (high->seq - low_seq >= 2 && high->shown_ms - low_ms >= 2) {
-			uint64_t step = high->seq - low_seq > 2 * CAT_SEQ_STRIDE ? CAT_SEQ_STRIDE : 1;
-
-			version->seq = high->seq - step;
+		version->seq = high->shown_ms - low_ms >= 2 ? number_between(txn, low_seq, high->seq) : 0;
+		if (version->seq) {
 			version->shown_ms = ms <= low_ms ? low_ms + 1 : ms >= high->shown_ms ? high->shown_ms - 1 : ms;
 			return (ssize_t)at;
 		}
@@ -1295,7 +1313,7 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 	fill_facts(found, inode, &version);
 	if (is_ours(found))
 		cat_seq_above(txn, found->seq);
-	at = choose_place(versions, inode->version, &version);
+	at = choose_place(txn, versions, inode->version, &version);
 	if (at < 0)
 		return (int)at;
 	fill_copy(found, version.ino, version.seq, &copy);

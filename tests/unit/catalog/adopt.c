@@ -442,6 +442,53 @@ Test(adopt, older_versions_are_shown_in_order_of_time)
 	(void)assert_clean();
 }
 
+static int take_seq(void *arg, const struct cat_version *version)
+{
+	uint64_t **at = arg;
+
+	*(*at)++ = version->seq;
+	return 0;
+}
+
+struct seqs {
+	uint64_t ino, *at;
+};
+
+static int each_seq(struct cat_txn *txn, void *arg)
+{
+	struct seqs *seqs = arg;
+
+	return cat_version_each(txn, seqs->ino, 0, UINT64_MAX, take_seq, &seqs->at);
+}
+
+/* Cache files and inode numbers of versions are by their sequence number alone. */
+Test(adopt, older_versions_share_no_number_with_another_files)
+{
+	struct cat_found found[] = {object("a", "e1", 1), object("b", "e2", 2), object("c", "e3", 3)};
+	uint64_t numbers[200];
+	struct seqs seqs = {.at = numbers};
+	char ids[120][16];
+
+	adopt(ROOT, found, 3);
+	for (int i = 0; i < 120; i++) {
+		struct cat_found old = older(ids[i], (uint64_t)i + 10, i);
+
+		(void)snprintf(ids[i], sizeof(ids[i]), "id%d", i);
+		old.key = found[i % 3].key;
+		old.modified_ns = T0 - (i % 7) * NS_PER_SEC;
+		cr_assert_eq(catalog_adopt_versions(catalog, ino_of(ROOT, found[i % 3].name), &old, 1), 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		seqs.ino = ino_of(ROOT, found[i].name);
+		cr_assert_eq(catalog_view(catalog, each_seq, &seqs), 0);
+	}
+	cr_assert_eq(seqs.at - numbers, 123);
+	for (uint64_t *one = numbers; one < seqs.at; one++) {
+		for (uint64_t *other = one + 1; other < seqs.at; other++)
+			cr_assert_neq(*one, *other, "%" PRIu64 " is given twice", *one);
+	}
+}
+
 Test(adopt, version_listed_without_id_learns_it_instead_of_doubling)
 {
 	struct cat_found listed = older("v5", 5, 50), found = older("v5", 5, 50);
