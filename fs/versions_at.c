@@ -156,7 +156,7 @@ struct version_then {
 
 static bool was_ever_current(const struct cat_version *version)
 {
-	return version->origin != CAT_ORIGIN_SUSPECT && version->origin != CAT_ORIGIN_CONFLICT;
+	return version->origin != CAT_ORIGIN_SUSPECT;
 }
 
 static int take_version(void *arg, const struct cat_version *version)
