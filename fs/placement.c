@@ -48,6 +48,7 @@
 #define TREE_BATCH 256
 #define REPROBE_PAUSE_NS (60 * NS_PER_SEC)
 #define RESERVED ".varve/"
+#define KEPT ".varve/versions/"
 
 struct placement {
 	struct catalog *catalog;
@@ -1013,9 +1014,17 @@ static int give_up(struct placement *placement, const struct facts *facts, uint6
 static int known_closure(struct cat_txn *txn, void *arg)
 {
 	const struct object_info *info = arg;
+	struct objmeta meta;
 	uint64_t ino, seq;
+	int result = cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
 
-	return cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
+	if (result != -ENOENT)
+		return result;
+	objmeta_decode(&info->meta, &meta);
+	if (!(meta.has & OBJMETA_FILE_ID) || !(meta.has & OBJMETA_SEQ))
+		return result;
+	result = cat_holds_known(txn, meta.file_id, meta.seq);
+	return result == 1 ? 0 : result < 0 ? result : -ENOENT;
 }
 
 /* Sent by an earlier process, whose mark holds another epoch? */
@@ -1536,6 +1545,15 @@ static int remove_recorded(struct placement *placement, const char *key, const s
 	return result ? result : catalog_update(placement->catalog, record_removed, &removed);
 }
 
+/* The only copy of a version, where versions are kept: there is nothing that it could make way for. 1, 0, -errno. */
+static int is_kept(struct placement *placement, const char *key, const struct cat_key *record)
+{
+	struct sole sole = {.key = key, .record = record};
+	int result = strncmp(key, KEPT, strlen(KEPT)) == 0 ? catalog_view(placement->catalog, is_sole_copy, &sole) : 0;
+
+	return result ? result : sole.is_sole;
+}
+
 static int clear_key(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
 {
 	struct key_get get = {.key = key};
@@ -1545,7 +1563,13 @@ static int clear_key(struct placement *placement, const struct facts *facts, con
 		return result == -ENOENT ? 0 : result;
 	/* Somebody else lives there by now, or we again. */
 	if (get.record.ino == facts->inode.ino && !has_link(facts, key))
+		result = is_kept(placement, key, &get.record);
+	else
+		result = 1;
+	if (!result)
 		result = remove_recorded(placement, key, &get.record, err);
+	else if (result == 1)
+		result = 0;
 	cat_key_clear(&get.record);
 	return result;
 }
