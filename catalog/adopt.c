@@ -1277,18 +1277,19 @@ static int has_identity(void *arg, const struct cat_version *version)
  */
 static int is_copy_of_ours(struct cat_txn *txn, const struct cat_found *found)
 {
-	struct cat_version version;
-	uint32_t identity;
-	uint64_t ino;
-	int rc;
+	return is_ours(found) ? cat_holds_known(txn, found->file_id, found->seq) : 0;
+}
 
-	if (!is_ours(found))
-		return 0;
-	identity = cat_identity_own(found->file_id, found->seq);
-	rc = cat_file_find(txn, found->file_id, &ino);
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq)
+{
+	uint32_t identity = cat_identity_own(file_id, seq);
+	struct cat_version version;
+	uint64_t ino;
+	int rc = cat_file_find(txn, file_id, &ino);
+
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
-	rc = cat_version_get(txn, ino, found->seq, &version);
+	rc = cat_version_get(txn, ino, seq, &version);
 	if (rc == 0 && version.identity == identity)
 		return 1;
 	if (rc == 0 || rc == -ENOENT) /* in a catalog rebuilt from the listing it has another number */

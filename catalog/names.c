@@ -26,6 +26,7 @@
 
 #define XATTR_TOTAL_MAX (64 << 10)
 #define DEPTH_MAX 4096
+#define RESERVED ".varve/"
 
 /* --- building blocks ---------------------------------------------------------------------------- */
 
@@ -199,6 +200,40 @@ static int keep_empty_dir(struct cat_txn *txn, uint64_t ino)
 	if (rc == 0)
 		cat_key_clear(&record);
 	return rc == -ENOENT ? cat_job_add(txn, CAT_JOB_PLACE, ino, NULL) : rc;
+}
+
+struct left {
+	struct cat_txn *txn;
+	const char *key;
+	size_t len; /* without a directory's '/' */
+};
+
+static int is_at_key(void *arg, const struct cat_name *name)
+{
+	const struct left *left = arg;
+	AUTO_BUF key = BUF_INIT;
+	int rc = cat_key_of_name(left->txn, name->parent, name->name, &key);
+
+	if (rc < 0)
+		return rc;
+	return key.len == left->len && memcmp(key.data, left->key, left->len) == 0;
+}
+
+int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key)
+{
+	struct left left = {.txn = txn, .key = key, .len = strlen(key)};
+	AUTO_FREE char *bare = NULL;
+	int rc;
+
+	if (strncmp(key, RESERVED, strlen(RESERVED)) == 0)
+		return 0;
+	left.len -= left.len && key[left.len - 1] == '/';
+	rc = cat_link_each(txn, ino, is_at_key, &left);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	bare = strndup(key, left.len);
+	rc = bare ? cat_jobs_on_key(txn, bare) : -ENOMEM;
+	return rc ? (rc < 0 ? rc : 0) : cat_job_add(txn, CAT_JOB_PLACE, ino, bare);
 }
 
 /* The inode loses this name; the parent's times and links are the caller's. */

@@ -1010,7 +1010,8 @@ static int give_up(struct placement *placement, const struct facts *facts, uint6
 /* --- conflicts: what lies at the key is not what we replace
  * ------------------------------------------------------------ */
 
-/* Is it a version that we know, only not as the key's current object? */
+/* Is it a version that we know, only not as the key's current object? Or a copy of one that was made by a process that
+ * was killed before it was recorded. */
 static int known_closure(struct cat_txn *txn, void *arg)
 {
 	const struct object_info *info = arg;
@@ -1197,7 +1198,9 @@ static int record_placed(struct cat_txn *txn, void *arg)
 
 	if (!err && placed->copy)
 		err = cat_copy_add(txn, placed->copy);
-	return err ? err : cat_key_put(txn, placed->key, &placed->record);
+	if (!err)
+		err = cat_key_put(txn, placed->key, &placed->record);
+	return err ? err : cat_key_left(txn, placed->record.ino, placed->key);
 }
 
 /* Is the key's record already of this inode, this kind and this version? */
@@ -1476,15 +1479,24 @@ struct removed {
 	bool copy_gone;
 };
 
+/* What others had removed before we could preserve it is nowhere any more. */
+static int drop_copy(struct cat_txn *txn, const struct removed *removed)
+{
+	const struct cat_key *record = removed->record;
+	int err = cat_copy_drop(txn, record->ino, record->seq, removed->key, record->native_id);
+	bool expired;
+
+	if (err && err != -ENOENT)
+		return err;
+	return cat_expire_uncopied(txn, record->ino, record->seq, &expired);
+}
+
 static int record_removed(struct cat_txn *txn, void *arg)
 {
 	const struct removed *removed = arg;
-	int err = 0;
+	int err = removed->copy_gone && removed->record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
 
-	if (removed->copy_gone && removed->record->kind == CAT_KEY_DATA)
-		err = cat_copy_drop(txn, removed->record->ino, removed->record->seq, removed->key,
-				    removed->record->native_id);
-	return err && err != -ENOENT ? err : cat_key_delete(txn, 0, removed->key);
+	return err ? err : cat_key_delete(txn, 0, removed->key);
 }
 
 /* Does the store still hold at the key what our record says? */

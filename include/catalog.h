@@ -248,6 +248,15 @@ bool cat_same_object(const char *native_id, const char *etag, const char *other_
 /* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has
  * another. To be called before the new copy is added. */
 int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
+/* A version that is recorded as stored and has no copy any more is CAT_EXPIRED from here on; *ret_expired: it is, now.
+ */
+int cat_expire_uncopied(struct cat_txn *txn, uint64_t ino, uint64_t seq, bool *ret_expired);
+/* An object of the inode was just recorded at `key`. Where no name of it is there any more, since a directory above was
+ * renamed or the name ended while the object was on its way, a job is left that clears the key. */
+int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key);
+/* Does an object with this metadata hold a version that we know, of whatever inode and wherever it lies? 1, 0, -errno.
+ */
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
 int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
 int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
 int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *key);
