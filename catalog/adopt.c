@@ -641,6 +641,8 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 	int rc = 0;
 
 	fill_inode(txn, adopt->request, found, &inode);
+	if (S_ISDIR(inode.mode) && !adopt->was_listed)
+		inode.btime = 0; /* it may have been there all along; else it came after the last listing */
 	if (is_ours(found))
 		cat_seq_above(txn, found->seq);
 	if (S_ISREG(inode.mode))
@@ -1105,13 +1107,14 @@ int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request)
 	for (size_t i = 0; i < request->count; i++)
 		adopt.sorted[i] = &request->found[i];
 	qsort(adopt.sorted, adopt.count, sizeof(*adopt.sorted), found_sort);
-	do {
+	adopt.reached_end = request->hidden;
+	while (!adopt.reached_end) {
 		rc = catalog_update(catalog, vanish_closure, &adopt);
 		if (rc < 0)
 			goto out;
 		report_changes(&adopt);
 		memcpy(adopt.last, adopt.reached, sizeof(adopt.last));
-	} while (!adopt.reached_end);
+	}
 	while (adopt.next < adopt.count) {
 		rc = catalog_update(catalog, found_closure, &adopt);
 		if (rc < 0)
@@ -1590,8 +1593,9 @@ static int is_older_than_directory(struct cat_txn *txn, const struct cat_deleted
 
 	if (rc != 1) /* the top, or a directory of the past */
 		return rc == -ENOENT ? 0 : rc;
-	/* The marker that we left for such a directory may be younger; of files the versions tell. */
-	return name.how != CAT_HOW_ADOPT && (request->directory || request->until_ns <= name.since_ns);
+	/* The marker that we left for such a directory may be younger: the oldest of what was in it tells. */
+	return name.how != CAT_HOW_ADOPT &&
+	       (request->directory ? request->since_ns : request->until_ns) <= name.since_ns;
 }
 
 static int deleted_closure(struct cat_txn *txn, void *arg)

@@ -54,7 +54,8 @@ struct cat_inode {
 	uint32_t mode, uid, gid, nlink, rdev;
 	uint32_t flags; /* enum cat_inode_flag */
 	uint64_t size;
-	int64_t atime, mtime, ctime, btime;
+	int64_t atime, mtime, ctime;
+	int64_t btime;     /* 0: a directory that was found, and may have been there all along */
 	uint64_t parent;   /* directory: its parent's ino (the root: itself). Else 0 */
 	uint64_t version;  /* seq of the current content version; 0: none yet */
 	int64_t listed_at; /* directory: 0 never */
@@ -495,6 +496,7 @@ struct cat_adopt {
 	size_t count;
 	uint32_t file_mode, dir_mode, uid, gid; /* defaults for what says nothing */
 	int64_t listed_at; /* when the listing was begun: names changed here since are left alone */
+	bool hidden;       /* the listing does not show what is there: nothing vanishes for want of it */
 	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
 	void *changed_arg;
 };
