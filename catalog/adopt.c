@@ -659,6 +659,8 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 	int rc = 0;
 
 	fill_inode(txn, adopt->request, found, &inode);
+	if (S_ISDIR(inode.mode) && !adopt->was_listed)
+		inode.btime = 0; /* it may have been there all along; else it came after the last listing */
 	if (is_ours(found))
 		cat_seq_above(txn, found->seq);
 	if (S_ISREG(inode.mode))
@@ -1144,13 +1146,14 @@ int catalog_adopt(struct catalog *catalog, const struct cat_adopt *request)
 	for (size_t i = 0; i < request->count; i++)
 		adopt.sorted[i] = &request->found[i];
 	qsort(adopt.sorted, adopt.count, sizeof(*adopt.sorted), found_sort);
-	do {
+	adopt.reached_end = request->hidden;
+	while (!adopt.reached_end) {
 		rc = catalog_update(catalog, vanish_closure, &adopt);
 		if (rc < 0)
 			goto out;
 		report_changes(&adopt);
 		memcpy(adopt.last, adopt.reached, sizeof(adopt.last));
-	} while (!adopt.reached_end);
+	}
 	while (adopt.next < adopt.count) {
 		rc = catalog_update(catalog, found_closure, &adopt);
 		if (rc < 0)
@@ -1202,12 +1205,32 @@ static int time_compare(const void *a, const void *b)
 }
 
 /*
+ * A number between the two that no version of any inode has: cache files and
+ * inode numbers of versions are by it. The numbers given are multiples of the
+ * stride, and the ones right below a version's are nobody else's; below the
+ * oldest, it is the reflection of a new one. 0: there is none.
+ */
+static uint64_t number_between(struct cat_txn *txn, uint64_t low, uint64_t high)
+{
+	uint64_t given = low ? UINT64_MAX : cat_next_seq(txn);
+	uint64_t mirrored = given < 2 * CAT_SEQ_FIRST ? 2 * CAT_SEQ_FIRST - given : UINT64_MAX;
+
+	if (mirrored < high)
+		return mirrored;
+	if (high - low >= 2 && (high - 1) % CAT_SEQ_STRIDE)
+		return high - 1;
+	/* A stranger's metadata drove the numbers up so far: better one that may not be alone than no history. */
+	return !low && high > CAT_SEQ_STRIDE ? high - CAT_SEQ_STRIDE : 0;
+}
+
+/*
  * Where by its time a version belongs among the known ones, and a sequence
  * number and shown time between its neighbours'. Where they leave no room, the
  * next place below is taken; below the oldest there is always room. Never after
  * the current version: an old version is not news. Returns the index, or -ENOSPC.
  */
-static ssize_t choose_place(const struct versions *versions, uint64_t current, struct cat_version *version)
+static ssize_t choose_place(struct cat_txn *txn, const struct versions *versions, uint64_t current,
+			    struct cat_version *version)
 {
 	const struct known *known = versions->known;
 	size_t at = 0;
@@ -1225,10 +1248,8 @@ static ssize_t choose_place(const struct versions *versions, uint64_t current, s
 		int64_t low_ms = at ? known[at - 1].shown_ms : INT64_MIN / 2;
 		int64_t ms = version->commit_ns / NS_PER_MS;
 
-		if (high->seq - low_seq >= 2 && high->shown_ms - low_ms >= 2) {
-			uint64_t step = high->seq - low_seq > 2 * CAT_SEQ_STRIDE ? CAT_SEQ_STRIDE : 1;
-
-			version->seq = high->seq - step;
+		version->seq = high->shown_ms - low_ms >= 2 ? number_between(txn, low_seq, high->seq) : 0;
+		if (version->seq) {
 			version->shown_ms = ms <= low_ms ? low_ms + 1 : ms >= high->shown_ms ? high->shown_ms - 1 : ms;
 			return (ssize_t)at;
 		}
@@ -1300,29 +1321,36 @@ static int is_same_version(void *arg, const struct cat_version *version)
 	return version->identity == same->identity && (!same->commit_ns || version->commit_ns == same->commit_ns);
 }
 
+/* Is that version of the file in the catalog, whatever its number here? commit_ns 0: not known. 1, 0, -errno. */
+static int holds(struct cat_txn *txn, const uint8_t *file_id, uint64_t seq, int64_t commit_ns)
+{
+	struct same_version same = {.identity = cat_identity_own(file_id, seq), .commit_ns = commit_ns};
+	struct cat_version version;
+	uint64_t ino;
+	int rc = cat_file_find(txn, file_id, &ino);
+
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	rc = cat_version_get(txn, ino, seq, &version);
+	if (rc == 0 && is_same_version(&same, &version))
+		return 1;
+	if (rc == 0 || rc == -ENOENT) /* in a catalog rebuilt from the listing it has another number */
+		rc = cat_version_each(txn, ino, 0, UINT64_MAX, is_same_version, &same);
+	return rc == -ENOENT ? 0 : rc;
+}
+
 /*
  * One more copy of a version that we made, of this file or of one that had the key before or will have it: a copy whose
  * record is about to be written, or never was, because we were killed before. 1, 0, -errno.
  */
 static int is_copy_of_ours(struct cat_txn *txn, const struct cat_found *found)
 {
-	struct same_version same = {.commit_ns = found->commit_ns};
-	struct cat_version version;
-	uint64_t ino;
-	int rc;
+	return is_ours(found) ? holds(txn, found->file_id, found->seq, found->commit_ns) : 0;
+}
 
-	if (!is_ours(found))
-		return 0;
-	same.identity = cat_identity_own(found->file_id, found->seq);
-	rc = cat_file_find(txn, found->file_id, &ino);
-	if (rc)
-		return rc == -ENOENT ? 0 : rc;
-	rc = cat_version_get(txn, ino, found->seq, &version);
-	if (rc == 0 && is_same_version(&same, &version))
-		return 1;
-	if (rc == 0 || rc == -ENOENT) /* in a catalog rebuilt from the listing it has another number */
-		rc = cat_version_each(txn, ino, 0, UINT64_MAX, is_same_version, &same);
-	return rc == -ENOENT ? 0 : rc;
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq)
+{
+	return holds(txn, file_id, seq, 0);
 }
 
 /* Suspect and conflicting versions never were the file's content, so that they may be newer than what is. */
@@ -1334,7 +1362,7 @@ static ssize_t place_version(struct cat_txn *txn, const struct versions *version
 	int64_t now_ms = cat_now(txn) / NS_PER_MS;
 
 	if (!aside || !last || version->commit_ns < last->commit_ns)
-		return choose_place(versions, inode->version, version);
+		return choose_place(txn, versions, inode->version, version);
 	version->seq = cat_next_seq(txn);
 	version->shown_ms = version->commit_ns / NS_PER_MS;
 	if (version->shown_ms > now_ms) /* a clock that runs ahead must not push later versions' times */
@@ -1683,8 +1711,9 @@ static int is_older_than_directory(struct cat_txn *txn, const struct cat_deleted
 
 	if (rc != 1) /* the top, or a directory of the past */
 		return rc == -ENOENT ? 0 : rc;
-	/* The marker that we left for such a directory may be younger; of files the versions tell. */
-	return name.how != CAT_HOW_ADOPT && (request->directory || request->until_ns <= name.since_ns);
+	/* The marker that we left for such a directory may be younger: the oldest of what was in it tells. */
+	return name.how != CAT_HOW_ADOPT &&
+	       (request->directory ? request->since_ns : request->until_ns) <= name.since_ns;
 }
 
 static int deleted_closure(struct cat_txn *txn, void *arg)

@@ -25,8 +25,8 @@ struct lease {
 
 /* Distance of two sequence numbers: leaves room for versions found later in the store (adopt_versions). */
 #define CAT_SEQ_STRIDE 16
-#define CAT_SEQ_FIRST (UINT64_C(1) << 24)
-#define CAT_SEQ_MAX (UINT64_C(1) << 62) /* a sequence number from a stranger's metadata beyond this is not believed */
+#define CAT_SEQ_FIRST (UINT64_C(1) << 48) /* below: versions found older than all that were known of their file */
+#define CAT_SEQ_MAX (UINT64_C(1) << 62)   /* a sequence number from a stranger's metadata beyond this is not believed */
 
 struct catalog {
 	struct kv *kv;

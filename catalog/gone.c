@@ -73,12 +73,13 @@ static int drop_record(struct cat_txn *txn, const struct going *going)
 	return rc;
 }
 
-static int expire(struct cat_txn *txn, struct going *going)
+int cat_expire_uncopied(struct cat_txn *txn, uint64_t ino, uint64_t seq, bool *ret_expired)
 {
 	struct cat_version version;
 	struct cat_copy other;
-	int rc = cat_version_get(txn, going->gone->ino, going->gone->seq, &version);
+	int rc = cat_version_get(txn, ino, seq, &version);
 
+	*ret_expired = false;
 	if (rc < 0 || version.state != CAT_STORED)
 		return rc == -ENOENT ? 0 : rc;
 	rc = cat_copy_get(txn, version.ino, version.seq, &other);
@@ -87,7 +88,7 @@ static int expire(struct cat_txn *txn, struct going *going)
 	if (rc != -ENOENT)
 		return rc;
 	version.state = CAT_EXPIRED;
-	going->effect.expired = true;
+	*ret_expired = true;
 	return cat_version_put(txn, &version);
 }
 
@@ -107,7 +108,7 @@ static int gone_closure(struct cat_txn *txn, void *arg)
 		rc = drop_record(txn, going);
 	if (rc >= 0)
 		rc = cat_copy_drop(txn, going->copy.ino, going->copy.seq, going->copy.key, going->copy.native_id);
-	return rc < 0 ? rc : expire(txn, going);
+	return rc < 0 ? rc : cat_expire_uncopied(txn, going->gone->ino, going->gone->seq, &going->effect.expired);
 }
 
 int catalog_gone(struct catalog *catalog, const struct cat_gone *gone, struct cat_gone_effect *ret_effect)

@@ -14,7 +14,10 @@
  * (CAT_TAKEN) stay with the name it lost, however late they came.
  *
  * A name is walked from its newest interval down to the first already walked:
- * all older ones have been, too.
+ * all older ones have been, too. Its entries are then made from the oldest
+ * interval on, and none is older than what an earlier interval showed last: the
+ * order of bindings rules, so that what others wrote comes after what it took
+ * the name from, whatever their clock said, and the newest entry is what lives.
  *
  * Threads: any; everything is collected in one view and shown after it.
  */
@@ -73,9 +76,18 @@ struct walk {
 	char name[CAT_NAME_MAX + 1];
 };
 
+enum beginning { TOOK_FREE_NAME, TOOK_OVER };
+
+/* The intervals of one walk, newest first. */
+struct turn {
+	struct interval interval;
+	enum beginning beginning;
+};
+
 struct item {
 	struct cat_entry entry;
 	uint64_t event; /* sequence number of the commit or the binding: settles equal times */
+	size_t added;   /* and this, equal events: adopted versions come with one binding */
 };
 
 struct history {
@@ -85,6 +97,8 @@ struct history {
 	struct walk *stack;
 	size_t depth, stack_cap;
 	struct numbers seen; /* `since` of the intervals walked */
+	struct turn *turns;  /* of the walk under way */
+	size_t turn_count, turn_cap;
 	struct item *items;
 	size_t count, cap;
 	uint64_t live_ino, live_version; /* 0: the name does not live */
@@ -92,7 +106,7 @@ struct history {
 	/* While one interval is added: */
 	const struct interval *interval;
 	const char *brought_from; /* NULL: of the name asked for itself */
-	int64_t newest;           /* no entry of an interval is older than the one before it */
+	int64_t newest;           /* no entry is older than the one before it */
 };
 
 static int push(struct history *history, uint64_t parent, const char *name, uint64_t upto)
@@ -121,9 +135,8 @@ static int add_entry(void *arg, const struct cat_version *version)
 
 	if (rc < 0)
 		return rc;
-	history->items[history->count].event = version->seq;
-	if (at_binding && interval->how != CAT_HOW_ADOPT)
-		history->items[history->count].event = interval->since;
+	history->items[history->count].event = at_binding ? interval->since : version->seq;
+	history->items[history->count].added = history->count;
 	entry = &history->items[history->count++].entry;
 	*entry = (struct cat_entry){.version = *version, .time_ns = version->commit_ns, .how = CAT_HOW_CREATE};
 	if (at_binding)
@@ -139,11 +152,12 @@ static int add_entry(void *arg, const struct cat_version *version)
 	/* The order of commits rules; a store's clock that ran ahead must not turn it round. */
 	if (entry->time_ns < history->newest)
 		entry->time_ns = history->newest;
-	history->newest = entry->time_ns;
+	if (version->seq < interval->until) /* what came too late for the name moves nothing that others made of it */
+		history->newest = entry->time_ns;
 	return 0;
 }
 
-/* The version that was the file's content at `at`: suspect and conflicting ones never were. */
+/* The version that was the file's content at `at`: suspect ones never were. */
 static int current_at(struct cat_txn *txn, uint64_t ino, uint64_t at, struct cat_version *ret_version)
 {
 	struct cat_version version;
@@ -153,7 +167,7 @@ static int current_at(struct cat_txn *txn, uint64_t ino, uint64_t at, struct cat
 		rc = cat_version_at(txn, ino, at, &version);
 		if (rc < 0)
 			return rc;
-		if (version.origin != CAT_ORIGIN_SUSPECT && version.origin != CAT_ORIGIN_CONFLICT)
+		if (version.origin != CAT_ORIGIN_SUSPECT)
 			break;
 		if (version.seq == 0)
 			return -ENOENT;
@@ -162,8 +176,6 @@ static int current_at(struct cat_txn *txn, uint64_t ino, uint64_t at, struct cat
 	*ret_version = version;
 	return 0;
 }
-
-enum beginning { TOOK_FREE_NAME, TOOK_OVER };
 
 /* A rename to a free name whose old name is on record: that name's history tells what the inode held at binding. */
 static int bring_history(struct history *history, const struct interval *interval, enum beginning beginning)
@@ -202,15 +214,11 @@ static int add_interval(struct history *history, const struct interval *interval
 {
 	uint64_t first = interval->since + 1, last;
 	struct cat_version version;
-	int rc = numbers_add(&history->seen, interval->since);
+	int rc = last_of(history->txn, interval, &last);
 
-	if (rc >= 0)
-		rc = last_of(history->txn, interval, &last);
 	if (rc < 0)
 		return rc;
-	history->lived = true;
 	history->interval = interval;
-	history->newest = INT64_MIN;
 	rc = bring_history(history, interval, beginning);
 	if (rc < 0)
 		return rc;
@@ -228,15 +236,32 @@ static int add_interval(struct history *history, const struct interval *interval
 
 /* --- walking names ------------------------------------------------------------------------------ */
 
-/* Adds `newer` (if any), knowing the interval before it. */
-static int settle(struct history *history, const struct interval *newer, const struct interval *older)
+static int turn_add(struct history *history, const struct interval *interval, enum beginning beginning)
 {
-	bool taken_over = older && older->until == newer->since;
+	int rc = numbers_add(&history->seen, interval->since);
 
-	return add_interval(history, newer, taken_over ? TOOK_OVER : TOOK_FREE_NAME);
+	if (rc >= 0)
+		rc = ARRAY_ROOM(history->turns, history->turn_cap, history->turn_count);
+	if (rc < 0)
+		return rc;
+	history->turns[history->turn_count++] = (struct turn){.interval = *interval, .beginning = beginning};
+	history->lived = true;
+	return 0;
 }
 
-static int walk_past(struct history *history, const struct walk *walk, struct interval *newer, bool has_newer)
+/* When an interval that another walk has made its entries of showed its last one, near enough. */
+static int last_shown(struct history *history, const struct interval *interval, int64_t *ret_ns)
+{
+	struct cat_version version;
+	int rc = cat_version_at(history->txn, interval->ino, interval->until - 1, &version);
+
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	*ret_ns = version.commit_ns;
+	return 0;
+}
+
+static int gather_turns(struct history *history, const struct walk *walk, struct interval *newer, bool has_newer)
 {
 	struct kv_bytes key, value;
 	struct interval older;
@@ -260,18 +285,32 @@ static int walk_past(struct history *history, const struct walk *walk, struct in
 			break;
 		interval_of_past(&past, &older);
 		if (has_newer)
-			rc = settle(history, newer, &older);
+			rc = turn_add(history, newer, older.until == newer->since ? TOOK_OVER : TOOK_FREE_NAME);
 		if (rc < 0)
 			break;
 		has_newer = !numbers_has(&history->seen, older.since);
 		*newer = older;
-		if (!has_newer)
-			break;
+		if (has_newer)
+			continue;
+		rc = last_shown(history, &older, &history->newest);
+		break;
 	}
 	rows_close(&rows);
 	if (rc == -ENOENT)
 		rc = 0;
-	return rc == 0 && has_newer ? settle(history, newer, NULL) : rc;
+	return rc == 0 && has_newer ? turn_add(history, newer, TOOK_FREE_NAME) : rc;
+}
+
+static int walk_past(struct history *history, const struct walk *walk, struct interval *newer, bool has_newer)
+{
+	int rc;
+
+	history->turn_count = 0;
+	history->newest = INT64_MIN;
+	rc = gather_turns(history, walk, newer, has_newer);
+	for (size_t i = history->turn_count; rc >= 0 && i > 0; i--)
+		rc = add_interval(history, &history->turns[i - 1].interval, history->turns[i - 1].beginning);
+	return rc < 0 ? rc : 0;
 }
 
 static int walk_name(struct history *history, const struct walk *walk)
@@ -323,7 +362,9 @@ static int item_compare(const void *a, const void *b)
 
 	if (x->entry.time_ns != y->entry.time_ns)
 		return x->entry.time_ns < y->entry.time_ns ? -1 : 1;
-	return (x->event > y->event) - (x->event < y->event);
+	if (x->event != y->event)
+		return x->event < y->event ? -1 : 1;
+	return (x->added > y->added) - (x->added < y->added);
 }
 
 static int show(struct history *history, cat_entry_visit visit, void *arg)
@@ -358,6 +399,7 @@ int catalog_history(struct catalog *catalog, uint64_t parent, const char *name, 
 		rc = history.lived ? show(&history, visit, arg) : -ENOENT;
 	free(history.stack);
 	numbers_clear(&history.seen);
+	free(history.turns);
 	free(history.items);
 	return rc;
 }

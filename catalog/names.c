@@ -221,37 +221,6 @@ static int concerns_store(struct cat_txn *txn, const struct cat_inode *inode, co
 	return 1;
 }
 
-struct key_sought {
-	struct cat_txn *txn;
-	const char *key;
-	size_t len; /* of the key without a directory's slash */
-};
-
-static int is_key_of_link(void *arg, const struct cat_name *link)
-{
-	const struct key_sought *sought = arg;
-	AUTO_BUF key = BUF_INIT;
-	int rc = cat_key_of_name(sought->txn, link->parent, link->name, &key);
-
-	return rc ? rc : key.len == sought->len && memcmp(key.data, sought->key, key.len) == 0;
-}
-
-int cat_place_again(struct cat_txn *txn, uint64_t ino, const char *key)
-{
-	struct key_sought sought = {.txn = txn, .key = key, .len = strlen(key)};
-	struct cat_inode inode;
-	int rc = cat_inode_get(txn, ino, &inode);
-
-	/* Who lost its last name has a job for that; an object among our own lies there for a reason. */
-	if (rc < 0 || inode.nlink == 0 || strncmp(key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) == 0)
-		return rc;
-	sought.len -= S_ISDIR(inode.mode) && sought.len > 0 && key[sought.len - 1] == '/';
-	rc = cat_link_each(txn, ino, is_key_of_link, &sought);
-	if (rc)
-		return rc < 0 && rc != -ENOENT ? rc : 0;
-	return cat_job_add(txn, CAT_JOB_PLACE, ino, key);
-}
-
 /* A directory that lost its last child exists in the store only as its own object: have it put there. */
 static int keep_empty_dir(struct cat_txn *txn, uint64_t ino)
 {
@@ -271,6 +240,40 @@ static int keep_empty_dir(struct cat_txn *txn, uint64_t ino)
 	if (rc == 0)
 		cat_key_clear(&record);
 	return rc == -ENOENT ? cat_job_add(txn, CAT_JOB_PLACE, ino, NULL) : rc;
+}
+
+struct left {
+	struct cat_txn *txn;
+	const char *key;
+	size_t len; /* without a directory's '/' */
+};
+
+static int is_at_key(void *arg, const struct cat_name *name)
+{
+	const struct left *left = arg;
+	AUTO_BUF key = BUF_INIT;
+	int rc = cat_key_of_name(left->txn, name->parent, name->name, &key);
+
+	if (rc < 0)
+		return rc;
+	return key.len == left->len && memcmp(key.data, left->key, left->len) == 0;
+}
+
+int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key)
+{
+	struct left left = {.txn = txn, .key = key, .len = strlen(key)};
+	AUTO_FREE char *bare = NULL;
+	int rc;
+
+	if (strncmp(key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) == 0)
+		return 0;
+	left.len -= left.len && key[left.len - 1] == '/';
+	rc = cat_link_each(txn, ino, is_at_key, &left);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	bare = strndup(key, left.len);
+	rc = bare ? cat_jobs_on_key(txn, bare) : -ENOMEM;
+	return rc ? (rc < 0 ? rc : 0) : cat_job_add(txn, CAT_JOB_PLACE, ino, bare);
 }
 
 /* The inode loses this name; the parent's times and links are the caller's. */

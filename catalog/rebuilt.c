@@ -18,6 +18,7 @@
 #include "catalog/catalog_internal.h"
 
 #define BATCH 200
+#define KEPT ".varve/versions/"
 
 struct pass {
 	enum schema_tag tag;
@@ -59,7 +60,8 @@ static int fail_lost_versions(struct cat_txn *txn, uint64_t ino)
 	return rc;
 }
 
-/* Steps back to the newest version that is in the store and was the file's content. */
+/* Steps back to the newest version that reached the store and was the file's content; that it is gone from there since
+ * makes no older one the newest. */
 static int show_newest_stored(struct cat_txn *txn, struct cat_inode *inode)
 {
 	struct cat_version version;
@@ -70,8 +72,8 @@ static int show_newest_stored(struct cat_txn *txn, struct cat_inode *inode)
 		rc = cat_version_at(txn, inode->ino, at, &version);
 		if (rc < 0)
 			break;
-		if (version.state == CAT_STORED && version.origin != CAT_ORIGIN_SUSPECT &&
-		    version.origin != CAT_ORIGIN_CONFLICT)
+		if ((version.state == CAT_STORED || version.state == CAT_EXPIRED) &&
+		    version.origin != CAT_ORIGIN_SUSPECT && version.origin != CAT_ORIGIN_CONFLICT)
 			break;
 		if (version.seq == 0) {
 			rc = -ENOENT;
@@ -176,7 +178,8 @@ static int mend_inode(struct cat_txn *txn, struct kv_bytes key, struct kv_bytes 
 	return place_inode(txn, &inode);
 }
 
-/* What still lies at a key though its inode is gone. */
+/* What still lies at a key though its inode is gone. What lies where versions are kept is meant to stay: conflicting
+ * and suspect versions lie nowhere else. */
 static int mend_key(struct cat_txn *txn, struct kv_bytes key, struct kv_bytes value)
 {
 	struct cat_inode inode;
@@ -186,7 +189,7 @@ static int mend_key(struct cat_txn *txn, struct kv_bytes key, struct kv_bytes va
 
 	if (rc < 0)
 		return rc;
-	rc = cat_inode_get(txn, record.ino, &inode);
+	rc = strncmp(object_key, KEPT, strlen(KEPT)) == 0 ? -ENOENT : cat_inode_get(txn, record.ino, &inode);
 	if (rc == 0 && inode.nlink == 0) {
 		rc = cat_jobs_on_key(txn, object_key);
 		if (rc == 0)

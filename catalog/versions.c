@@ -179,14 +179,12 @@ struct stored {
 };
 
 /* Links made before there was an object to link to were passed over by the jobs that their making left. */
-static int place_links(struct cat_txn *txn, uint64_t ino, const char *key)
+static int place_links(struct cat_txn *txn, uint64_t ino)
 {
 	struct cat_inode inode;
 	int rc = cat_inode_get(txn, ino, &inode);
 
-	if (rc == 0 && inode.nlink > 1)
-		return cat_job_add(txn, CAT_JOB_PLACE, ino, NULL);
-	return rc ? rc : cat_place_again(txn, ino, key);
+	return rc == 0 && inode.nlink > 1 ? cat_job_add(txn, CAT_JOB_PLACE, ino, NULL) : rc;
 }
 
 static int stored_closure(struct cat_txn *txn, void *arg)
@@ -221,7 +219,9 @@ static int stored_closure(struct cat_txn *txn, void *arg)
 		rc = cat_key_put(txn, copy.key, &record);
 	if (rc == 0 && stored->extent)
 		rc = cat_extent_put(txn, copy.ino, stored->extent);
-	return rc ? rc : place_links(txn, copy.ino, copy.key);
+	if (rc == 0)
+		rc = cat_key_left(txn, copy.ino, copy.key);
+	return rc ? rc : place_links(txn, copy.ino);
 }
 
 int catalog_stored(struct catalog *catalog, uint64_t job, const struct cat_copy *copy, const struct cat_extent *extent)

@@ -47,6 +47,7 @@
 #define JOB_LEAST_RATE_SHIFT 14 /* bytes per second: 16 KiB */
 #define TREE_BATCH 256
 #define REPROBE_PAUSE_NS (60 * NS_PER_SEC)
+#define KEPT CAT_OWN_KEYS "versions/"
 
 struct placement {
 	struct catalog *catalog;
@@ -1062,13 +1063,22 @@ static int give_up(struct placement *placement, const struct facts *facts, uint6
 /* --- conflicts: what lies at the key is not what we replace
  * ------------------------------------------------------------ */
 
-/* Is it a version that we know, only not as the key's current object? */
+/* Is it a version that we know, only not as the key's current object? Or a copy of one that was made by a process that
+ * was killed before it was recorded. */
 static int known_closure(struct cat_txn *txn, void *arg)
 {
 	const struct object_info *info = arg;
+	struct objmeta meta;
 	uint64_t ino, seq;
+	int result = cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
 
-	return cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
+	if (result != -ENOENT)
+		return result;
+	objmeta_decode(&info->meta, &meta);
+	if (!(meta.has & OBJMETA_FILE_ID) || !(meta.has & OBJMETA_SEQ))
+		return result;
+	result = cat_holds_known(txn, meta.file_id, meta.seq);
+	return result == 1 ? 0 : result < 0 ? result : -ENOENT;
 }
 
 /* Sent by an earlier process, whose mark holds another epoch? */
@@ -1260,7 +1270,7 @@ static int record_placed(struct cat_txn *txn, void *arg)
 		err = cat_copy_add(txn, placed->copy);
 	if (!err)
 		err = cat_key_put(txn, placed->key, &placed->record);
-	return err ? err : cat_place_again(txn, placed->record.ino, placed->key);
+	return err ? err : cat_key_left(txn, placed->record.ino, placed->key);
 }
 
 /* Is the key's record already of this inode, this kind and this version? */
@@ -1539,15 +1549,24 @@ struct removed {
 	bool copy_gone;
 };
 
+/* What others had removed before we could preserve it is nowhere any more. */
+static int drop_copy(struct cat_txn *txn, const struct removed *removed)
+{
+	const struct cat_key *record = removed->record;
+	int err = cat_copy_drop(txn, record->ino, record->seq, removed->key, record->native_id);
+	bool expired;
+
+	if (err && err != -ENOENT)
+		return err;
+	return cat_expire_uncopied(txn, record->ino, record->seq, &expired);
+}
+
 static int record_removed(struct cat_txn *txn, void *arg)
 {
 	const struct removed *removed = arg;
-	int err = 0;
+	int err = removed->copy_gone && removed->record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
 
-	if (removed->copy_gone && removed->record->kind == CAT_KEY_DATA)
-		err = cat_copy_drop(txn, removed->record->ino, removed->record->seq, removed->key,
-				    removed->record->native_id);
-	return err && err != -ENOENT ? err : cat_key_delete(txn, 0, removed->key);
+	return err ? err : cat_key_delete(txn, 0, removed->key);
 }
 
 /* Does the store still hold at the key what our record says? */
@@ -1608,6 +1627,15 @@ static int remove_recorded(struct placement *placement, const char *key, const s
 	return result ? result : catalog_update(placement->catalog, record_removed, &removed);
 }
 
+/* The only copy of a version, where versions are kept: there is nothing that it could make way for. 1, 0, -errno. */
+static int is_kept(struct placement *placement, const char *key, const struct cat_key *record)
+{
+	struct sole sole = {.key = key, .record = record};
+	int result = strncmp(key, KEPT, strlen(KEPT)) == 0 ? catalog_view(placement->catalog, is_sole_copy, &sole) : 0;
+
+	return result ? result : sole.is_sole;
+}
+
 static int clear_key(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
 {
 	struct key_get get = {.key = key};
@@ -1617,7 +1645,13 @@ static int clear_key(struct placement *placement, const struct facts *facts, con
 		return result == -ENOENT ? 0 : result;
 	/* Somebody else lives there by now, or we again. */
 	if (get.record.ino == facts->inode.ino && !has_link(facts, key))
+		result = is_kept(placement, key, &get.record);
+	else
+		result = 1;
+	if (!result)
 		result = remove_recorded(placement, key, &get.record, err);
+	else if (result == 1)
+		result = 0;
 	cat_key_clear(&get.record);
 	return result;
 }

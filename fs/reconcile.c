@@ -39,6 +39,7 @@
 #include "escape.h"
 #include "fs/ahead.h"
 #include "fs/objmeta.h"
+#include "fs/unlisted.h"
 #include "lock.h"
 #include "log.h"
 #include "table.h"
@@ -422,19 +423,30 @@ static int any_past(void *arg, const struct cat_past *past)
 	return 1;
 }
 
-/* Was this prefix a name here that ended, and is there nothing beneath it? 1, 0, -errno. */
+/* May there be nothing beneath the prefix? So it may when all that it had here vanished, and when it is news in a
+ * directory whose names we know, or the name of what was here before. 1, 0, -errno. */
+static int is_doubtful(struct catalog *catalog, uint64_t dir, const struct cat_found *found)
+{
+	struct cat_inode inode;
+	int rc;
+
+	if (!found->directory || found->etag)
+		return 0;
+	if (catalog_lookup(catalog, dir, found->name, &inode) == 0)
+		return S_ISDIR(inode.mode) && inode.flags & CAT_LISTED ? unlisted_is_bare(catalog, inode.ino) : 0;
+	rc = catalog_getattr(catalog, dir, &inode);
+	if (rc || inode.flags & CAT_LISTED)
+		return rc ? rc : 1;
+	return catalog_past(catalog, dir, found->name, any_past, NULL);
+}
+
 static int is_phantom(struct reconcile *reconcile, const struct call *call, uint64_t dir, const struct cat_found *found,
 		      struct err *err)
 {
 	struct list_request request = {.prefix = found->key, .max = 1};
 	struct list_page page = {0};
-	struct cat_inode inode;
-	int rc;
+	int rc = is_doubtful(reconcile->options.catalog, dir, found);
 
-	if (!found->directory || found->etag ||
-	    catalog_lookup(reconcile->options.catalog, dir, found->name, &inode) == 0)
-		return 0;
-	rc = catalog_past(reconcile->options.catalog, dir, found->name, any_past, NULL);
 	if (rc <= 0)
 		return rc;
 	rc = transfer_list(reconcile->options.transfer, call, &request, &page, err);
@@ -466,53 +478,6 @@ static int drop_phantoms(struct reconcile *reconcile, const struct call *call, u
 	return 0;
 }
 
-static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
-{
-	const struct reconcile_options *options = &reconcile->options;
-	struct place place = {.dir = dir, .prefix = BUF_INIT};
-	struct listing list = {.reconcile = reconcile};
-	struct cat_adopt adopt = {
-		.dir = dir,
-		.file_mode = options->file_mode,
-		.dir_mode = options->dir_mode,
-		.uid = options->uid,
-		.gid = options->gid,
-		.changed = options->changed,
-		.changed_arg = options->changed_arg,
-	};
-	int rc = catalog_view(options->catalog, place_closure, &place);
-
-	if (rc) {
-		rc = err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir);
-		goto out;
-	}
-	adopt.listed_at = place.now;
-	list.prefix = place.prefix.data;
-	list.prefix_len = place.prefix.len;
-	list.meta = !place.listed; /* later on little is new */
-	atomic_fetch_add(&reconcile->listings, 1);
-	rc = list_pages(&list, call, err);
-	if (rc)
-		goto out;
-	list_dedupe(&list.findings);
-	rc = drop_phantoms(reconcile, call, dir, &list.findings, err);
-	if (rc)
-		goto out;
-	adopt.found = list.findings.found;
-	adopt.count = list.findings.count;
-	rc = catalog_adopt(options->catalog, &adopt);
-	if (rc)
-		rc = err_from_errno(err, -rc, "listing of %s", list.prefix);
-	else
-		atomic_fetch_add(&reconcile->entries, adopt.count);
-out:
-	findings_clear(&list.findings);
-	buf_free(&place.prefix);
-	return rc;
-}
-
-/* --- HEADs ------------------------------------------------------------------------------------------------- */
-
 /* What the catalog knows of the inode to be resolved. */
 struct subject {
 	uint64_t ino;
@@ -529,6 +494,154 @@ static int first_link(void *arg, const struct cat_name *name)
 	subject->name = *name;
 	return 1; /* the oldest is enough */
 }
+
+static int name_closure(struct cat_txn *txn, void *arg)
+{
+	struct subject *subject = arg;
+	int rc = cat_link_each(txn, subject->ino, first_link, subject);
+
+	return rc == 1 ? 0 : rc ? rc : -ENOENT;
+}
+
+struct hidden {
+	const struct unlisted *unlisted;
+	const char *prefix;
+	struct findings *findings;
+	uint64_t max;
+};
+
+static int keep_hidden(void *arg, const struct cat_name *name)
+{
+	const struct hidden *hidden = arg;
+	struct cat_found found = {.directory = true};
+	AUTO_BUF key = BUF_INIT;
+	int rc = unlisted_is_there(hidden->unlisted, name->ino);
+
+	if (rc <= 0)
+		return rc;
+	buf_addf(&key, "%s%s/", hidden->prefix, name->name); /* of no interest but where it begins */
+	if (buf_failed(&key))
+		return -ENOMEM;
+	rc = arena_string(&hidden->findings->arena, name->name, &found.name);
+	if (!rc)
+		rc = arena_string(&hidden->findings->arena, key.data, &found.key);
+	return rc ? rc : findings_add(hidden->findings, &found, hidden->max);
+}
+
+static int by_string(const void *a, const void *b);
+
+/* Directories that are there and not in the listing are added to it. */
+static int add_hidden(struct reconcile *reconcile, const struct call *call, uint64_t dir, struct listing *list)
+{
+	const struct unlisted unlisted = {
+		.catalog = reconcile->options.catalog, .transfer = reconcile->options.transfer, .call = call};
+	struct hidden hidden = {.unlisted = &unlisted,
+				.prefix = list->prefix,
+				.findings = &list->findings,
+				.max = reconcile->options.max_entries};
+	AUTO_FREE const char **names = calloc(list->findings.count + 1, sizeof(*names));
+	size_t count = 0;
+
+	if (!names)
+		return -ENOMEM;
+	for (size_t i = 0; i < list->findings.count; i++) {
+		if (list->findings.found[i].directory)
+			names[count++] = list->findings.found[i].name;
+	}
+	qsort(names, count, sizeof(*names), by_string);
+	return unlisted_each(unlisted.catalog, dir, names, count, keep_hidden, &hidden);
+}
+
+/* Where the listing may hide something: stores with delete markers. */
+static int mind_hidden(struct reconcile *reconcile, const struct call *call, struct listing *list,
+		       struct cat_adopt *adopt, struct err *err)
+{
+	const struct unlisted unlisted = {
+		.catalog = reconcile->options.catalog, .transfer = reconcile->options.transfer, .call = call};
+	int rc = 0;
+
+	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
+		return 0;
+	if (!list->findings.count)
+		rc = unlisted_is_there(&unlisted, adopt->dir);
+	adopt->hidden = rc == 1;
+	if (!rc)
+		rc = add_hidden(reconcile, call, adopt->dir, list);
+	if (rc < 0)
+		return err_from_errno(err, -rc, "what a listing of %s may hide", list->prefix);
+	if (adopt->hidden)
+		log_debug(MODULE, "the store lists nothing beneath %s, where there is something", list->prefix);
+	return 0;
+}
+
+static int flight_join(struct reconcile *reconcile, enum kind kind, uint64_t ino, const struct call *call,
+		       struct err *err);
+
+/* A directory that others emptied, and that has no object of its own, is no directory any more: where it had its name
+ * that is seen. */
+static void list_above(struct reconcile *reconcile, const struct call *call, uint64_t dir)
+{
+	struct subject subject = {.ino = dir};
+	struct err why = {0};
+
+	if (unlisted_is_bare(reconcile->options.catalog, dir) != 1 ||
+	    catalog_view(reconcile->options.catalog, name_closure, &subject))
+		return;
+	if (flight_join(reconcile, KIND_LIST, subject.name.parent, call, &why))
+		log_debug(MODULE, "above a directory that others emptied: %s", why.message);
+}
+
+static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	const struct reconcile_options *options = &reconcile->options;
+	struct place place = {.dir = dir, .prefix = BUF_INIT};
+	struct listing list = {.reconcile = reconcile};
+	struct cat_adopt adopt = {
+		.dir = dir,
+		.file_mode = options->file_mode,
+		.dir_mode = options->dir_mode,
+		.uid = options->uid,
+		.gid = options->gid,
+		.changed = options->changed,
+		.changed_arg = options->changed_arg,
+	};
+	int rc = catalog_view(options->catalog, place_closure, &place);
+	bool was_bare = unlisted_is_bare(options->catalog, dir) != 0;
+
+	if (rc) {
+		rc = err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir);
+		goto out;
+	}
+	adopt.listed_at = place.now;
+	list.prefix = place.prefix.data;
+	list.prefix_len = place.prefix.len;
+	list.meta = !place.listed; /* later on little is new */
+	atomic_fetch_add(&reconcile->listings, 1);
+	rc = list_pages(&list, call, err);
+	if (rc)
+		goto out;
+	list_dedupe(&list.findings);
+	rc = drop_phantoms(reconcile, call, dir, &list.findings, err);
+	if (!rc)
+		rc = mind_hidden(reconcile, call, &list, &adopt, err);
+	if (rc)
+		goto out;
+	adopt.found = list.findings.found;
+	adopt.count = list.findings.count;
+	rc = catalog_adopt(options->catalog, &adopt);
+	if (rc)
+		rc = err_from_errno(err, -rc, "listing of %s", list.prefix);
+	else
+		atomic_fetch_add(&reconcile->entries, adopt.count);
+	if (!rc && !was_bare)
+		list_above(reconcile, call, dir);
+out:
+	findings_clear(&list.findings);
+	buf_free(&place.prefix);
+	return rc;
+}
+
+/* --- HEADs ------------------------------------------------------------------------------------------------- */
 
 static int subject_closure(struct cat_txn *txn, void *arg)
 {
@@ -624,6 +737,12 @@ static void tell_changed(struct reconcile *reconcile, const struct subject *subj
 					   subject->ino);
 }
 
+/* HEAD tells whole seconds where the listing told milliseconds; a version's time, and so its name, must not change. */
+static int64_t finer_time(int64_t head_ns, int64_t listed_ns)
+{
+	return head_ns % NS_PER_SEC == 0 && listed_ns / NS_PER_SEC == head_ns / NS_PER_SEC ? listed_ns : head_ns;
+}
+
 /* HEAD's answer into the catalog. */
 static int head_take(struct reconcile *reconcile, const struct call *call, const struct subject *subject,
 		     const struct object_info *info, struct err *err)
@@ -635,7 +754,7 @@ static int head_take(struct reconcile *reconcile, const struct call *call, const
 		.etag = info->etag,
 		.storage_class = info->storage_class,
 		.size = info->size,
-		.modified_ns = info->modified_ns,
+		.modified_ns = finer_time(info->modified_ns, subject->copy.key ? subject->copy.stored_ns : 0),
 		.directory = S_ISDIR(subject->inode.mode),
 	};
 	const struct cat_watcher watcher = {.changed = reconcile->options.changed,
@@ -684,9 +803,6 @@ static int head_nothing(struct reconcile *reconcile, struct subject *subject, st
 
 	return rc ? err_from_errno(err, -rc, "%s", subject->key.data) : 0;
 }
-
-static int flight_join(struct reconcile *reconcile, enum kind kind, uint64_t ino, const struct call *call,
-		       struct err *err);
 
 static int head_run(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
 {
@@ -1769,14 +1885,6 @@ static int sibling_visit(void *arg, const struct cat_name *name, const struct ca
 		return 0;
 	siblings->inos[siblings->count++] = inode->ino;
 	return siblings->count == PREFETCH;
-}
-
-static int name_closure(struct cat_txn *txn, void *arg)
-{
-	struct subject *subject = arg;
-	int rc = cat_link_each(txn, subject->ino, first_link, subject);
-
-	return rc == 1 ? 0 : rc ? rc : -ENOENT;
 }
 
 /* Whoever looks at one soon looks at the next ones. */

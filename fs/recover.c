@@ -52,7 +52,8 @@ static int pairs_add(struct pairs *pairs, uint64_t ino, uint64_t seq)
 
 static int note_dirty(void *arg, const struct cat_inode *inode)
 {
-	return pairs_add(arg, inode->ino, 0);
+	return S_ISREG(inode->mode) ? pairs_add(arg, inode->ino, 0)
+				    : 0; /* a removed directory's job holds no content */
 }
 
 static int note_upload(void *arg, struct cat_job *job)

@@ -22,7 +22,7 @@ struct holding {
 	struct versions_at_entry entry; /* seq not known yet */
 	int64_t since_ns;
 	uint64_t seq_limit; /* versions up to here count */
-	bool supposed;      /* adopted later than asked for: counts when nobody else held the name */
+	bool supposed; /* adopted later than asked for: counts when nobody else held the name, and it may be as old */
 };
 
 struct holdings {
@@ -156,7 +156,7 @@ struct version_then {
 
 static bool was_ever_current(const struct cat_version *version)
 {
-	return version->origin != CAT_ORIGIN_SUSPECT && version->origin != CAT_ORIGIN_CONFLICT;
+	return version->origin != CAT_ORIGIN_SUSPECT;
 }
 
 static int take_version(void *arg, const struct cat_version *version)
@@ -226,6 +226,13 @@ static int resolve_one(struct cat_txn *txn, const struct resolving *resolving, c
 		ret = cat_name_get(txn, resolving->dir, name_of(resolving->holdings, holding), &name);
 		if (ret != -ENOENT)
 			return ret;
+	}
+	if (S_ISDIR(entry.type) && holding->supposed) {
+		struct cat_inode inode;
+
+		ret = cat_inode_get(txn, entry.ino, &inode);
+		if (ret || inode.btime > resolving->holdings->when_ns)
+			return ret == -ENOENT ? 0 : ret;
 	}
 	if (S_ISREG(entry.type)) {
 		ret = find_version(txn, holding, resolving->holdings->when_ns, &entry.seq);

@@ -56,7 +56,8 @@ struct cat_inode {
 	uint32_t mode, uid, gid, nlink, rdev;
 	uint32_t flags; /* enum cat_inode_flag */
 	uint64_t size;
-	int64_t atime, mtime, ctime, btime;
+	int64_t atime, mtime, ctime;
+	int64_t btime;     /* 0: a directory that was found, and may have been there all along */
 	uint64_t parent;   /* directory: its parent's ino (the root: itself). Else 0 */
 	uint64_t past_dir; /* directory: the first that had this name, was removed and made again; 0: itself. Their past
 			    * names are one past, under that one's number. Else 0 */
@@ -252,6 +253,15 @@ bool cat_same_object(const char *native_id, const char *etag, const char *other_
 /* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has
  * another. To be called before the new copy is added. */
 int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
+/* A version that is recorded as stored and has no copy any more is CAT_EXPIRED from here on; *ret_expired: it is, now.
+ */
+int cat_expire_uncopied(struct cat_txn *txn, uint64_t ino, uint64_t seq, bool *ret_expired);
+/* An object of the inode was just recorded at `key`. Where no name of it is there any more, since a directory above was
+ * renamed or the name ended while the object was on its way, a job is left that clears the key. */
+int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key);
+/* Does an object with this metadata hold a version that we know, of whatever inode and wherever it lies? 1, 0, -errno.
+ */
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
 int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
 int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
 int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *key);
@@ -283,9 +293,6 @@ int cat_link_each(struct cat_txn *txn, uint64_t ino, cat_link_visit visit, void 
 int cat_key_of_name(struct cat_txn *txn, uint64_t parent, const char *name, struct buf *ret_key);
 /* Of the inode's oldest live name; a directory's without the trailing '/'. -ENOENT when it has none. */
 int cat_key_of(struct cat_txn *txn, uint64_t ino, struct buf *ret_key);
-/* An object of the inode came to lie at the key. A directory above it may have been renamed while it was on its way,
- * and the TREE job has seen nothing to move: then a PLACE job is made. */
-int cat_place_again(struct cat_txn *txn, uint64_t ino, const char *key);
 
 /* --- operations on the live tree ------------------------------------------------------------------ */
 
@@ -511,6 +518,7 @@ struct cat_adopt {
 	size_t count;
 	uint32_t file_mode, dir_mode, uid, gid; /* defaults for what says nothing */
 	int64_t listed_at; /* when the listing was begun: names changed here since are left alone */
+	bool hidden;       /* the listing does not show what is there: nothing vanishes for want of it */
 	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
 	void *changed_arg;
 };

@@ -108,9 +108,11 @@ static int look_within(void *arg, const struct binding *binding)
 	if (!binding->was_deleted || binding->until_ns == INT64_MAX)
 		return 0;
 	was = past_at_open(within->versions, binding_last_ns(binding), binding->name);
-	if (was >= 0)
-		versions = openat(was, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return versions >= 0 ? find_last_use(versions, within->last_ns) : 0;
+	if (was < 0)
+		return was == -ENOENT ? 0 : was;
+	versions = openat(was, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	/* What is passed over here may be what was made last: then less would come back, and nothing would say so. */
+	return versions < 0 ? -errno : find_last_use(versions, within->last_ns);
 }
 
 /* When something beneath a deleted directory changed last, but by deletion. */

@@ -406,6 +406,20 @@ Test(outside, a_sweep_that_breaks_off_expires_nothing)
 	cr_assert_eq(count_names(".versions/f"), 2);
 }
 
+Test(outside, what_others_removed_before_our_own_removal_is_nowhere)
+{
+	new_store(MOUNTED_S3_UNVERSIONED);
+	start_through_proxy("sweep=0");
+	write_line("f", "one");
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	OK(unlink(at("f")));
+	other_deletes("f");
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	cr_assert_eq(count_names(".versions/f"), 0);
+}
+
 /* --- names known only from the past -------------------------------------------------------------------------- */
 
 Test(outside, what_others_deleted_before_the_first_mount_is_in_the_past)
@@ -494,6 +508,89 @@ Test(outside, a_tree_that_nobody_has_seen_is_renamed_whole_in_a_bucket)
 Test(outside, a_tree_that_nobody_has_seen_is_renamed_whole_in_a_directory)
 {
 	unseen_tree_renamed(MOUNTED_LOCAL);
+}
+
+static void sweeps_twice(void)
+{
+	int64_t before = mounted_status(&m, "others.sweeps");
+
+	SOON(mounted_status(&m, "others.sweeps") > before + 2);
+}
+
+static void emptied_directory_goes(enum mounted_store store)
+{
+	new_store(store);
+	other_puts("d/e/f", "deep");
+	other_puts("stays/f", "f");
+	mounted_start(&m, "sweep=1");
+	cr_assert(shows("d/e/f", "deep") && shows("stays/f", "f"));
+	other_deletes("d/e/f");
+	SOON(is_absent("d"));
+	cr_assert(shows("stays/f", "f"));
+}
+
+Test(outside, a_directory_that_others_emptied_goes_in_a_versioned_bucket)
+{
+	emptied_directory_goes(MOUNTED_S3);
+}
+
+Test(outside, a_directory_that_others_emptied_goes_in_a_plain_bucket)
+{
+	emptied_directory_goes(MOUNTED_S3_UNVERSIONED);
+}
+
+/* MinIO lists nothing beneath a key whose newest version is a delete marker. */
+Test(outside, a_file_that_became_a_directory_does_not_vanish)
+{
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=1");
+	write_line("f", "file");
+	mounted_settle(&m, 30);
+	OK(unlink(at("f")));
+	OK(mkdir(at("f"), 0755));
+	write_line("f/a", "a");
+	write_line("f/b", "b");
+	mounted_settle(&m, 30);
+	sweeps_twice();
+	other_deletes("f/a"); /* one that is gone does not mean that all are */
+	other_puts("g", "g");
+	SOON(shows("g", "g"));
+	sweeps_twice();
+	cr_assert(shows("f/b", "b"));
+}
+
+Test(outside, what_was_in_a_directory_of_this_name_before_does_not_come_back)
+{
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=1");
+	OK(mkdir(at("d"), 0755));
+	OK(mkdir(at("d/sub"), 0755));
+	write_line("d/sub/f", "f");
+	mounted_settle(&m, 30);
+	OK(mounted_shell(&m, "rm -r \"$MNT/d\"", NULL, 0));
+	OK(mkdir(at("d"), 0755));
+	mounted_settle(&m, 30);
+	other_puts("d/new", "new"); /* has d listed */
+	SOON(shows("d/new", "new"));
+	cr_assert(is_absent("d/sub"));
+}
+
+Test(outside, times_of_others_objects_are_as_fine_as_the_store_tells_them)
+{
+	int fine = 0;
+
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=1");
+	cr_assert_eq(count_names(""), 0);
+	for (char name[] = "a"; name[0] < 'e'; name[0]++) {
+		char entry[400];
+
+		other_puts(name, name);
+		SOON(shows(name, name));
+		entry_path(name, 0, entry);
+		fine += strstr(entry, ".000Z") == NULL;
+	}
+	cr_assert_gt(fine, 0);
 }
 
 /* --- suspended versioning --------------------------------------------------------------------------------------- */
@@ -638,6 +735,55 @@ Test(outside, a_conflict_survives_a_crash_in_its_middle)
 	mounted_settle(&m, 60);
 	SOON(shows("f", "theirs"));
 	cr_assert_eq(count_conflicts("f", "ours"), 1);
+}
+
+static void outlives_the_catalog(enum mounted_store store)
+{
+	start_for_conflict(store);
+	write_line("f", "base");
+	mounted_settle(&m, 30);
+	change_while("f", "ours", theirs);
+	SOON(shows("f", "theirs"));
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, "sweep=0");
+	mounted_settle(&m, 30);
+	cr_assert(shows("f", "theirs"));
+	cr_assert_eq(count_conflicts("f", "ours"), 1);
+}
+
+Test(outside, a_conflict_outlives_the_catalog_in_a_versioned_bucket)
+{
+	outlives_the_catalog(MOUNTED_S3);
+}
+
+Test(outside, a_conflict_outlives_the_catalog_in_a_plain_bucket)
+{
+	outlives_the_catalog(MOUNTED_S3_UNVERSIONED);
+}
+
+/* Killed between the store's copy and our record of it, with a newer version waiting for the same key. */
+Test(outside, a_copy_that_was_never_recorded_is_not_taken_for_a_strangers)
+{
+	int64_t requests;
+
+	new_store(MOUNTED_S3);
+	start_through_proxy("sweep=0");
+	write_line("f", "one");
+	mounted_settle(&m, 30);
+	proxy_toxic(&proxy, "latency", "\"latency\":3000"); /* of replies */
+	requests = mounted_status(&m, "store.requests");
+	OK(rename(at("f"), at("g")));
+	SOON(mounted_status(&m, "store.requests") > requests);
+	usleep(300000);
+	write_line("g", "two");
+	mounted_kill(&m);
+	proxy_clear(&proxy);
+	mounted_start(&m, "sweep=0");
+	mounted_settle(&m, 60);
+	cr_assert(shows("g", "two"));
+	cr_assert_eq(mounted_status(&m, "writeback.conflicts"), 0);
+	cr_assert_eq(count_names(".versions/g"), 2);
 }
 
 static void both_created(enum mounted_store store)

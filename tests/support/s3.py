@@ -34,6 +34,14 @@ NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 REGION = "us-east-1"
 
 
+class Refused(SystemExit):
+    """The store said no; `status` is HTTP's."""
+
+    def __init__(self, status, words):
+        super().__init__(words)
+        self.status = status
+
+
 def quote(text):
     return urllib.parse.quote(text, safe="-_.~")
 
@@ -65,7 +73,7 @@ def request(method, path, query=(), body=b"", meta=(), headers=()):
     reply = connection.getresponse()
     answer = reply.read()
     if reply.status >= 300:
-        sys.exit(f"s3.py: {method} {path}?{query}: {reply.status} {answer.decode(errors='replace')}")
+        raise Refused(reply.status, f"s3.py: {method} {path}?{query}: {reply.status} {answer.decode(errors='replace')}")
     return answer
 
 
@@ -111,6 +119,21 @@ def beneath(bucket, prefix):
         if element.tag in (NAMESPACE + "Version", NAMESPACE + "DeleteMarker"):
             kind = "data" if element.tag.endswith("}Version") else "marker"
             yield text_of(element, "Key"), text_of(element, "VersionId"), kind
+
+
+def all_versions(bucket):
+    """(key, id, etag) of every object version, keys percent-encoded."""
+    markers, found = [], []
+    while True:
+        root = ElementTree.fromstring(request("GET", f"/{bucket}", [("versions", ""), ("encoding-type", "url"), *markers]))
+        for element in root.iter(NAMESPACE + "Version"):
+            key = urllib.parse.unquote_to_bytes(text_of(element, "Key").replace("+", " "))
+            found.append((urllib.parse.quote(key, safe="/-_.~"), text_of(element, "VersionId"),
+                          text_of(element, "ETag").strip('"')))
+        if text_of(root, "IsTruncated") != "true":
+            return found
+        markers = [("key-marker", urllib.parse.unquote_to_bytes(text_of(root, "NextKeyMarker").replace("+", " "))),
+                   ("version-id-marker", text_of(root, "NextVersionIdMarker"))]
 
 
 def set_versioning(bucket, state):

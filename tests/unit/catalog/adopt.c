@@ -110,6 +110,43 @@ Test(adopt, replaced_object_is_a_new_inode_that_takes_the_name)
 	assert_jobs("");
 }
 
+Test(adopt, what_others_wrote_comes_last_whatever_their_clock_says)
+{
+	struct cat_found first = object("a", "e1", 5), second = object("a", "e2", 6);
+
+	first.modified_ns = T0 + 100 * NS_PER_SEC;
+	adopt(ROOT, &first, 1);
+	adopt(ROOT, &second, 1);
+	assert_history(ROOT, "a", "A5 A6*");
+	first.etag = "e3";
+	first.size = 7;
+	first.modified_ns = T0 - NS_PER_SEC;
+	adopt(ROOT, &first, 1);
+	assert_history(ROOT, "a", "A5 A6 A7*");
+}
+
+Test(adopt, directory_found_later_was_not_there_before)
+{
+	struct cat_found both[] = {prefix("d", "d/"), prefix("e", "e/")};
+
+	adopt(ROOT, both, 1);
+	cr_assert_eq(inode_of(ino_of(ROOT, "d")).btime, 0, "nobody knows since when");
+	adopt(ROOT, both, 2);
+	cr_assert_gt(inode_of(ino_of(ROOT, "e")).btime, 0);
+}
+
+Test(adopt, nothing_vanishes_for_want_of_what_a_listing_hides)
+{
+	struct cat_found found = object("a", "e1", 5);
+	struct cat_adopt request = {.dir = ROOT, .hidden = true};
+
+	adopt(ROOT, &found, 1);
+	request.listed_at = clock_wall();
+	cr_assert_eq(catalog_adopt(catalog, &request), 0);
+	cr_assert_neq(ino_of(ROOT, "a"), 0);
+	cr_assert_eq(inode_of(ROOT).listed_at, request.listed_at);
+}
+
 Test(adopt, object_that_is_gone_goes_to_the_past)
 {
 	struct cat_found found = object("a", "e1", 5);
@@ -442,6 +479,53 @@ Test(adopt, older_versions_are_shown_in_order_of_time)
 	(void)assert_clean();
 }
 
+static int take_seq(void *arg, const struct cat_version *version)
+{
+	uint64_t **at = arg;
+
+	*(*at)++ = version->seq;
+	return 0;
+}
+
+struct seqs {
+	uint64_t ino, *at;
+};
+
+static int each_seq(struct cat_txn *txn, void *arg)
+{
+	struct seqs *seqs = arg;
+
+	return cat_version_each(txn, seqs->ino, 0, UINT64_MAX, take_seq, &seqs->at);
+}
+
+/* Cache files and inode numbers of versions are by their sequence number alone. */
+Test(adopt, older_versions_share_no_number_with_another_files)
+{
+	struct cat_found found[] = {object("a", "e1", 1), object("b", "e2", 2), object("c", "e3", 3)};
+	uint64_t numbers[200];
+	struct seqs seqs = {.at = numbers};
+	char ids[120][16];
+
+	adopt(ROOT, found, 3);
+	for (int i = 0; i < 120; i++) {
+		struct cat_found old = older(ids[i], (uint64_t)i + 10, i);
+
+		(void)snprintf(ids[i], sizeof(ids[i]), "id%d", i);
+		old.key = found[i % 3].key;
+		old.modified_ns = T0 - (i % 7) * NS_PER_SEC;
+		cr_assert_eq(catalog_adopt_versions(catalog, ino_of(ROOT, found[i % 3].name), &old, 1), 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		seqs.ino = ino_of(ROOT, found[i].name);
+		cr_assert_eq(catalog_view(catalog, each_seq, &seqs), 0);
+	}
+	cr_assert_eq(seqs.at - numbers, 123);
+	for (uint64_t *one = numbers; one < seqs.at; one++) {
+		for (uint64_t *other = one + 1; other < seqs.at; other++)
+			cr_assert_neq(*one, *other, "%" PRIu64 " is given twice", *one);
+	}
+}
+
 Test(adopt, version_listed_without_id_learns_it_instead_of_doubling)
 {
 	struct cat_found listed = older("v5", 5, 50), found = older("v5", 5, 50);
@@ -629,10 +713,10 @@ Test(adopt, a_conflict_gives_the_name_to_the_object_that_was_first)
 	cat_job_clear(&job);
 	adopt(ROOT, &found, 1);
 	cr_assert_neq(ino_of(ROOT, "a"), ino);
-	assert_history(ROOT, "a", "A7* 3");
+	assert_history(ROOT, "a", "3 A7*");
 	cr_assert(inode_of(ino).flags & CAT_TAKEN);
 	version = commit(ino, 4); /* by one who still had it open */
-	assert_history(ROOT, "a", "A7* 3 4");
+	assert_history(ROOT, "a", "3 A7* 4");
 	finish_jobs();
 }
 

@@ -144,6 +144,19 @@ Test(history, suspect_version_is_listed_but_never_current)
 	assert_history(ROOT, "b", "3 R1*");
 }
 
+Test(history, a_conflicting_version_is_what_its_file_held)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version version;
+
+	commit(ino, 1);
+	version = commit(ino, 2);
+	cr_assert_eq(catalog_conflict(catalog, ino, version.seq), 0);
+	commit(make_file(ROOT, "b"), 3);
+	cr_assert_eq(move(ROOT, "a", ROOT, "b"), 0);
+	assert_history(ROOT, "b", "3 R2*");
+}
+
 static int keep_entry(void *arg, const struct cat_entry *entry)
 {
 	*(struct cat_entry *)arg = *entry;

@@ -97,6 +97,50 @@ Test(rebuilt, unfinished_removal_is_taken_up_again)
 	assert_one_job("place %" PRIu64 " a; ", ino);
 }
 
+/* The upload of the inode arrives at the key. */
+static void arrive_at(uint64_t ino, uint64_t seq, const char *key)
+{
+	struct cat_copy copy = {.ino = ino, .seq = seq, .key = (char *)key, .etag = (char *)key};
+	struct cat_job job;
+
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(catalog_stored(catalog, job.seq, &copy, NULL), 0);
+	cat_job_clear(&job);
+}
+
+Test(rebuilt, what_lies_only_where_versions_are_kept_stays_there)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version version = commit(ino, 1);
+
+	cr_assert_eq(catalog_conflict(catalog, ino, version.seq), 0);
+	arrive_at(ino, version.seq, ".varve/versions/x/1");
+	cr_assert_eq(remove_file(ROOT, "a"), 0);
+	finish_jobs();
+	lose_and_rebuild();
+	assert_jobs("");
+}
+
+Test(rebuilt, expired_version_makes_no_older_one_the_newest)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_gone_effect effect;
+	struct cat_version version;
+	struct cat_gone gone = {.ino = ino, .key = "a", .etag = "a"};
+
+	commit(ino, 1);
+	finish_jobs();
+	version = commit(ino, 2);
+	arrive_at(ino, version.seq, "a");
+	gone.seq = version.seq;
+	cr_assert_eq(remove_file(ROOT, "a"), 0);
+	finish_jobs();
+	cr_assert_eq(catalog_gone(catalog, &gone, &effect), 0);
+	cr_assert(effect.expired);
+	lose_and_rebuild();
+	cr_assert_eq(inode_of(ino).version, version.seq);
+}
+
 Test(rebuilt, what_was_never_placed_is_placed)
 {
 	uint64_t full = make_dir(ROOT, "full"), empty = make_dir(ROOT, "empty"),

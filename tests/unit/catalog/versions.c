@@ -288,6 +288,26 @@ static int drop_closure(struct cat_txn *txn, void *arg)
 	return cat_copy_drop(txn, copies->ino, copies->seq, "b", NULL);
 }
 
+Test(versions, what_arrives_where_no_name_is_any_more_is_to_be_moved)
+{
+	uint64_t dir = make_dir(ROOT, "d"), ino = make_file(dir, "a");
+	struct cat_version version;
+	struct cat_copy copy = {.ino = ino, .key = (char *)"d/a", .etag = (char *)"e"};
+	struct cat_job job;
+	char expected[64];
+
+	finish_jobs();
+	version = commit(ino, 1);
+	copy.seq = version.seq;
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0); /* while its upload is running */
+	cr_assert_eq(catalog_stored(catalog, job.seq, &copy, NULL), 0);
+	cat_job_clear(&job);
+	(void)snprintf(expected, sizeof(expected), "tree %" PRIu64 " d; place %" PRIu64 " d/a; ", dir, ino);
+	assert_jobs(expected);
+	finish_jobs();
+}
+
 Test(versions, newest_stored_copy_is_the_live_one)
 {
 	uint64_t ino = make_file(ROOT, "a");

@@ -113,7 +113,7 @@ static int suspect(struct cat_txn *txn, void *arg)
 {
 	struct cat_version version = *(const struct cat_version *)arg;
 
-	version.origin = CAT_ORIGIN_CONFLICT;
+	version.origin = CAT_ORIGIN_SUSPECT;
 	return cat_version_put(txn, &version);
 }
 
@@ -125,6 +125,34 @@ Test(versions_at, versions_that_never_were_current_are_not_shown)
 	cr_assert_eq(catalog_update(world.catalog, suspect, &second), 0);
 	third = commit(&world, first.ino, 3);
 	expect_at(ROOT, third.commit_ns - 1, text_of(&expected, "f", first.seq));
+}
+
+/* Until others' object took the name. */
+Test(versions_at, a_conflicting_version_is_what_was_there)
+{
+	struct cat_version first = make_file(&world, ROOT, "f", 1), second = commit(&world, first.ino, 2), third;
+	AUTO_BUF expected = BUF_INIT;
+
+	cr_assert_eq(catalog_conflict(world.catalog, first.ino, second.seq), 0);
+	third = commit(&world, first.ino, 3);
+	expect_at(ROOT, third.commit_ns - 1, text_of(&expected, "f", second.seq));
+}
+
+Test(versions_at, directories_found_later_were_not_there_before)
+{
+	struct cat_found found[] = {{.name = "old", .key = "old/", .directory = true},
+				    {.name = "young", .key = "young/", .directory = true}};
+	struct cat_adopt adopt = {.dir = ROOT, .found = found, .count = 1, .dir_mode = 0755, .listed_at = clock_wall()};
+	struct versions_at_entry entry;
+	int64_t before;
+
+	cr_assert_eq(catalog_adopt(world.catalog, &adopt), 0);
+	before = clock_wall();
+	adopt.listed_at = before;
+	adopt.count = 2;
+	cr_assert_eq(catalog_adopt(world.catalog, &adopt), 0);
+	cr_assert_eq(versions_at_lookup(world.catalog, ROOT, "old", before - DAY, &entry), 0);
+	cr_assert_eq(versions_at_lookup(world.catalog, ROOT, "young", before - DAY, &entry), -ENOENT);
 }
 
 Test(versions_at, mtime_is_the_newest_change_until_then)
