@@ -1231,33 +1231,63 @@ static ssize_t choose_place(const struct versions *versions, uint64_t current, s
 	}
 }
 
+/* The copy turns out to have this native id. */
+static int learn_id(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode,
+		    const struct cat_copy *copy)
+{
+	struct cat_copy better = *copy;
+	int rc;
+
+	better.native_id = (char *)found->native_id;
+	rc = cat_copy_replace(txn, copy, &better);
+	if (rc == 0 && inode->nlink && copy->seq == inode->version) /* else the key is another's by now, or nobody's */
+		rc = put_key_record(txn, found, inode);
+	return rc;
+}
+
+/* The copy of a version that is known from a listing of objects, which tells no native ids, is at the place of its
+ * etag. Older ones are known by their time as well: the same content may have come back. */
+static int find_nameless(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode,
+			 struct cat_copy *ret_copy)
+{
+	uint64_t ino, seq = inode->version;
+	int rc = cat_copy_get(txn, inode->ino, seq, ret_copy);
+
+	if (rc == 0 && !ret_copy->native_id && same_string(ret_copy->etag, found->etag) &&
+	    strcmp(ret_copy->key, found->key) == 0)
+		return 0;
+	if (rc == 0)
+		cat_copy_clear(ret_copy);
+	if (rc == 0 || rc == -ENOENT)
+		rc = cat_place_get(txn, 0, found->key, found->etag, &ino, &seq);
+	if (rc == 0 && ino == inode->ino)
+		rc = cat_copy_get(txn, ino, seq, ret_copy);
+	else if (rc == 0)
+		rc = -ENOENT;
+	if (rc == 0 && (ret_copy->native_id || ret_copy->stored_ns != found->modified_ns)) {
+		cat_copy_clear(ret_copy);
+		rc = -ENOENT;
+	}
+	return rc;
+}
+
 /* Is this object one of the versions we know? A copy without native id learns it here. 1, 0, -errno. */
 static int is_known(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
 {
-	struct cat_copy copy, better;
+	struct cat_copy copy;
 	uint64_t ino, seq;
 	int rc = cat_place_get(txn, 0, found->key, cat_object_id(found->native_id, found->etag), &ino, &seq);
 
 	if (rc == 0)
 		return 1;
-	if (rc != -ENOENT)
-		return rc;
-	rc = cat_copy_get(txn, inode->ino, inode->version, &copy);
+	if (rc != -ENOENT || !found->native_id || !found->etag)
+		return rc == -ENOENT ? 0 : rc;
+	rc = find_nameless(txn, found, inode, &copy);
 	if (rc < 0)
 		return rc == -ENOENT ? 0 : rc;
-	rc = 0;
-	if (!copy.native_id && found->native_id && same_string(copy.etag, found->etag) &&
-	    strcmp(copy.key, found->key) == 0) {
-		better = copy;
-		better.native_id = (char *)found->native_id;
-		rc = cat_copy_replace(txn, &copy, &better);
-		if (rc == 0 && inode->nlink) /* else the key is somebody else's by now, or nobody's */
-			rc = put_key_record(txn, found, inode);
-		if (rc == 0)
-			rc = 1;
-	}
+	rc = learn_id(txn, found, inode, &copy);
 	cat_copy_clear(&copy);
-	return rc;
+	return rc ? rc : 1;
 }
 
 /* Of another inode: the key's object now, or one that came after this one had lost its name. 1, 0, -errno. */

@@ -272,18 +272,13 @@ struct place {
 	uint64_t dir;
 	struct buf prefix; /* of every key beneath */
 	int64_t now;
-	bool listed; /* before */
 };
 
 static int place_closure(struct cat_txn *txn, void *arg)
 {
 	struct place *place = arg;
-	struct cat_inode inode;
-	int rc = cat_inode_get(txn, place->dir, &inode);
+	int rc;
 
-	if (rc)
-		return rc;
-	place->listed = inode.flags & CAT_LISTED;
 	buf_reset(&place->prefix); /* the closure may run again */
 	place->now = cat_now(txn); /* the catalog's clock can be ahead of the wall's; names are compared by it */
 	if (place->dir == CAT_ROOT_INO)
@@ -466,11 +461,18 @@ static int drop_phantoms(struct reconcile *reconcile, const struct call *call, u
 	return 0;
 }
 
-static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+/*
+ * Listings of objects tell no native ids, so what they alone tell of an object on a store with versions is not enough
+ * to know it again beneath a newer one: only who asks for the versions next wishes for metadata.
+ */
+enum wish { WISH_NAMES, WISH_META };
+
+static int list_directory(struct reconcile *reconcile, uint64_t dir, enum wish wish, const struct call *call,
+			  struct err *err)
 {
 	const struct reconcile_options *options = &reconcile->options;
 	struct place place = {.dir = dir, .prefix = BUF_INIT};
-	struct listing list = {.reconcile = reconcile};
+	struct listing list = {.reconcile = reconcile, .meta = wish == WISH_META};
 	struct cat_adopt adopt = {
 		.dir = dir,
 		.file_mode = options->file_mode,
@@ -489,7 +491,6 @@ static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call
 	adopt.listed_at = place.now;
 	list.prefix = place.prefix.data;
 	list.prefix_len = place.prefix.len;
-	list.meta = !place.listed; /* later on little is new */
 	atomic_fetch_add(&reconcile->listings, 1);
 	rc = list_pages(&list, call, err);
 	if (rc)
@@ -509,6 +510,11 @@ out:
 	findings_clear(&list.findings);
 	buf_free(&place.prefix);
 	return rc;
+}
+
+static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	return list_directory(reconcile, dir, WISH_NAMES, call, err);
 }
 
 /* --- HEADs ------------------------------------------------------------------------------------------------- */
@@ -2157,7 +2163,7 @@ int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call
 				    .page = whole_page,
 				    .arg = &losses};
 	struct err why = {0};
-	int rc = reconcile_directory(reconcile, dir, losses.call, &why);
+	int rc = list_directory(reconcile, dir, WISH_META, losses.call, &why);
 
 	if (!rc)
 		rc = resolve_children(reconcile, dir, losses.call, &why);
