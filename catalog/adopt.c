@@ -1774,6 +1774,84 @@ int catalog_adopt_deleted(struct catalog *catalog, const struct cat_deleted *del
 	return rc;
 }
 
+/* --- directories that are listed though nothing is there -------------------------------------------- */
+
+struct fading {
+	const struct cat_phantom *phantom;
+	struct cat_name name;
+	bool faded;
+};
+
+/* 1: nothing is there, and nothing is to come. 0, -errno. */
+static int is_phantom(struct cat_txn *txn, struct fading *fading, const struct cat_inode *inode)
+{
+	AUTO_BUF key = BUF_INIT;
+	struct cat_key record;
+	int rc = inode->ino == CAT_ROOT_INO || !S_ISDIR(inode->mode) || !inode->nlink || !(inode->flags & CAT_LISTED);
+
+	rc = rc ? 0 : cat_link_each(txn, inode->ino, take_link_name, &fading->name);
+	if (rc <= 0 || fading->name.how != CAT_HOW_ADOPT)
+		return rc < 0 ? rc : 0;
+	rc = cat_dir_any(txn, inode->ino);
+	if (rc == 0)
+		rc = cat_jobs_on_inode(txn, inode->ino);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = cat_key_of(txn, inode->ino, &key);
+	buf_addc(&key, '/');
+	if (rc == 0)
+		rc = buf_failed(&key) ? -ENOMEM : cat_key_get(txn, 0, key.data, &record);
+	if (rc == 0)
+		cat_key_clear(&record);
+	return rc == -ENOENT ? 1 : rc;
+}
+
+static int fade_closure(struct cat_txn *txn, void *arg)
+{
+	struct fading *fading = arg;
+	const struct cat_phantom *phantom = fading->phantom;
+	struct cat_past past = {.type = S_IFDIR, .began = CAT_HOW_ADOPT, .ended = CAT_HOW_VANISH};
+	struct cat_inode inode;
+	struct schema_key key;
+	struct buf *value;
+	int rc = cat_inode_get(txn, phantom->ino, &inode);
+
+	fading->faded = false;
+	if (rc == 0)
+		rc = is_phantom(txn, fading, &inode);
+	if (rc <= 0)
+		return rc;
+	past.parent = fading->name.parent;
+	past.ino = inode.ino;
+	past.since = fading->name.since;
+	past.until = cat_next_seq(txn);
+	past.until_ns = phantom->until_ns ? phantom->until_ns : cat_now(txn);
+	past.since_ns = phantom->since_ns && phantom->since_ns < past.until_ns ? phantom->since_ns : past.until_ns - 1;
+	cat_name_set(past.name, fading->name.name);
+	inode.nlink = 0;
+	rc = cat_unbind(txn, &fading->name);
+	if (rc == 0)
+		rc = cat_inode_put(txn, &inode);
+	if (rc == 0)
+		rc = cat_dir_touch(txn, past.parent, -1);
+	value = cat_scratch(txn);
+	schema_key_past(&key, past.parent, past.name, past.until);
+	schema_encode_past(&past, value);
+	fading->faded = true;
+	return rc ? rc : cat_put(txn, &key, value);
+}
+
+int catalog_phantom(struct catalog *catalog, const struct cat_phantom *phantom, uint64_t *ret_parent)
+{
+	struct fading fading = {.phantom = phantom};
+	int rc = catalog_update(catalog, fade_closure, &fading);
+
+	if (rc || !fading.faded)
+		return rc;
+	*ret_parent = fading.name.parent;
+	return 1;
+}
+
 struct past_dir {
 	uint64_t ino;
 	struct cat_past found;

@@ -23,6 +23,12 @@
 #define PAGE 1000 /* names of a directory read at once */
 #define TELL_NS (500 * NS_PER_MS)
 
+/* Directories in which nothing was found. */
+struct empties {
+	struct cat_phantom *cells;
+	size_t count, cap;
+};
+
 struct crawling {
 	const struct crawl *crawl;
 	const struct call *call;
@@ -30,6 +36,7 @@ struct crawling {
 	pthread_cond_t changed;
 	uint64_t *stack;
 	size_t depth, cap;
+	struct empties empties;
 	unsigned busy;
 	int result;
 	struct err err;
@@ -56,6 +63,17 @@ static int push(struct crawling *crawling, uint64_t ino)
 	if (ARRAY_ROOM(crawling->stack, crawling->cap, crawling->depth))
 		return -ENOMEM;
 	crawling->stack[crawling->depth++] = ino;
+	return 0;
+}
+
+static int note_empty(struct crawling *crawling, uint64_t ino, const struct reconcile_whole *whole)
+{
+	struct empties *empties = &crawling->empties;
+
+	if (ARRAY_ROOM(empties->cells, empties->cap, empties->count))
+		return -ENOMEM;
+	empties->cells[empties->count++] =
+		(struct cat_phantom){.ino = ino, .since_ns = whole->since_ns, .until_ns = whole->until_ns};
 	return 0;
 }
 
@@ -86,8 +104,8 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 {
 	const struct crawl *crawl = crawling->crawl;
 	struct page page = {.crawling = crawling};
-	uint64_t versions = 0;
-	int result = reconcile_whole(crawl->reconcile, ino, crawling->call, &versions, err);
+	struct reconcile_whole whole = {0};
+	int result = reconcile_whole(crawl->reconcile, ino, crawling->call, &whole, err);
 
 	do {
 		struct cat_readdir request = {.parent = ino, .after = page.last, .max = PAGE};
@@ -101,7 +119,9 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 	LOCK_GUARD(&crawling->lock);
 	crawling->figures.directories++;
 	crawling->figures.files += page.files;
-	crawling->figures.versions += versions;
+	crawling->figures.versions += whole.versions;
+	if (!result && !page.last)
+		result = note_empty(crawling, ino, &whole);
 	return result;
 }
 
@@ -131,6 +151,23 @@ static void *work(void *arg)
 	}
 	lock_release(&crawling->lock);
 	return NULL;
+}
+
+/* What is listed though everything in it was deleted goes to the past, and so does what holds nothing else. */
+static int drop_phantoms(struct crawling *crawling)
+{
+	const struct crawl *crawl = crawling->crawl;
+	int result = 0;
+
+	if (!reconcile_has_phantoms(crawl->reconcile))
+		return 0;
+	for (size_t i = 0; i < crawling->empties.count && !result; i++) {
+		struct cat_phantom phantom = crawling->empties.cells[i];
+
+		while ((result = catalog_phantom(crawl->catalog, &phantom, &phantom.ino)) == 1)
+			crawling->figures.directories--;
+	}
+	return result ? err_from_errno(&crawling->err, -result, "directories of the past") : 0;
 }
 
 static void take_asides(struct crawling *crawling)
@@ -181,6 +218,8 @@ int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_f
 	for (unsigned i = 0; i < count; i++)
 		(void)pthread_join(workers[i], NULL); /* cannot fail: ours, and not joined yet */
 	if (!crawling.result)
+		crawling.result = drop_phantoms(&crawling);
+	if (!crawling.result)
 		take_asides(&crawling);
 	*ret_figures = crawling.figures;
 	if (crawling.result && err)
@@ -188,5 +227,6 @@ int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_f
 	(void)pthread_cond_destroy(&crawling.changed); /* nobody waits */
 	lock_destroy(&crawling.lock);
 	free(crawling.stack);
+	free(crawling.empties.cells);
 	return crawling.result;
 }

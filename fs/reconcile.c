@@ -1084,7 +1084,7 @@ struct losses {
 	/* Of a whole directory: */
 	struct buf carried_key; /* its entries may go on in the next page */
 	struct lost carried;
-	uint64_t taken; /* versions */
+	struct reconcile_whole whole;
 };
 
 static void losses_clear(struct losses *losses)
@@ -1970,10 +1970,15 @@ static int whole_entry(void *arg, const struct object_info *info)
 	}
 	if (rc || losses->current || (info->flags & OBJECT_PREFIX))
 		return rc;
-	if ((info->flags & OBJECT_DELETE_MARKER) && info->modified_ns > lost->deleted_ns)
-		lost->deleted_ns = info->modified_ns;
-	if (info->flags & OBJECT_DELETE_MARKER)
+	if (!losses->whole.since_ns || info->modified_ns < losses->whole.since_ns)
+		losses->whole.since_ns = info->modified_ns;
+	if (info->flags & OBJECT_DELETE_MARKER) {
+		if (info->modified_ns > lost->deleted_ns)
+			lost->deleted_ns = info->modified_ns;
+		if (lost->deleted_ns > losses->whole.until_ns)
+			losses->whole.until_ns = lost->deleted_ns;
 		return 0;
+	}
 	if (info->flags & OBJECT_LATEST)
 		lost->live = lost->latest = true;
 	if (lost->named.directory || !info->native_id)
@@ -2093,7 +2098,7 @@ static int take_live(struct losses *losses, struct lost *lost, struct err *err)
 	for (size_t i = 0; i < lost->count; i++)
 		if (as_content(options, &found[i]))
 			found[kept++] = found[i];
-	losses->taken += kept > lost->latest ? kept - lost->latest : 0;
+	losses->whole.versions += kept > lost->latest ? kept - lost->latest : 0;
 	rc = kept ? catalog_adopt_versions(options->catalog, lost->ino, found, kept) : 0;
 	return rc ? err_from_errno(err, -rc, "versions of %s", lost->named.key) : 0;
 }
@@ -2102,7 +2107,7 @@ static int take_lost(struct losses *losses, struct lost *lost, struct err *err)
 {
 	if (lost->live)
 		return take_live(losses, lost, err);
-	losses->taken += lost->count;
+	losses->whole.versions += lost->count;
 	return loss_take(losses, lost, err);
 }
 
@@ -2149,8 +2154,14 @@ static int whole_page(void *arg, struct err *err)
 	return rc;
 }
 
-int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call, uint64_t *ret_versions,
-		    struct err *err)
+bool reconcile_has_phantoms(struct reconcile *reconcile)
+{
+	return transfer_can(reconcile->options.transfer, BACKEND_VERSIONS) &&
+	       !transfer_can(reconcile->options.transfer, BACKEND_TREE_KEYS);
+}
+
+int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call,
+		    struct reconcile_whole *ret_whole, struct err *err)
 {
 	struct losses losses = {.reconcile = reconcile,
 				.call = call ? call : &patient_call,
@@ -2175,7 +2186,7 @@ int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call
 	}
 	if (rc && !why.kind)
 		rc = err_from_errno(&why, -rc, "directory %llu", (unsigned long long)dir);
-	*ret_versions = losses.taken;
+	*ret_whole = losses.whole;
 	losses_clear(&losses);
 	if (rc && err)
 		*err = why;

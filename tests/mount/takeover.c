@@ -246,11 +246,13 @@ ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell
 
 	mounted_new(&one, *store);
 	mounted_start(&one, NULL);
-	OK(shell(&one, "cd \"$MNT\" && mkdir a d && mkdir -m 750 d/e && for i in 1 2 3; do (umask 077; echo $i >f); "
+	OK(shell(&one, "cd \"$MNT\" && mkdir -p a d/e && for i in 1 2 3; do (umask 077; echo $i >f); "
 		       "echo x$i >d/x; "
 		       "echo y$i >d/e/y; done && ln d/x a/first && ln d/x d/link && ln -s d/x s && mkdir empty && echo "
 		       "1 >d/gone && "
-		       "echo 2 >d/gone && sync d/gone && rm d/gone && : >d/nothing"));
+		       "echo 2 >d/gone && sync d/gone && rm d/gone && : >d/nothing && mkdir -p p/q && echo f >p/f && "
+		       "echo g >p/q/g && "
+		       "sync p/f p/q/g && rm -r p"));
 	mounted_settle(&one, 30);
 	OK(shell(&one, SHAPE));
 	before = strdup(out);
@@ -260,6 +262,7 @@ ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell
 	OK(shell(&one, SHAPE));
 	cr_assert_str_eq(out, before);
 	free(before);
+	SAYS(&one, "cd \"$MNT\" && cat .versions/+deleted/p/f .versions/+deleted/p/q/g", "f\ng");
 	SAYS(&one, "cd \"$MNT\" && echo through >>a/first && cat d/link && [ a/first -ef d/x ] && rm d/x && cat d/link",
 	     "x3\nthrough\nx3\nthrough");
 	cr_assert_eq(mounted_stop(&one), 0);
