@@ -1877,7 +1877,7 @@ int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct c
  * ---------------------------------------------------------------------
  *
  * For who rebuilds a catalog: a listing, what it left unresolved, and one listing of all versions, which is worked off
- * page by page, so that memory does not grow with what the directory holds.
+ * page by page, so that memory does not grow with them.
  */
 
 static int resolve_one(struct batch *batch, size_t i, struct err *err)

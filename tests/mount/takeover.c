@@ -227,14 +227,15 @@ ON_BOTH(a_rebuilt_catalog_is_the_one_that_was_lost)
 	"for d in . d d/e; do ls \"$d/.versions\"; done && for n in .versions/f d/.versions/gone d/.versions/x "       \
 	"d/.versions/nothing d/e/.versions/y; do echo $n; ls $n; cat $n/*; done"
 
+#define LOSE_CATALOG                                                                                                   \
+	"rm -rf \"$STATE\" && case $URL in file:*) rm -rf \"${URL#file://}/.varve/catalog\" ;; "                       \
+	"*) s3=\"$VARVE_TEST_SOURCE/tests/support/s3.py\" && \"$s3\" \"$BUCKET\" reserved | "                          \
+	"grep ^.varve/catalog/ | while read -r k; do \"$s3\" \"$BUCKET\" delete \"$k\" || exit 1; done ;; esac"
+
 static void rebuild_from_listing(const struct mounted *mounted)
 {
-	OK(shell(mounted,
-		 "rm -rf \"$STATE\" && case $URL in file:*) rm -rf \"${URL#file://}/.varve/catalog\" ;; "
-		 "*) s3=\"$VARVE_TEST_SOURCE/tests/support/s3.py\" && \"$s3\" \"$BUCKET\" reserved | "
-		 "grep ^.varve/catalog/ | while read -r k; do \"$s3\" \"$BUCKET\" delete \"$k\" || exit 1; done ;; "
-		 "esac && "
-		 "o=; [ -z \"$VARVE_TEST_S3_ENDPOINT\" ] || o=endpoint=$VARVE_TEST_S3_ENDPOINT; "
+	OK(shell(mounted, LOSE_CATALOG
+		 " && o=; [ -z \"$VARVE_TEST_S3_ENDPOINT\" ] || o=endpoint=$VARVE_TEST_S3_ENDPOINT; "
 		 "\"$VARVE\" rebuild \"$URL\" --state \"$STATE\" ${o:+-o $o} 2>&1 && \"$VARVE\" fsck \"$STATE\""));
 }
 
@@ -311,4 +312,22 @@ ParameterizedTest(enum mounted_store *store, takeover, what_lies_beside_its_file
 	SAYS(&one, "ls \"$MNT/.versions/g\" && cat \"$MNT\"/.versions/g/*", before);
 	free(before);
 	cr_assert_eq(mounted_stop(&one), 0);
+}
+
+/* Without a rebuild hard links are found as people look around, in whatever order. */
+ON_BOTH(hard_links_are_found_by_looking_around)
+{
+	mounted_new(&one, *store);
+	mounted_start(&one, NULL);
+	OK(shell(&one, "cd \"$MNT\" && mkdir a d && echo x >d/x && ln d/x a/first && ln d/x d/link"));
+	mounted_settle(&one, 30);
+	cr_assert_eq(mounted_stop(&one), 0);
+	OK(shell(&one, LOSE_CATALOG));
+	mounted_start(&one, NULL);
+	SAYS(&one, "cd \"$MNT\" && stat -c %s a/first && stat -c %s d/x", "0\n2"); /* nobody knew whose name it is */
+	SAYS(&one,
+	     "cd \"$MNT\" && cat a/first d/link && [ a/first -ef d/x ] && [ d/link -ef d/x ] && stat -c %h a/first",
+	     "x\nx\n3");
+	cr_assert_eq(mounted_stop(&one), 0);
+	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
 }
