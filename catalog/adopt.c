@@ -1258,33 +1258,63 @@ static ssize_t choose_place(struct cat_txn *txn, const struct versions *versions
 	}
 }
 
+/* The copy turns out to have this native id. */
+static int learn_id(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode,
+		    const struct cat_copy *copy)
+{
+	struct cat_copy better = *copy;
+	int rc;
+
+	better.native_id = (char *)found->native_id;
+	rc = cat_copy_replace(txn, copy, &better);
+	if (rc == 0 && inode->nlink && copy->seq == inode->version) /* else the key is another's by now, or nobody's */
+		rc = put_key_record(txn, found, inode);
+	return rc;
+}
+
+/* The copy of a version that is known from a listing of objects, which tells no native ids, is at the place of its
+ * etag. Older ones are known by their time as well: the same content may have come back. */
+static int find_nameless(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode,
+			 struct cat_copy *ret_copy)
+{
+	uint64_t ino, seq = inode->version;
+	int rc = cat_copy_get(txn, inode->ino, seq, ret_copy);
+
+	if (rc == 0 && !ret_copy->native_id && same_string(ret_copy->etag, found->etag) &&
+	    strcmp(ret_copy->key, found->key) == 0)
+		return 0;
+	if (rc == 0)
+		cat_copy_clear(ret_copy);
+	if (rc == 0 || rc == -ENOENT)
+		rc = cat_place_get(txn, 0, found->key, found->etag, &ino, &seq);
+	if (rc == 0 && ino == inode->ino)
+		rc = cat_copy_get(txn, ino, seq, ret_copy);
+	else if (rc == 0)
+		rc = -ENOENT;
+	if (rc == 0 && (ret_copy->native_id || ret_copy->stored_ns != found->modified_ns)) {
+		cat_copy_clear(ret_copy);
+		rc = -ENOENT;
+	}
+	return rc;
+}
+
 /* Is this object one of the versions we know? A copy without native id learns it here. 1, 0, -errno. */
 static int is_known(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode)
 {
-	struct cat_copy copy, better;
+	struct cat_copy copy;
 	uint64_t ino, seq;
 	int rc = cat_place_get(txn, 0, found->key, cat_object_id(found->native_id, found->etag), &ino, &seq);
 
 	if (rc == 0)
 		return 1;
-	if (rc != -ENOENT)
-		return rc;
-	rc = cat_copy_get(txn, inode->ino, inode->version, &copy);
+	if (rc != -ENOENT || !found->native_id || !found->etag)
+		return rc == -ENOENT ? 0 : rc;
+	rc = find_nameless(txn, found, inode, &copy);
 	if (rc < 0)
 		return rc == -ENOENT ? 0 : rc;
-	rc = 0;
-	if (!copy.native_id && found->native_id && same_string(copy.etag, found->etag) &&
-	    strcmp(copy.key, found->key) == 0) {
-		better = copy;
-		better.native_id = (char *)found->native_id;
-		rc = cat_copy_replace(txn, &copy, &better);
-		if (rc == 0 && inode->nlink) /* else the key is somebody else's by now, or nobody's */
-			rc = put_key_record(txn, found, inode);
-		if (rc == 0)
-			rc = 1;
-	}
+	rc = learn_id(txn, found, inode, &copy);
 	cat_copy_clear(&copy);
-	return rc;
+	return rc ? rc : 1;
 }
 
 /* Of another inode: the key's object now, or one that came after this one had lost its name. 1, 0, -errno. */
@@ -1781,6 +1811,84 @@ int catalog_adopt_deleted(struct catalog *catalog, const struct cat_deleted *del
 	free(deleting.newer);
 	free(deleting.older);
 	return rc;
+}
+
+/* --- directories that are listed though nothing is there -------------------------------------------- */
+
+struct fading {
+	const struct cat_phantom *phantom;
+	struct cat_name name;
+	bool faded;
+};
+
+/* 1: nothing is there, and nothing is to come. 0, -errno. */
+static int is_phantom(struct cat_txn *txn, struct fading *fading, const struct cat_inode *inode)
+{
+	AUTO_BUF key = BUF_INIT;
+	struct cat_key record;
+	int rc = inode->ino == CAT_ROOT_INO || !S_ISDIR(inode->mode) || !inode->nlink || !(inode->flags & CAT_LISTED);
+
+	rc = rc ? 0 : cat_link_each(txn, inode->ino, take_link_name, &fading->name);
+	if (rc <= 0 || fading->name.how != CAT_HOW_ADOPT)
+		return rc < 0 ? rc : 0;
+	rc = cat_dir_any(txn, inode->ino);
+	if (rc == 0)
+		rc = cat_jobs_on_inode(txn, inode->ino);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	rc = cat_key_of(txn, inode->ino, &key);
+	buf_addc(&key, '/');
+	if (rc == 0)
+		rc = buf_failed(&key) ? -ENOMEM : cat_key_get(txn, 0, key.data, &record);
+	if (rc == 0)
+		cat_key_clear(&record);
+	return rc == -ENOENT ? 1 : rc;
+}
+
+static int fade_closure(struct cat_txn *txn, void *arg)
+{
+	struct fading *fading = arg;
+	const struct cat_phantom *phantom = fading->phantom;
+	struct cat_past past = {.type = S_IFDIR, .began = CAT_HOW_ADOPT, .ended = CAT_HOW_VANISH};
+	struct cat_inode inode;
+	struct schema_key key;
+	struct buf *value;
+	int rc = cat_inode_get(txn, phantom->ino, &inode);
+
+	fading->faded = false;
+	if (rc == 0)
+		rc = is_phantom(txn, fading, &inode);
+	if (rc <= 0)
+		return rc;
+	past.parent = fading->name.parent;
+	past.ino = inode.ino;
+	past.since = fading->name.since;
+	past.until = cat_next_seq(txn);
+	past.until_ns = phantom->until_ns ? phantom->until_ns : cat_now(txn);
+	past.since_ns = phantom->since_ns && phantom->since_ns < past.until_ns ? phantom->since_ns : past.until_ns - 1;
+	cat_name_set(past.name, fading->name.name);
+	inode.nlink = 0;
+	rc = cat_unbind(txn, &fading->name);
+	if (rc == 0)
+		rc = cat_inode_put(txn, &inode);
+	if (rc == 0)
+		rc = cat_dir_touch(txn, past.parent, -1);
+	value = cat_scratch(txn);
+	schema_key_past(&key, past.parent, past.name, past.until);
+	schema_encode_past(&past, value);
+	fading->faded = true;
+	return rc ? rc : cat_put(txn, &key, value);
+}
+
+int catalog_phantom(struct catalog *catalog, const struct cat_phantom *phantom, uint64_t *ret_parent)
+{
+	struct fading fading = {.phantom = phantom};
+	int rc = catalog_update(catalog, fade_closure, &fading);
+
+	if (rc || !fading.faded)
+		return rc;
+	*ret_parent = fading.name.parent;
+	return 1;
 }
 
 struct past_dir {

@@ -10,7 +10,8 @@
  * An object's metadata is fixed when its upload begins, but the version's sequence, commit time and checksum are only
  * known at its commit. So the object carries, with the file id and the attributes of then, AHEAD_FACTS_META: the name
  * of an empty object under `.varve/facts/`, put before the upload is completed, whose metadata is the version's own.
- * Whoever reads the metadata of objects asks through ahead_head, and sees what he would see of any other.
+ * Whoever reads the metadata of objects asks through ahead_head, and sees what he would see of any other. The facts go
+ * when the shipped log tells the same (fs/facts.h).
  *
  * Threads: the watch functions run under the content's lock; sending on the transfer pool.
  */

@@ -24,6 +24,12 @@
 #define TELL_NS (500 * NS_PER_MS)
 #define PATIENCE_NS (3600 * NS_PER_SEC) /* with one directory, however many there are */
 
+/* Directories in which nothing was found. */
+struct empties {
+	struct cat_phantom *cells;
+	size_t count, cap;
+};
+
 struct crawling {
 	const struct crawl *crawl;
 	const struct call *call;
@@ -32,6 +38,7 @@ struct crawling {
 	pthread_cond_t changed;
 	uint64_t *stack;
 	size_t depth, cap;
+	struct empties empties;
 	unsigned busy;
 	int result;
 	struct err err;
@@ -58,6 +65,17 @@ static int push(struct crawling *crawling, uint64_t ino)
 	if (ARRAY_ROOM(crawling->stack, crawling->cap, crawling->depth))
 		return -ENOMEM;
 	crawling->stack[crawling->depth++] = ino;
+	return 0;
+}
+
+static int note_empty(struct crawling *crawling, uint64_t ino, const struct reconcile_whole *whole)
+{
+	struct empties *empties = &crawling->empties;
+
+	if (ARRAY_ROOM(empties->cells, empties->cap, empties->count))
+		return -ENOMEM;
+	empties->cells[empties->count++] =
+		(struct cat_phantom){.ino = ino, .since_ns = whole->since_ns, .until_ns = whole->until_ns};
 	return 0;
 }
 
@@ -115,12 +133,12 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 	const struct crawl *crawl = crawling->crawl;
 	struct page page = {.crawling = crawling};
 	struct call call = *crawling->call;
-	uint64_t versions = 0;
+	struct reconcile_whole whole = {0};
 	int result = 0;
 
 	if (!crawling->unlisted_only) { /* all of them have no end */
 		call.deadline_ns = clock_monotonic() + PATIENCE_NS;
-		result = reconcile_whole(crawl->reconcile, ino, &call, &versions, err);
+		result = reconcile_whole(crawl->reconcile, ino, &call, &whole, err);
 	} else if (!is_listed(crawling, ino, &(bool){false})) {
 		result = reconcile_directory(crawl->reconcile, ino, &call, err);
 	}
@@ -131,7 +149,9 @@ static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 	LOCK_GUARD(&crawling->lock);
 	crawling->figures.directories++;
 	crawling->figures.files += page.files;
-	crawling->figures.versions += versions;
+	crawling->figures.versions += whole.versions;
+	if (!result && !page.last && !crawling->unlisted_only)
+		result = note_empty(crawling, ino, &whole);
 	return result;
 }
 
@@ -161,6 +181,23 @@ static void *work(void *arg)
 	}
 	lock_release(&crawling->lock);
 	return NULL;
+}
+
+/* What is listed though everything in it was deleted goes to the past, and so does what holds nothing else. */
+static int drop_phantoms(struct crawling *crawling)
+{
+	const struct crawl *crawl = crawling->crawl;
+	int result = 0;
+
+	if (!reconcile_has_phantoms(crawl->reconcile))
+		return 0;
+	for (size_t i = 0; i < crawling->empties.count && !result; i++) {
+		struct cat_phantom phantom = crawling->empties.cells[i];
+
+		while ((result = catalog_phantom(crawl->catalog, &phantom, &phantom.ino)) == 1)
+			crawling->figures.directories--;
+	}
+	return result ? err_from_errno(&crawling->err, -result, "directories of the past") : 0;
 }
 
 static void take_asides(struct crawling *crawling)
@@ -224,6 +261,7 @@ static int end(struct crawling *crawling, struct err *err)
 	(void)pthread_cond_destroy(&crawling->changed); /* nobody waits */
 	lock_destroy(&crawling->lock);
 	free(crawling->stack);
+	free(crawling->empties.cells);
 	return crawling->result;
 }
 
@@ -235,6 +273,8 @@ int crawl_all(const struct crawl *crawl, const struct call *call, struct crawl_f
 	if (result)
 		return result;
 	run(&crawling);
+	if (!crawling.result)
+		crawling.result = drop_phantoms(&crawling);
 	if (!crawling.result)
 		take_asides(&crawling);
 	*ret_figures = crawling.figures;

@@ -19,6 +19,7 @@
 #include "array.h"
 #include "cleanup.h"
 #include "fs/ahead.h"
+#include "fs/killpoint.h"
 #include "fs/lease.h"
 #include "fs/objmeta.h"
 
@@ -170,6 +171,7 @@ static int remove_all(const struct facts_tidy *tidy, const struct call *call, co
 		rc = lease_check(tidy->lease, err);
 		if (!rc)
 			rc = transfer_remove(tidy->transfer, call, &object, NULL, err);
+		killpoint("facts-removed");
 	}
 	return rc;
 }
@@ -182,6 +184,8 @@ int facts_tidy(const struct facts_tidy *tidy, const struct call *call, uint64_t 
 
 	if (!rc && looked.done.count)
 		rc = tidy->ship(tidy->ship_arg, call, &why);
+	if (!rc && looked.done.count)
+		killpoint("facts-shipped");
 	if (!rc)
 		rc = remove_all(tidy, call, &looked.done, &why);
 	objects_clear(&looked.done);

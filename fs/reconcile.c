@@ -273,18 +273,13 @@ struct place {
 	uint64_t dir;
 	struct buf prefix; /* of every key beneath */
 	int64_t now;
-	bool listed; /* before */
 };
 
 static int place_closure(struct cat_txn *txn, void *arg)
 {
 	struct place *place = arg;
-	struct cat_inode inode;
-	int rc = cat_inode_get(txn, place->dir, &inode);
+	int rc;
 
-	if (rc)
-		return rc;
-	place->listed = inode.flags & CAT_LISTED;
 	buf_reset(&place->prefix); /* the closure may run again */
 	place->now = cat_now(txn); /* the catalog's clock can be ahead of the wall's; names are compared by it */
 	if (place->dir == CAT_ROOT_INO)
@@ -591,11 +586,18 @@ static void list_above(struct reconcile *reconcile, const struct call *call, uin
 		log_debug(MODULE, "above a directory that others emptied: %s", why.message);
 }
 
-static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+/*
+ * Listings of objects tell no native ids, so what they alone tell of an object on a store with versions is not enough
+ * to know it again beneath a newer one: only who asks for the versions next wishes for metadata.
+ */
+enum wish { WISH_NAMES, WISH_META };
+
+static int list_directory(struct reconcile *reconcile, uint64_t dir, enum wish wish, const struct call *call,
+			  struct err *err)
 {
 	const struct reconcile_options *options = &reconcile->options;
 	struct place place = {.dir = dir, .prefix = BUF_INIT};
-	struct listing list = {.reconcile = reconcile};
+	struct listing list = {.reconcile = reconcile, .meta = wish == WISH_META};
 	struct cat_adopt adopt = {
 		.dir = dir,
 		.file_mode = options->file_mode,
@@ -615,7 +617,6 @@ static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call
 	adopt.listed_at = place.now;
 	list.prefix = place.prefix.data;
 	list.prefix_len = place.prefix.len;
-	list.meta = !place.listed; /* later on little is new */
 	atomic_fetch_add(&reconcile->listings, 1);
 	rc = list_pages(&list, call, err);
 	if (rc)
@@ -639,6 +640,11 @@ out:
 	findings_clear(&list.findings);
 	buf_free(&place.prefix);
 	return rc;
+}
+
+static int list_run(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
+{
+	return list_directory(reconcile, dir, WISH_NAMES, call, err);
 }
 
 /* --- HEADs ------------------------------------------------------------------------------------------------- */
@@ -1194,7 +1200,7 @@ struct losses {
 	/* Of a whole directory: */
 	struct buf carried_key; /* its entries may go on in the next page */
 	struct lost carried;
-	uint64_t taken; /* versions */
+	struct reconcile_whole whole;
 };
 
 static void losses_clear(struct losses *losses)
@@ -1979,7 +1985,7 @@ int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct c
  * ---------------------------------------------------------------------
  *
  * For who rebuilds a catalog: a listing, what it left unresolved, and one listing of all versions, which is worked off
- * page by page, so that memory does not grow with what the directory holds.
+ * page by page, so that memory does not grow with them.
  */
 
 static int resolve_one(struct batch *batch, size_t i, struct err *err)
@@ -2072,10 +2078,15 @@ static int whole_entry(void *arg, const struct object_info *info)
 	}
 	if (rc || losses->current || (info->flags & OBJECT_PREFIX))
 		return rc;
-	if ((info->flags & OBJECT_DELETE_MARKER) && info->modified_ns > lost->deleted_ns)
-		lost->deleted_ns = info->modified_ns;
-	if (info->flags & OBJECT_DELETE_MARKER)
+	if (!losses->whole.since_ns || info->modified_ns < losses->whole.since_ns)
+		losses->whole.since_ns = info->modified_ns;
+	if (info->flags & OBJECT_DELETE_MARKER) {
+		if (info->modified_ns > lost->deleted_ns)
+			lost->deleted_ns = info->modified_ns;
+		if (lost->deleted_ns > losses->whole.until_ns)
+			losses->whole.until_ns = lost->deleted_ns;
 		return 0;
+	}
 	if (info->flags & OBJECT_LATEST)
 		lost->live = lost->latest = true;
 	if (lost->named.directory || !info->native_id)
@@ -2195,7 +2206,7 @@ static int take_live(struct losses *losses, struct lost *lost, struct err *err)
 	for (size_t i = 0; i < lost->count; i++)
 		if (as_content(options, &found[i]))
 			found[kept++] = found[i];
-	losses->taken += kept > lost->latest ? kept - lost->latest : 0;
+	losses->whole.versions += kept > lost->latest ? kept - lost->latest : 0;
 	rc = kept ? catalog_adopt_versions(options->catalog, lost->ino, found, kept) : 0;
 	return rc ? err_from_errno(err, -rc, "versions of %s", lost->named.key) : 0;
 }
@@ -2204,7 +2215,7 @@ static int take_lost(struct losses *losses, struct lost *lost, struct err *err)
 {
 	if (lost->live)
 		return take_live(losses, lost, err);
-	losses->taken += lost->count;
+	losses->whole.versions += lost->count;
 	return loss_take(losses, lost, err);
 }
 
@@ -2251,8 +2262,14 @@ static int whole_page(void *arg, struct err *err)
 	return rc;
 }
 
-int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call, uint64_t *ret_versions,
-		    struct err *err)
+bool reconcile_has_phantoms(struct reconcile *reconcile)
+{
+	return transfer_can(reconcile->options.transfer, BACKEND_VERSIONS) &&
+	       !transfer_can(reconcile->options.transfer, BACKEND_TREE_KEYS);
+}
+
+int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call,
+		    struct reconcile_whole *ret_whole, struct err *err)
 {
 	struct losses losses = {.reconcile = reconcile,
 				.call = call ? call : &patient_call,
@@ -2265,7 +2282,7 @@ int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call
 				    .page = whole_page,
 				    .arg = &losses};
 	struct err why = {0};
-	int rc = reconcile_directory(reconcile, dir, losses.call, &why);
+	int rc = list_directory(reconcile, dir, WISH_META, losses.call, &why);
 
 	if (!rc)
 		rc = resolve_children(reconcile, dir, losses.call, &why);
@@ -2277,7 +2294,7 @@ int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call
 	}
 	if (rc && !why.kind)
 		rc = err_from_errno(&why, -rc, "directory %llu", (unsigned long long)dir);
-	*ret_versions = losses.taken;
+	*ret_whole = losses.whole;
 	losses_clear(&losses);
 	if (rc && err)
 		*err = why;

@@ -66,10 +66,16 @@ int reconcile_past_now(struct reconcile *reconcile, uint64_t dir, const struct c
 
 /*
  * Everything that can be known of the directory, for who rebuilds a catalog: its listing, the attributes of all it
- * shows, older versions of its files, names that others deleted. *ret_versions: so many versions were not known.
+ * shows, older versions of its files, names that others deleted.
  */
-int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call, uint64_t *ret_versions,
-		    struct err *err);
+struct reconcile_whole {
+	uint64_t versions;          /* that were not known */
+	int64_t since_ns, until_ns; /* first change, and last removal, of what is deleted in it; 0: nothing is */
+};
+int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call *call,
+		    struct reconcile_whole *ret_whole, struct err *err);
+/* May the store list a directory of which everything was deleted? */
+bool reconcile_has_phantoms(struct reconcile *reconcile);
 /*
  * Versions that lie under `.varve/versions/`, by their file's id, and that the catalog does not know: conflicts of
  * another writer, and what was preserved on a store without versions. `key`: one of them; NULL: all.

@@ -559,6 +559,16 @@ struct cat_deleted {
 	size_t count;
 };
 int catalog_adopt_deleted(struct catalog *catalog, const struct cat_deleted *deleted);
+/*
+ * An adopted directory of which nothing is there but what was deleted: some stores list such prefixes as if something
+ * were. When it has neither names nor an object of its own its name goes to the past, and 1 is returned with its
+ * parent, which may be the next; else 0.
+ */
+struct cat_phantom {
+	uint64_t ino;
+	int64_t since_ns, until_ns; /* when it was there; 0: not known */
+};
+int catalog_phantom(struct catalog *catalog, const struct cat_phantom *phantom, uint64_t *ret_parent);
 /* The key, with its '/' behind, of a directory that lives, or of one that catalog_adopt or catalog_adopt_deleted let
  * vanish. The root's is empty. -ENOENT: of any other. */
 int cat_key_ever(struct cat_txn *txn, uint64_t dir, struct buf *ret_key);

@@ -133,6 +133,30 @@ CONFORMANCE(sink_can_stop_a_get)
 	FAILS(ERR_CANCELLED, f->ops->get(f->backend, &f->call, &request, NULL, &f->err));
 }
 
+/* A listing that tells of metadata tells all of it. */
+static void expect_listed_meta(struct fixture *f, const char *key, const struct meta *meta)
+{
+	for (int versions = 0; versions < 2; versions++) {
+		const struct list_request request = {
+			.prefix = key, .versions = versions && can(f, BACKEND_VERSIONS), .meta = true};
+		struct list_page page = list_all(f, &request);
+
+		cr_assert_geq(page.count, 1);
+		cr_assert_str_eq(page.entries[0].key, key);
+		if (page.entries[0].flags & OBJECT_META) {
+			cr_assert_eq(page.entries[0].meta.count, meta->count);
+			for (size_t i = 0; i < meta->count; i++) {
+				const char *told = meta_get(&page.entries[0].meta, meta->pairs[i].name);
+
+				cr_assert(told && strcmp(told, meta->pairs[i].value) == 0,
+					  "%s of %s: the listing says \"%s\"", meta->pairs[i].name, key,
+					  told ? told : "(none)");
+			}
+		}
+		list_page_clear(&page);
+	}
+}
+
 static void expect_meta(struct fixture *f, const char *key, const struct meta *meta)
 {
 	struct object_info head = {0};
@@ -151,6 +175,7 @@ static void expect_meta(struct fixture *f, const char *key, const struct meta *m
 			  meta->pairs[i].name, key, in_get ? in_get : "(none)");
 	}
 	cr_assert(head.meta.count == meta->count, "%s has %zu names, not %zu", key, head.meta.count, meta->count);
+	expect_listed_meta(f, key, meta);
 	object_info_clear(&head);
 	object_info_clear(&got);
 	free(blob.data);

@@ -219,6 +219,17 @@ static void check_no_uploads(const struct mounted *m, const struct crash_case *c
 	}
 }
 
+/* What the log tells by now. */
+static void check_no_facts(const struct mounted *m, const struct crash_case *c)
+{
+	if (c->scenario == STREAMS)
+		cr_assert_neq(mounted_shell(m,
+					    "\"$VARVE_TEST_SOURCE/tests/support/s3.py\" \"$BUCKET\" reserved | "
+					    "grep '^.varve/facts/'",
+					    NULL, 0),
+			      0, "%s: facts are left", c->point);
+}
+
 static void check_from_bucket(struct mounted *m, const struct crash_case *c, const struct told *told)
 {
 	cr_assert_eq(mounted_shell(m, "rm -rf \"$STATE\"", NULL, 0), 0);
@@ -257,6 +268,7 @@ static void prepare(struct mounted *m, const struct crash_case *c)
 #define STREAM_CASES(store)                                                                                            \
 	{"stream-begun:2", STREAMS, store}, {"stream-part-sent:3", STREAMS, store},                                    \
 		{"stream-claimed:2", STREAMS, store}, {"stream-told:2", STREAMS, store},                               \
+		{"facts-shipped", STREAMS, store}, {"facts-removed", STREAMS, store},                                  \
 	{                                                                                                              \
 		"stream-completed:2", STREAMS, store                                                                   \
 	}
@@ -292,6 +304,7 @@ ParameterizedTest(struct crash_case *c, points, killed_at, .timeout = 120)
 	cr_assert_eq(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0), 0, "fsck is not clean after %s",
 		     c->point);
 	check_no_uploads(&m, c);
+	check_no_facts(&m, c);
 	check_from_bucket(&m, c, told);
 	mounted_free(&m);
 }

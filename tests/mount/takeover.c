@@ -227,14 +227,15 @@ ON_BOTH(a_rebuilt_catalog_is_the_one_that_was_lost)
 	"for d in . d d/e; do ls \"$d/.versions\"; done && for n in .versions/f d/.versions/gone d/.versions/x "       \
 	"d/.versions/nothing d/e/.versions/y; do echo $n; ls $n; cat $n/*; done"
 
+#define LOSE_CATALOG                                                                                                   \
+	"rm -rf \"$STATE\" && case $URL in file:*) rm -rf \"${URL#file://}/.varve/catalog\" ;; "                       \
+	"*) s3=\"$VARVE_TEST_SOURCE/tests/support/s3.py\" && \"$s3\" \"$BUCKET\" reserved | "                          \
+	"grep ^.varve/catalog/ | while read -r k; do \"$s3\" \"$BUCKET\" delete \"$k\" || exit 1; done ;; esac"
+
 static void rebuild_from_listing(const struct mounted *mounted)
 {
-	OK(shell(mounted,
-		 "rm -rf \"$STATE\" && case $URL in file:*) rm -rf \"${URL#file://}/.varve/catalog\" ;; "
-		 "*) s3=\"$VARVE_TEST_SOURCE/tests/support/s3.py\" && \"$s3\" \"$BUCKET\" reserved | "
-		 "grep ^.varve/catalog/ | while read -r k; do \"$s3\" \"$BUCKET\" delete \"$k\" || exit 1; done ;; "
-		 "esac && "
-		 "o=; [ -z \"$VARVE_TEST_S3_ENDPOINT\" ] || o=endpoint=$VARVE_TEST_S3_ENDPOINT; "
+	OK(shell(mounted, LOSE_CATALOG
+		 " && o=; [ -z \"$VARVE_TEST_S3_ENDPOINT\" ] || o=endpoint=$VARVE_TEST_S3_ENDPOINT; "
 		 "\"$VARVE\" rebuild \"$URL\" --state \"$STATE\" ${o:+-o $o} 2>&1 && \"$VARVE\" fsck \"$STATE\""));
 }
 
@@ -246,11 +247,13 @@ ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell
 
 	mounted_new(&one, *store);
 	mounted_start(&one, NULL);
-	OK(shell(&one, "cd \"$MNT\" && mkdir a d && mkdir -m 750 d/e && for i in 1 2 3; do (umask 077; echo $i >f); "
+	OK(shell(&one, "cd \"$MNT\" && mkdir -p a d/e && for i in 1 2 3; do (umask 077; echo $i >f); "
 		       "echo x$i >d/x; "
 		       "echo y$i >d/e/y; done && ln d/x a/first && ln d/x d/link && ln -s d/x s && mkdir empty && echo "
 		       "1 >d/gone && "
-		       "echo 2 >d/gone && sync d/gone && rm d/gone && : >d/nothing"));
+		       "echo 2 >d/gone && sync d/gone && rm d/gone && : >d/nothing && mkdir -p p/q && echo f >p/f && "
+		       "echo g >p/q/g && "
+		       "sync p/f p/q/g && rm -r p"));
 	mounted_settle(&one, 30);
 	OK(shell(&one, SHAPE));
 	before = strdup(out);
@@ -260,6 +263,7 @@ ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell
 	OK(shell(&one, SHAPE));
 	cr_assert_str_eq(out, before);
 	free(before);
+	SAYS(&one, "cd \"$MNT\" && cat .versions/+deleted/p/f .versions/+deleted/p/q/g", "f\ng");
 	SAYS(&one, "cd \"$MNT\" && echo through >>a/first && cat d/link && [ a/first -ef d/x ] && rm d/x && cat d/link",
 	     "x3\nthrough\nx3\nthrough");
 	cr_assert_eq(mounted_stop(&one), 0);
@@ -308,4 +312,22 @@ ParameterizedTest(enum mounted_store *store, takeover, what_lies_beside_its_file
 	SAYS(&one, "ls \"$MNT/.versions/g\" && cat \"$MNT\"/.versions/g/*", before);
 	free(before);
 	cr_assert_eq(mounted_stop(&one), 0);
+}
+
+/* Without a rebuild hard links are found as people look around, in whatever order. */
+ON_BOTH(hard_links_are_found_by_looking_around)
+{
+	mounted_new(&one, *store);
+	mounted_start(&one, NULL);
+	OK(shell(&one, "cd \"$MNT\" && mkdir a d && echo x >d/x && ln d/x a/first && ln d/x d/link"));
+	mounted_settle(&one, 30);
+	cr_assert_eq(mounted_stop(&one), 0);
+	OK(shell(&one, LOSE_CATALOG));
+	mounted_start(&one, NULL);
+	SAYS(&one, "cd \"$MNT\" && stat -c %s a/first && stat -c %s d/x", "0\n2"); /* nobody knew whose name it is */
+	SAYS(&one,
+	     "cd \"$MNT\" && cat a/first d/link && [ a/first -ef d/x ] && [ d/link -ef d/x ] && stat -c %h a/first",
+	     "x\nx\n3");
+	cr_assert_eq(mounted_stop(&one), 0);
+	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
 }

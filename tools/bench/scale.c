@@ -899,8 +899,9 @@ int main(int argc, char **argv)
 	char *path;
 
 	if (argc < 3) {
-		(void)fprintf(stderr,
-			      "usage: scale VARVE NEW-DIR [--quick] [directories] [versions] [past] [sparse] [trees]\n");
+		(void)fprintf(
+			stderr,
+			"usage: scale VARVE NEW-DIR [--quick] [directories] [versions] [past] [sparse] [trees]\n");
 		return 2;
 	}
 	if (gib)

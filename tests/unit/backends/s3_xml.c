@@ -82,6 +82,34 @@ Test(s3_xml, lists_versions_with_markers_and_hands_the_key_marker_back_verbatim)
 	"<DeleteMarker><Key>" key "</Key><VersionId>" id "</VersionId><IsLatest>" latest                               \
 	"</IsLatest><LastModified>2026-01-0" day "T00:00:00Z</LastModified></DeleteMarker>"
 
+/* MinIO's way of telling metadata. What is not in the element was not told; what is there and is none is no matter. */
+Test(s3_xml, lists_metadata_where_it_is_told)
+{
+	struct s3_listing listing;
+	struct err err;
+	cr_assert_eq(
+		parse("<ListVersionsResult><IsTruncated>false</IsTruncated>"
+		      "<Version><Key>a</Key><VersionId>1</VersionId><UserMetadata><content-type>x/y</content-type>"
+		      "<X-Amz-Meta-Varve-Id>id &amp; more</X-Amz-Meta-Varve-Id><X-Amz-Meta-Mode>33188</X-Amz-Meta-Mode>"
+		      "</UserMetadata><Internal><K>1</K></Internal></Version>"
+		      "<Version><Key>b</Key><VersionId>1</VersionId><UserMetadata/></Version>"
+		      "<Version><Key>c</Key><VersionId>1</VersionId></Version></ListVersionsResult>",
+		      S3_LIST_VERSIONS, &listing, &err),
+		0, "%s", err.message);
+	cr_assert_eq(listing.count, 3);
+	cr_assert(listing.entries[0].flags & OBJECT_META);
+	cr_assert_eq(listing.entries[0].meta.count, 2);
+	cr_assert_str_eq(meta_get(&listing.entries[0].meta, "varve-id"), "id & more");
+	cr_assert_str_eq(meta_get(&listing.entries[0].meta, "mode"), "33188");
+	cr_assert(listing.entries[1].flags & OBJECT_META);
+	cr_assert_eq(listing.entries[1].meta.count, 0);
+	cr_assert(!(listing.entries[2].flags & OBJECT_META));
+	s3_listing_clear(&listing);
+	expect_corrupt("<ListBucketResult><Contents><Key>a</Key><UserMetadata><X-Amz-Meta-a+b>x</X-Amz-Meta-a+b>"
+		       "</UserMetadata></Contents></ListBucketResult>",
+		       S3_LIST_OBJECTS);
+}
+
 Test(s3_xml, versions_and_markers_in_separate_lists_are_merged)
 {
 	static const char *const expected[] = {"a2", "a1", "b3", "b2", "b1"};
