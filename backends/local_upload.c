@@ -312,7 +312,7 @@ static void writing_clear(struct writing *writing)
 
 static int part_fail(struct err *err, int error, const struct upload_slot *slot, const char *key)
 {
-	if (error == -EAGAIN || error == -EACCES)
+	if (error == -EAGAIN)
 		return err_set(err, ERR_CONFLICT, "another part of %s is being written where part %u goes", key,
 			       slot->number);
 	if (error == -ENOENT)
@@ -561,7 +561,7 @@ static int assemble(const struct upload *upload, const char *upload_id, struct s
 	int rc;
 
 	temp->fd = open_whole(upload, 0, 0);
-	if (temp->fd == -EAGAIN || temp->fd == -EACCES)
+	if (temp->fd == -EAGAIN)
 		return err_set(err, ERR_CONFLICT, "parts of the upload are still being written");
 	if (temp->fd < 0 || snprintf(temp->name, sizeof(temp->name), "%s/" WHOLE, upload_id) >= (int)sizeof(temp->name))
 		return err_set(err, ERR_NOT_FOUND, "the upload is completed or gone");

@@ -15,8 +15,8 @@ int array_grow(void *cells_of, size_t *cap, size_t count, size_t size)
 
 	if (count < *cap)
 		return 0;
-	if (*cap > SIZE_MAX / 4 ||
-	    more > SIZE_MAX / 2 / size) /* more than there can be; asking for it is an error of its own */
+	/* More than there can be; asking for it is an error of its own. */
+	if (*cap > SIZE_MAX / 4 || more > SIZE_MAX / 2 / size)
 		return -ENOMEM;
 	memcpy(&cells, cells_of, sizeof(cells)); /* a pointer to whatever: through void ** it would be another type's */
 	cells = reallocarray(cells, more, size);

@@ -964,6 +964,35 @@ static int still_claimed(struct placement *placement, const struct cat_job *job,
 	return err;
 }
 
+/* What is at the key now, with what facts it has elsewhere: an upload made ahead, too, must be known for ours. */
+static int head_whole(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct object_ref ref = {.key = key};
+	int result = ahead_head(placement->transfer, &call, &ref, ret_info, err);
+
+	if (result && err->kind == ERR_NOT_FOUND) {
+		*ret_info = (struct object_info){0};
+		*err = (struct err){0};
+		return 0;
+	}
+	return result;
+}
+
+/* Sent by an earlier process, whose mark holds another epoch? */
+static bool is_this_version(const struct facts *facts, const struct object_info *info)
+{
+	static const unsigned both = OBJMETA_FILE_ID | OBJMETA_SEQ;
+	const struct cat_version *version = &facts->version;
+	struct objmeta meta;
+
+	objmeta_decode(&info->meta, &meta);
+	if ((meta.has & both) != both || meta.seq != version->seq || info->size != version->size ||
+	    memcmp(meta.file_id, facts->inode.file_id, sizeof(meta.file_id)) != 0)
+		return false;
+	return !(meta.has & OBJMETA_CRC32C) || !(version->flags & CAT_HAS_CRC32C) || meta.crc32c == version->crc32c;
+}
+
 /* Did an attempt that we know nothing more of reach the store? */
 static int find_sent(struct placement *placement, const struct facts *facts, const char *key,
 		     struct object_info *ret_info, struct err *err)
@@ -981,6 +1010,23 @@ static int find_sent(struct placement *placement, const struct facts *facts, con
 	}
 	meta_clear(&meta);
 	return result;
+}
+
+/* The same of an attempt of an earlier process, whose mark holds another epoch. */
+static int find_left_over(struct placement *placement, const struct facts *facts, const char *key,
+			  struct object_info *ret_info, struct err *err)
+{
+	struct object_info info = {0};
+	int result = head_whole(placement, key, &info, err);
+
+	if (result)
+		return result;
+	if (info.key && is_this_version(facts, &info)) {
+		*ret_info = info;
+		return 0;
+	}
+	object_info_clear(&info);
+	return -ENOENT;
 }
 
 /* Or the completion of an upload made ahead? What it left otherwise is aborted. */
@@ -1063,36 +1109,31 @@ static int give_up(struct placement *placement, const struct facts *facts, uint6
 /* --- conflicts: what lies at the key is not what we replace
  * ------------------------------------------------------------ */
 
-/* Is it a version that we know, only not as the key's current object? Or a copy of one that was made by a process that
- * was killed before it was recorded. */
+/* Is it a version that we know, only not as the key's current object? Or sent by us and not recorded, before a kill:
+ * then it is a copy of one. */
 static int known_closure(struct cat_txn *txn, void *arg)
 {
+	static const unsigned both = OBJMETA_FILE_ID | OBJMETA_SEQ;
 	const struct object_info *info = arg;
+	struct cat_version version;
 	struct objmeta meta;
 	uint64_t ino, seq;
-	int result = cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
+	int err = cat_place_get(txn, 0, info->key, cat_object_id(info->native_id, info->etag), &ino, &seq);
 
-	if (result != -ENOENT)
-		return result;
+	if (err != -ENOENT)
+		return err;
 	objmeta_decode(&info->meta, &meta);
-	if (!(meta.has & OBJMETA_FILE_ID) || !(meta.has & OBJMETA_SEQ))
-		return result;
-	result = cat_holds_known(txn, meta.file_id, meta.seq);
-	return result == 1 ? 0 : result < 0 ? result : -ENOENT;
-}
-
-/* Sent by an earlier process, whose mark holds another epoch? */
-static bool is_this_version(const struct facts *facts, const struct object_info *info)
-{
-	static const unsigned both = OBJMETA_FILE_ID | OBJMETA_SEQ;
-	const struct cat_version *version = &facts->version;
-	struct objmeta meta;
-
-	objmeta_decode(&info->meta, &meta);
-	if ((meta.has & both) != both || meta.seq != version->seq || info->size != version->size ||
-	    memcmp(meta.file_id, facts->inode.file_id, sizeof(meta.file_id)) != 0)
-		return false;
-	return !(meta.has & OBJMETA_CRC32C) || !(version->flags & CAT_HAS_CRC32C) || meta.crc32c == version->crc32c;
+	if ((meta.has & both) != both)
+		return -ENOENT;
+	err = cat_holds_known(txn, meta.file_id, meta.seq);
+	if (err <= 0)
+		return err ? err : -ENOENT;
+	err = cat_file_find(txn, meta.file_id, &ino);
+	if (!err)
+		err = cat_version_get(txn, ino, meta.seq, &version);
+	if (err == -ENOENT) /* a rebuilt catalog gave it another number */
+		return 0;
+	return !err && version.size != info->size ? -ENOENT : err;
 }
 
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */
@@ -1109,21 +1150,6 @@ static int stand_aside(struct placement *placement, const struct facts *facts, c
 		 key, facts->version.identity);
 	killpoint("conflict-recorded");
 	return -EAGAIN;
-}
-
-/* What is at the key now, with what facts it has elsewhere: an upload made ahead, too, must be known for ours. */
-static int head_whole(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
-{
-	struct call call = call_for(placement, 0);
-	struct object_ref ref = {.key = key};
-	int result = ahead_head(placement->transfer, &call, &ref, ret_info, err);
-
-	if (result && err->kind == ERR_NOT_FOUND) {
-		*ret_info = (struct object_info){0};
-		*err = (struct err){0};
-		return 0;
-	}
-	return result;
 }
 
 /* The store refused the condition. What is there decides. */
@@ -1221,6 +1247,8 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 		result = key ? find_completed(placement, &facts, &info, err) : -ENOMEM;
 		if (result == -ENOENT)
 			result = find_sent(placement, &facts, key, &info, err);
+		if (result == -ENOENT)
+			result = find_left_over(placement, &facts, key, &info, err);
 	}
 	if (result == -ENOENT) {
 		free(key);

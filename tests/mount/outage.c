@@ -273,6 +273,38 @@ Test(outage, a_slow_way_is_only_slow)
 	OK(mounted_stop(&m));
 }
 
+/* The store has it, and before its reply comes the file has another name and we are gone. */
+Test(outage, what_was_sent_before_a_kill_is_nobody_else_s)
+{
+	char *keys = NULL;
+
+	file_puts(at("first"), "known");
+	mounted_settle(&m, 30);
+	proxy_toxic(&proxy, "latency", "\"latency\":8000");
+	file_puts(at("t"), "one");
+	for (int tries = 0; tries < 70; tries++) {
+		free(keys);
+		keys = s3_ask(&m, "keys");
+		if (strstr(keys, "\nt"))
+			break;
+		usleep(100000);
+	}
+	cr_assert(strstr(keys, "\nt"), "it was not sent: %s", keys);
+	free(keys);
+	OK(rename(at("t"), at("f")));
+	mounted_kill(&m);
+	proxy_clear(&proxy);
+	start(NULL);
+	file_puts(at("t"), "two");
+	mounted_settle(&m, 60);
+	cr_assert_eq(mounted_status(&m, "writeback.conflicts"), 0, "a conflict with ourselves");
+	cr_assert(stored_as("t", "two", 3));
+	cr_assert(stored_as("f", "one", 3));
+	cr_assert(file_is(at("t"), "two", 3));
+	cr_assert(file_is(at("f"), "one", 3));
+	OK(mounted_stop(&m));
+}
+
 /* The cache holds 16 MiB; 14 of them are one request that takes half a minute. */
 Test(outage, a_writer_waits_for_a_slow_store_and_gives_up_on_one_that_is_gone)
 {

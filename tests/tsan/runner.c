@@ -49,7 +49,7 @@ static const struct runner_options *suite_options(const char *suite)
 	return &none;
 }
 
-static _Noreturn void run_in_child(const struct runner_entry *test)
+static _Noreturn void run_in_child(const struct runner_entry *test, void *value)
 {
 	const struct runner_options *suite = suite_options(test->suite);
 	void (*init)(void) = test->options.init ? test->options.init : suite->init;
@@ -60,7 +60,10 @@ static _Noreturn void run_in_child(const struct runner_entry *test)
 		(void)alarm((unsigned int)timeout + 1); /* no earlier alarm to care about */
 	if (init)
 		init();
-	test->run();
+	if (value)
+		((void (*)(void *))test->run)(value);
+	else
+		test->run();
 	if (fini)
 		fini();
 	exit(failures ? EXIT_FAILED : EXIT_PASSED);
@@ -68,7 +71,7 @@ static _Noreturn void run_in_child(const struct runner_entry *test)
 
 enum outcome { PASSED, FAILED, CRASHED };
 
-static enum outcome run(const struct runner_entry *test)
+static enum outcome run(const struct runner_entry *test, void *value)
 {
 	int status;
 	pid_t child;
@@ -76,7 +79,7 @@ static enum outcome run(const struct runner_entry *test)
 	(void)fflush(NULL); /* what is buffered must not be written twice */
 	child = fork();
 	if (child == 0)
-		run_in_child(test);
+		run_in_child(test, value);
 	if (child < 0 || waitpid(child, &status, 0) != child) {
 		perror("fork");
 		return CRASHED;
@@ -88,20 +91,29 @@ static enum outcome run(const struct runner_entry *test)
 	return WEXITSTATUS(status) == test->options.exit_code ? PASSED : FAILED;
 }
 
-int main(void)
+static void count(const struct runner_entry *test, void *value, int counts[static 3])
 {
 	static const char *const words[] = {[PASSED] = "PASS", [FAILED] = "FAIL", [CRASHED] = "CRASH"};
+	enum outcome outcome = run(test, value);
+
+	counts[outcome]++;
+	if (outcome != PASSED)
+		(void)fprintf(stderr, "[%s] %s::%s\n", words[outcome], test->suite, test->name);
+}
+
+int main(void)
+{
 	int counts[3] = {0};
 
 	for (const struct runner_entry *test = first; test; test = test->next) {
-		enum outcome outcome;
+		struct runner_values values = {0};
 
-		if (!test->name)
-			continue;
-		outcome = run(test);
-		counts[outcome]++;
-		if (outcome != PASSED)
-			(void)fprintf(stderr, "[%s] %s::%s\n", words[outcome], test->suite, test->name);
+		if (test->values)
+			values = test->values();
+		else if (test->name)
+			count(test, NULL, counts);
+		for (size_t i = 0; i < values.count; i++)
+			count(test, (char *)values.first + i * values.size, counts);
 	}
 	(void)fprintf(stderr, "[====] Synthesis: Tested: %d | Passing: %d | Failing: %d | Crashing: %d\n",
 		      counts[PASSED] + counts[FAILED] + counts[CRASHED], counts[PASSED], counts[FAILED],

@@ -28,10 +28,16 @@ struct runner_options {
 	const char *description;
 };
 
+struct runner_values {
+	void *first;
+	size_t size, count;
+};
+
 struct runner_entry {
 	const char *suite;
-	const char *name; /* NULL: the options of a whole suite */
-	void (*run)(void);
+	const char *name;                     /* NULL: the options of a whole suite */
+	void (*run)(void);                    /* with values: a void (*)(TYPE *) */
+	struct runner_values (*values)(void); /* it runs once for each; NULL: once */
 	struct runner_options options;
 	struct runner_entry *next;
 };
