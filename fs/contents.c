@@ -552,6 +552,8 @@ void content_put(struct content *content)
 
 /* --- eviction ------------------------------------------------------------------------------------------------ */
 
+#define PIECES_MAX ((size_t)1 << 17)
+
 /* What is asked of one content. */
 struct giving {
 	struct content *content;
@@ -617,11 +619,24 @@ static uint64_t evict_clean(struct content *content, uint64_t wanted, enum fetch
 		give_up(&giving, hand, content->base_limit);
 		give_up(&giving, 0, hand);
 	}
-	if (giving.freed && content_save(content) == 0)
+	if (giving.freed && content_save(content) == 0) {
 		punch_absent(content, &giving.before);
+	} else if (giving.freed) { /* it is all still there */
+		struct ranges present = content->present;
+
+		content->present = giving.before;
+		giving.before = present;
+		giving.freed = 0;
+	}
 	ranges_free(&giving.before);
 	ranges_free(&giving.kept);
 	return giving.freed;
+}
+
+void content_thin(struct content *content)
+{
+	if (content->present.count > PIECES_MAX)
+		(void)evict_clean(content, ranges_total(&content->present) / 2, FETCH_KEEP_NEEDED);
 }
 
 /* Nobody uses it: is all of it in the store? */

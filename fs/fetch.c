@@ -305,6 +305,7 @@ static int fill_absent(struct fetch *fetch, const char *bytes, uint64_t start, u
 	content->unsaved += len;
 	if (content->arrived)
 		*content->arrived += len;
+	content_thin(content);
 	if (!content->discarded)
 		cache_account(content->owner->cache, content->id, ranges_total(&content->present));
 	wake_readers(content, start, end, 0);
