@@ -22,6 +22,9 @@ struct contents {
 	_Atomic int64_t rtt_ns; /* how long the store takes for a small range, at best; 0: not known */
 	bool (*gone)(void *arg, const struct cat_gone *gone, const atomic_bool *cancelled); /* may be NULL */
 	void *gone_arg;
+	/* Contents off the table whose last user is not done with it. Grows under lock; what shrinks it touches nothing
+	 * of ours any more. */
+	atomic_uint leaving;
 	struct lock lock;
 	struct table table;  /* guarded by lock, as is what follows */
 	struct list watched; /* backing.c: loose contents without a writer, each with a reference */

@@ -525,13 +525,16 @@ static bool drop_ref(struct content *content, bool *ret_last)
 	if (content->refs == 1 && unsaved)
 		return false;
 	*ret_last = --content->refs == 0;
-	if (*ret_last)
+	if (*ret_last) {
+		atomic_fetch_add(&content->owner->leaving, 1);
 		table_remove(&content->owner->table, &content->node);
+	}
 	return true;
 }
 
 void content_put(struct content *content)
 {
+	struct contents *owner = content->owner;
 	bool last;
 
 	/* What we know of the cache file is written down before anybody else can load it. */
@@ -545,8 +548,9 @@ void content_put(struct content *content)
 	}
 	lock_release(&content->lock);
 	if (last) {
-		cache_touch(content->owner->cache, content->id);
+		cache_touch(owner->cache, content->id);
 		content_destroy(content);
+		atomic_fetch_sub(&owner->leaving, 1);
 	}
 }
 
@@ -756,7 +760,7 @@ void contents_end(struct contents *contents)
 	while (used) {
 		{
 			LOCK_GUARD(&contents->lock);
-			used = contents->table.count > 0;
+			used = contents->table.count > 0 || atomic_load(&contents->leaving) > 0;
 		}
 		if (used)
 			(void)nanosleep(&pause, NULL);
