@@ -1072,7 +1072,9 @@ int content_plan(struct content *content, struct content_plan *ret_plan)
 		plan.copy.native_id = content->copy.native_id ? strdup(content->copy.native_id) : NULL;
 		plan.copy.etag = content->copy.etag ? strdup(content->copy.etag) : NULL;
 		plan.copy.storage_class = NULL;
-		if (!plan.copy.key)
+		/* Without its pin it would be another object that parts are copied from. */
+		if (!plan.copy.key || (content->copy.native_id && !plan.copy.native_id) ||
+		    (content->copy.etag && !plan.copy.etag))
 			err = -ENOMEM;
 	}
 	if (err)

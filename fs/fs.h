@@ -78,6 +78,8 @@ int fs_list_known(fuse_req_t req, uint64_t dir);
 
 /* A write, truncation or chown takes setuid away, and setgid where the group may execute. */
 void fs_kill_privileges(fuse_req_t req, uint64_t ino);
+/* The same after content was changed, unless by root, who may keep them. */
+void fs_written(fuse_req_t req, uint64_t ino);
 
 /* One version of the file is in the store, with what the catalog says of it. For fsync and close=store. */
 int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq);

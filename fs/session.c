@@ -70,7 +70,7 @@ struct session {
 	char *tmp_dir;
 	struct lock lock; /* LOCK_SESSION: guards mounted */
 	bool mounted;     /* libfuse must be told to unmount, once */
-	bool rebuilding; /* not mounted: nothing goes on beside */
+	bool rebuilding;  /* not mounted: nothing goes on beside */
 	int signal_fd;
 	pthread_t signal_thread;
 	bool signals_watched;

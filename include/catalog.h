@@ -337,7 +337,8 @@ enum cat_set {
 	CAT_SET_ATIME = 8,
 	CAT_SET_MTIME = 16,
 	CAT_SET_SIZE = 32,
-	CAT_SET_CTIME = 64
+	CAT_SET_CTIME = 64,
+	CAT_DROP_PRIVILEGES = 128 /* setuid, and setgid where the group may execute; no field of `values` */
 };
 /* Takes the fields of `values` that mask names; ctime is now unless CAT_SET_CTIME. Never makes a version. */
 int catalog_setattr(struct catalog *catalog, uint64_t ino, unsigned mask, const struct cat_inode *values,
