@@ -693,23 +693,37 @@ static uint64_t evict_idle(struct contents *contents, uint64_t id)
 	return (uint64_t)st.st_blocks * 512 + 1; /* an empty file's entry is a gain too */
 }
 
+/* What was fetched of a stored version, and whose is not known here: holding the table keeps it idle. */
+static uint64_t evict_history(struct contents *contents, uint64_t id, struct content **ret_used)
+{
+	LOCK_GUARD(&contents->lock);
+	*ret_used = find_ref(contents, id);
+	return *ret_used ? 0 : evict_idle(contents, id);
+}
+
 static uint64_t evict(void *arg, uint64_t id, uint64_t wanted, enum cache_effort effort)
 {
 	enum fetch_keep keep = effort == CACHE_EASY ? FETCH_KEEP_AHEAD : FETCH_KEEP_NEEDED;
 	struct contents *contents = arg;
-	struct content *content;
-	uint64_t freed;
+	struct content *content = NULL;
+	uint64_t freed = 0;
 
-	{
-		/* Holding the table keeps it idle: nobody can begin to use it meanwhile. */
-		LOCK_GUARD(&contents->lock);
-		content = find_ref(contents, id);
-		if (!content)
-			return evict_idle(contents, id);
-	}
+	if (id & CACHE_VERSION)
+		return 0;
+	if (id & CACHE_HISTORY)
+		freed = evict_history(contents, id, &content);
+	else
+		content = find_or_add(contents, &(struct content){.id = id, .ino = id});
+	if (!content)
+		return freed;
+	/* Whoever begins to use it meanwhile waits for its lock before he loads it. */
 	lock_acquire(&content->lock);
-	freed = content->loaded && !(id & CACHE_VERSION) ? evict_clean(content, wanted, keep) : 0;
-	cache_shrunk(contents->cache, id, ranges_total(&content->present));
+	if (content->loaded) {
+		freed = evict_clean(content, wanted, keep);
+		cache_shrunk(contents->cache, id, ranges_total(&content->present));
+	} else {
+		freed = evict_idle(contents, id);
+	}
 	lock_release(&content->lock);
 	content_put(content);
 	return freed;
