@@ -747,12 +747,6 @@ void content_overlay(struct content *content, struct cat_inode *attr)
 	}
 }
 
-uint64_t content_size(struct content *content)
-{
-	LOCK_GUARD(&content->lock);
-	return content->size;
-}
-
 /* --- writers come and go --------------------------------------------------------------------------------- */
 
 void content_writer_came(struct content *content)

@@ -141,7 +141,6 @@ int content_newest(struct content *content, uint64_t *ret_seq);
 int content_save(struct content *content);
 int content_save_as(struct content *content, uint64_t id);
 
-void contents_boot_id(uint8_t ret_id[static 16]);
 /* In very many pieces, it gives up half of what is clean: the extent record must not grow for ever. Locked. */
 void content_thin(struct content *content);
 /* A referenced content that is in use, by cache number; NULL else. */

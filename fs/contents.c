@@ -29,7 +29,7 @@
 #define READ_TIMEOUT_NS (30 * NS_PER_SEC)
 #define PAGE UINT64_C(4096)
 
-void contents_boot_id(uint8_t ret_id[static 16])
+static void contents_boot_id(uint8_t ret_id[static 16])
 {
 	const char *forced = getenv("VARVE_TEST_BOOT_ID"); /* tests play a power cut with it */
 	char text[64] = {0}, hex[33] = {0};

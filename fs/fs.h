@@ -97,7 +97,7 @@ struct file {
 	bool writable, append;
 	bool joined; /* content, in `mode` */
 	enum backing_mode mode;
-	bool close_failed; /* EIO of a permanent kind was told to a close of this handle */
+	bool close_failed; /* the log says why a close of this handle failed: once */
 	struct buf text;   /* +log */
 };
 

@@ -384,8 +384,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 
 /* --- writing --------------------------------------------------------------------------------------------------- */
 
-/* From libfuse's buffers (memory, or a pipe that is spliced) into the cache file. */
-/* In steps, for the page cache's sake: see CACHE_STEP. */
+/* From libfuse's buffers (memory, or a pipe that is spliced) into the cache file: in steps, see CACHE_STEP. */
 static ssize_t fill_from_bufvec(void *arg, int fd, uint64_t offset, size_t len)
 {
 	size_t done = 0;
