@@ -53,7 +53,6 @@ struct http_slot {
 struct http {
 	struct http_options options; /* constant */
 	char *ca_bundle;             /* constant; NULL: libcurl's own */
-	struct pace pace;
 	CURLSH *share;
 	/* Taken by libcurl in its own order and for its own data only, hence without a rank. */
 	pthread_mutex_t share_mutexes[CURL_LOCK_DATA_LAST];
@@ -376,7 +375,6 @@ int http_new(const struct http_options *options, struct http **ret_http, struct 
 	http->ca_bundle = find_ca_bundle();
 	http->share = share;
 	lock_init(&http->lock, LOCK_BACKEND);
-	pace_init(&http->pace, options->requests_per_second, NS_PER_SEC / 10);
 	for (size_t i = 0; i < ARRAY_SIZE(http->share_mutexes); i++)
 		pthread_mutex_init(&http->share_mutexes[i], NULL);
 	/* None of these can fail: the share is in nobody's use yet, and a libcurl without TLS refuses only the third.
@@ -402,7 +400,6 @@ void http_free(struct http *http)
 	curl_share_cleanup(http->share);
 	for (size_t i = 0; i < ARRAY_SIZE(http->share_mutexes); i++)
 		pthread_mutex_destroy(&http->share_mutexes[i]);
-	pace_destroy(&http->pace);
 	lock_destroy(&http->lock);
 	free(http->ca_bundle);
 	free(http);
@@ -703,16 +700,11 @@ static int http_finish(CURLcode code, const struct http_slot *slot, struct excha
 	return http_classify(code, slot, ex, err);
 }
 
-static int http_wait_turn(struct http *http, const struct call *call, struct err *err)
+static int http_may_begin(const struct call *call, struct err *err)
 {
-	int r = pace_wait(&http->pace, 1, call);
-	if (r == 0 && call_cancelled(call))
-		r = -ECANCELED;
-	if (r == 0 && call && call->deadline_ns && clock_monotonic() >= call->deadline_ns)
-		r = -ETIMEDOUT;
-	if (r == -ECANCELED)
+	if (call_cancelled(call))
 		return err_set(err, ERR_CANCELLED, "cancelled");
-	if (r == -ETIMEDOUT)
+	if (call && call->deadline_ns && clock_monotonic() >= call->deadline_ns)
 		return err_set(err, ERR_TIMED_OUT, "deadline passed");
 	return 0;
 }
@@ -738,7 +730,7 @@ int http_perform(struct http *http, const struct call *call, const struct http_r
 	int r = build_headers(request, &headers, err);
 	if (r < 0)
 		goto out;
-	r = http_wait_turn(http, call, err);
+	r = http_may_begin(call, err);
 	if (r < 0)
 		goto out;
 	slot = slot_take(http);

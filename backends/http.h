@@ -27,8 +27,6 @@ struct http_fields {
 void http_fields_add(struct http_fields *fields, const char *name, const char *value);
 void http_fields_addf(struct http_fields *fields, const char *name, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Adds, or takes the place of the field of that name. */
-void http_fields_set(struct http_fields *fields, const char *name, const char *value);
 /* The first of that name, ASCII case ignored; borrowed or NULL. */
 const char *http_fields_get(const struct http_fields *fields, const char *name);
 void http_fields_clear(struct http_fields *fields);
@@ -83,9 +81,8 @@ struct http_request {
 };
 
 struct http_options {
-	int64_t connect_timeout_ns; /* 0: 10 s */
-	int64_t stall_timeout_ns;   /* 0: 20 s. Fewer than 1 KiB moved in so long ends the request */
-	uint64_t requests_per_second;
+	int64_t connect_timeout_ns;        /* 0: 10 s */
+	int64_t stall_timeout_ns;          /* 0: 20 s. Fewer than 1 KiB moved in so long ends the request */
 	struct backend_counters *counters; /* may be NULL; outlives the client */
 };
 

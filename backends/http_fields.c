@@ -49,22 +49,6 @@ void http_fields_addf(struct http_fields *fields, const char *name, const char *
 	fields_put(fields, name, n < 0 ? NULL : value);
 }
 
-void http_fields_set(struct http_fields *fields, const char *name, const char *value)
-{
-	struct http_field *field = fields_find(fields, name);
-	if (!field) {
-		http_fields_add(fields, name, value);
-		return;
-	}
-	char *copy = strdup(value);
-	if (!copy) {
-		fields->failed = true;
-		return;
-	}
-	free(field->value);
-	field->value = copy;
-}
-
 const char *http_fields_get(const struct http_fields *fields, const char *name)
 {
 	const struct http_field *field = fields_find(fields, name);

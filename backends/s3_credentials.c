@@ -29,7 +29,7 @@ struct secret {
 	char text[];
 };
 
-struct secret *secret_new(const char *text, size_t len)
+static struct secret *secret_new(const char *text, size_t len)
 {
 	struct secret *secret = malloc(sizeof(*secret) + len + 1);
 	if (!secret)
@@ -40,7 +40,7 @@ struct secret *secret_new(const char *text, size_t len)
 	return secret;
 }
 
-void secret_free(struct secret *secret)
+static void secret_free(struct secret *secret)
 {
 	if (!secret)
 		return;
@@ -75,7 +75,7 @@ static int credentials_make(const char *access, size_t access_len, struct secret
 	return 0;
 }
 
-int s3_credentials_copy(struct s3_credentials *ret_copy, const struct s3_credentials *credentials)
+static int s3_credentials_copy(struct s3_credentials *ret_copy, const struct s3_credentials *credentials)
 {
 	if (!credentials->access_key) {
 		*ret_copy = (struct s3_credentials){0};

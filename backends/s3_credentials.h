@@ -12,9 +12,7 @@
 #include "err.h"
 
 struct secret;
-struct secret *secret_new(const char *text, size_t len); /* NULL: no memory */
-void secret_free(struct secret *secret);                 /* wipes; NULL is fine */
-const char *secret_reveal(const struct secret *secret);  /* for signing only: never into a message, log or file */
+const char *secret_reveal(const struct secret *secret); /* for signing only: never into a message, log or file */
 
 /* One set of keys. */
 struct s3_credentials {
@@ -23,7 +21,6 @@ struct s3_credentials {
 	struct secret *session_token; /* NULL: long-lived keys */
 };
 void s3_credentials_clear(struct s3_credentials *credentials);
-int s3_credentials_copy(struct s3_credentials *ret_copy, const struct s3_credentials *credentials);
 
 /*
  * Where credentials come from. `fetch` gets new ones: 0; -EAGAIN when those last fetched are still the newest and

@@ -113,7 +113,6 @@ static int s3_open(const struct backend_options *options, struct backend **ret_b
 	const struct http_options http = {
 		.connect_timeout_ns = options->connect_timeout_ns,
 		.stall_timeout_ns = options->stall_timeout_ns,
-		.requests_per_second = options->requests_per_second,
 		.counters = &s3->counters,
 	};
 	int r = find_place(s3, options, err);

@@ -385,6 +385,28 @@ static int keep_etag(char **ret_etag, const char *text)
 	return bare ? keep_text(ret_etag, bare) : -ENOMEM;
 }
 
+/* "2026-11-21T10:00:00.123Z" to wall ns. 0 or -EINVAL. */
+static int parse_time(const char *text, int64_t *ret_ns)
+{
+	struct tm tm = {0};
+	const char *at = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+	/* Years whose nanoseconds fit 64 bits. */
+	if (!at || tm.tm_year < 0 || tm.tm_year > 350)
+		return -EINVAL;
+	int64_t fraction = 0;
+	if (*at == '.') {
+		int64_t unit = NS_PER_SEC;
+		for (at++; *at >= '0' && *at <= '9'; at++) {
+			unit /= 10;
+			fraction += (*at - '0') * unit;
+		}
+	}
+	if (strcmp(at, "Z") != 0 && strcmp(at, "+00:00") != 0)
+		return -EINVAL;
+	*ret_ns = (int64_t)timegm(&tm) * NS_PER_SEC + fraction;
+	return 0;
+}
+
 static int entry_field(struct object_info *entry, const char *name, const char *text)
 {
 	if (strcmp(name, "Key") == 0 || strcmp(name, "Prefix") == 0)
@@ -396,7 +418,7 @@ static int entry_field(struct object_info *entry, const char *name, const char *
 	if (strcmp(name, "Size") == 0)
 		return parse_size(text, &entry->size);
 	if (strcmp(name, "LastModified") == 0)
-		return s3_xml_time(text, &entry->modified_ns) < 0 ? -EBADMSG : 0;
+		return parse_time(text, &entry->modified_ns) < 0 ? -EBADMSG : 0;
 	if (strcmp(name, "StorageClass") == 0)
 		return strcmp(text, "STANDARD") == 0 ? 0 : keep_text(&entry->storage_class, text);
 	if (strcmp(name, "IsLatest") == 0 && strcmp(text, "true") == 0)
@@ -577,29 +599,6 @@ int s3_xml_listing(const void *bytes, size_t len, enum s3_listing_kind kind, str
 		return r;
 	}
 	*ret_listing = state.listing;
-	return 0;
-}
-
-/* --- times --------------------------------------------------------------------------------------------------- */
-
-int s3_xml_time(const char *text, int64_t *ret_ns)
-{
-	struct tm tm = {0};
-	const char *at = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
-	/* Years whose nanoseconds fit 64 bits. */
-	if (!at || tm.tm_year < 0 || tm.tm_year > 350)
-		return -EINVAL;
-	int64_t fraction = 0;
-	if (*at == '.') {
-		int64_t unit = NS_PER_SEC;
-		for (at++; *at >= '0' && *at <= '9'; at++) {
-			unit /= 10;
-			fraction += (*at - '0') * unit;
-		}
-	}
-	if (strcmp(at, "Z") != 0 && strcmp(at, "+00:00") != 0)
-		return -EINVAL;
-	*ret_ns = (int64_t)timegm(&tm) * NS_PER_SEC + fraction;
 	return 0;
 }
 

@@ -43,9 +43,6 @@ int s3_xml_listing(const void *bytes, size_t len, enum s3_listing_kind kind, str
 		   struct err *err);
 void s3_listing_clear(struct s3_listing *listing);
 
-/* "2026-11-21T10:00:00.123Z" to wall ns. 0 or -EINVAL. */
-int s3_xml_time(const char *text, int64_t *ret_ns);
-
 /* Bodies of requests. */
 enum s3_xml_checksums { S3_XML_NO_CHECKSUMS, S3_XML_CHECKSUMS };
 void s3_xml_complete_upload(struct buf *out, const struct upload_part *parts, size_t count,

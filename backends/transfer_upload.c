@@ -1,8 +1,8 @@
 /*
  * transfer_upload.c - large objects: one multipart upload, its parts in parallel.
  *
- * Parts may have been sent ahead of the upload that completes them (transfer_part_send): such a part is read once more
- * and only counts when it still has the checksum that it was sent with; else it is sent again under its number.
+ * Parts may have been sent ahead of the upload that completes them (transfer_upload_part): such a part is read once
+ * more and only counts when it still has the checksum that it was sent with; else it is sent again under its number.
  *
  * The caller and helper tasks on the pool take the next part each until none is left, so the upload advances even when
  * the pool is full of others' work. A part may be sent any number of times under its number; only the completion is

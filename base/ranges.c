@@ -23,11 +23,12 @@ void ranges_free(struct ranges *set)
 void ranges_clear(struct ranges *set)
 {
 	set->count = 0;
+	set->total = 0;
 }
 
 int ranges_copy(struct ranges *ret_set, const struct ranges *set)
 {
-	struct ranges copy = {.count = set->count, .cap = set->count};
+	struct ranges copy = {.count = set->count, .cap = set->count, .total = set->total};
 
 	if (set->count) {
 		copy.cells = malloc(set->count * sizeof(*copy.cells));
@@ -73,6 +74,15 @@ static size_t first_starting_at(const struct ranges *set, uint64_t position)
 	return low;
 }
 
+static uint64_t sum(const struct range *cells, size_t count)
+{
+	uint64_t total = 0;
+
+	for (size_t i = 0; i < count; i++)
+		total += cells[i].end - cells[i].start;
+	return total;
+}
+
 /* Puts `count` cells in the place of [first, last). 0 or -ENOMEM, and then nothing has changed. */
 static int splice(struct ranges *set, size_t first, size_t last, const struct range *cells, size_t count)
 {
@@ -88,9 +98,10 @@ static int splice(struct ranges *set, size_t first, size_t last, const struct ra
 		set->cap = cap;
 	}
 	if (need == 0) {
-		set->count = 0;
+		ranges_clear(set);
 		return 0;
 	}
+	set->total += sum(cells, count) - sum(set->cells + first, last - first);
 	memmove(set->cells + first + count, set->cells + last, (set->count - last) * sizeof(*cells));
 	for (size_t i = 0; i < count; i++)
 		set->cells[first + i] = cells[i];
@@ -158,11 +169,7 @@ bool ranges_intersects(const struct ranges *set, uint64_t start, uint64_t end)
 
 uint64_t ranges_total(const struct ranges *set)
 {
-	uint64_t total = 0;
-
-	for (size_t i = 0; i < set->count; i++)
-		total += set->cells[i].end - set->cells[i].start;
-	return total;
+	return set->total;
 }
 
 uint64_t ranges_end(const struct ranges *set)
@@ -182,6 +189,19 @@ bool ranges_next_gap(const struct ranges *set, uint64_t start, uint64_t end, str
 	if (next < set->count && set->cells[next].start < end)
 		end = set->cells[next].start;
 	*ret_gap = (struct range){start, end};
+	return true;
+}
+
+bool ranges_gap_around(const struct ranges *set, uint64_t position, struct range *ret_gap)
+{
+	size_t next = first_ending_after(set, position);
+
+	if (next < set->count && set->cells[next].start <= position)
+		return false;
+	*ret_gap = (struct range){
+		.start = next ? set->cells[next - 1].end : 0,
+		.end = next < set->count ? set->cells[next].start : UINT64_MAX,
+	};
 	return true;
 }
 
@@ -242,6 +262,7 @@ int ranges_decode(struct ranges *ret_set, struct cursor *cursor)
 			return -EBADMSG;
 		}
 	}
+	set.total = sum(set.cells, set.count);
 	*ret_set = set;
 	return 0;
 }

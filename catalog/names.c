@@ -909,6 +909,8 @@ static int setattr_closure(struct cat_txn *txn, void *arg)
 		return rc;
 	if (set->mask & CAT_SET_MODE)
 		inode->mode = (inode->mode & S_IFMT) | (values->mode & 07777);
+	if (set->mask & CAT_DROP_PRIVILEGES)
+		inode->mode &= ~(uint32_t)(S_ISUID | (inode->mode & S_IXGRP ? S_ISGID : 0));
 	if (set->mask & CAT_SET_UID)
 		inode->uid = values->uid;
 	if (set->mask & CAT_SET_GID)

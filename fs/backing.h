@@ -20,7 +20,7 @@
  *  1. A loose content shares its cache file with no version: its versions are clones.
  *  2. A loose content has no CACHED handle, and gets none: what the page cache held would go stale.
  *  3. Nothing is evicted from a cache file that anybody but us has open or mapped, this mount's kernel or, after a
- *crash, what an earlier mount left behind. backing_alone() asks the kernel for it, by a write lease.
+ *     crash, what an earlier mount left behind. backing_alone() asks the kernel for it, by a write lease.
  *  4. Bytes read past us are pinned in the cache: at most half of it.
  *
  * All but backing_join and backing_leave are called with the content's lock held.

@@ -39,6 +39,10 @@
 #define CRC_AT_COMMIT_MAX (UINT64_C(1) << 20)
 #define POLL_NS (100 * NS_PER_MS)
 #define WORTH_SEEKING ((size_t)64 << 10)
+/* From so many ranges on, those that a write adds are joined to their neighbours: the extent record, which is
+ * journalled every second, must not grow for ever, and the catalog takes 500,000 at the most. */
+#define RANGES_MAX ((size_t)1 << 16)
+#define JOIN_PATIENCE_NS (2 * NS_PER_SEC)
 /* A new file of this size is likely to become larger still: its parts go ahead. */
 #define AHEAD_FROM (UINT64_C(32) << 20)
 #define AHEAD_STEP (UINT64_C(16) << 20)
@@ -383,11 +387,66 @@ static int reserve(struct content *content, uint64_t len, const struct waiter *w
 	return err;
 }
 
+/* The nearer one of the two gaps beside [start, end), which lies in a gap of `set` and is itself to be covered. False
+ * when it touches a range, or there is none. */
+static bool nearer_gap(const struct ranges *set, uint64_t start, uint64_t end, struct range *ret_gap)
+{
+	struct range gap;
+
+	if (!ranges_gap_around(set, start, &gap) || (gap.start && gap.start == start) || gap.end <= end)
+		return false;
+	if (gap.start && (gap.end == UINT64_MAX || start - gap.start <= gap.end - end))
+		*ret_gap = (struct range){gap.start, start};
+	else
+		*ret_gap = (struct range){end, gap.end};
+	return ret_gap->end != UINT64_MAX;
+}
+
+/* What lies between a write and its neighbour is fetched before it, if the store has it. May release the lock. */
+static int fetch_to_neighbour(struct content *content, const struct content_write *request)
+{
+	uint64_t offset = request->offset == CONTENT_APPEND ? content->size : request->offset;
+	struct waiter waiter = request->waiter ? *request->waiter : (struct waiter){0};
+	struct range gap;
+	int err;
+
+	if ((content->present.count < RANGES_MAX && content->dirty.count < RANGES_MAX) ||
+	    !nearer_gap(&content->present, offset, offset + request->len, &gap) || gap.start >= content->base_limit)
+		return 0;
+	waiter.deadline_ns = clock_monotonic() + JOIN_PATIENCE_NS;
+	err = content_wait_present(content, gap.start, gap.end < content->base_limit ? gap.end : content->base_limit,
+				   &waiter);
+	return err == -EINTR || content->present.count >= 4 * RANGES_MAX ? err : 0; /* some more are no harm */
+}
+
+/* Zeros between what was written and its neighbour are as good as written; so is, once more, what is here already. */
+static int join_neighbour(struct content *content, uint64_t start, uint64_t end)
+{
+	struct range gap;
+	int err = 0;
+
+	if (content->present.count >= RANGES_MAX && nearer_gap(&content->present, start, end, &gap) &&
+	    gap.start >= content->base_limit) {
+		err = ranges_add(&content->present, gap.start, gap.end);
+		if (!err)
+			err = ranges_add(&content->dirty, gap.start, gap.end);
+	}
+	if (err || content->dirty.count < RANGES_MAX || !ranges_gap_around(&content->dirty, start, &gap))
+		return err;
+	if (gap.start && ranges_contains(&content->present, gap.start, start))
+		return ranges_add(&content->dirty, gap.start, start);
+	if (gap.end != UINT64_MAX && ranges_contains(&content->present, end, gap.end))
+		return ranges_add(&content->dirty, end, gap.end);
+	return 0;
+}
+
 static int wrote(struct content *content, uint64_t offset, uint64_t len)
 {
 	uint64_t end = offset + len, size = content->size;
-	int err = ranges_add(&content->present, offset, end);
+	int err = join_neighbour(content, offset, end);
 
+	if (!err)
+		err = ranges_add(&content->present, offset, end);
 	if (!err)
 		err = ranges_add(&content->dirty, offset, end);
 	if (err)
@@ -413,6 +472,9 @@ ssize_t content_write(struct content *content, const struct content_write *reque
 	if (err)
 		return err;
 	LOCK_GUARD(&content->lock);
+	err = fetch_to_neighbour(content, request);
+	if (err)
+		return err;
 	/* Where an append goes is known only then. */
 	err = request->offset == CONTENT_APPEND
 		      ? modify_begin(content, 0, UINT64_MAX, request->waiter)
@@ -706,12 +768,6 @@ void content_overlay(struct content *content, struct cat_inode *attr)
 		if (content->ctime > attr->ctime)
 			attr->ctime = content->ctime;
 	}
-}
-
-uint64_t content_size(struct content *content)
-{
-	LOCK_GUARD(&content->lock);
-	return content->size;
 }
 
 /* --- writers come and go --------------------------------------------------------------------------------- */
@@ -1045,7 +1101,9 @@ int content_plan(struct content *content, struct content_plan *ret_plan)
 		plan.copy.native_id = content->copy.native_id ? strdup(content->copy.native_id) : NULL;
 		plan.copy.etag = content->copy.etag ? strdup(content->copy.etag) : NULL;
 		plan.copy.storage_class = NULL;
-		if (!plan.copy.key)
+		/* Without its pin it would be another object that parts are copied from. */
+		if (!plan.copy.key || (content->copy.native_id && !plan.copy.native_id) ||
+		    (content->copy.etag && !plan.copy.etag))
 			err = -ENOMEM;
 	}
 	if (err)

@@ -89,7 +89,6 @@ struct content *content_peek(struct contents *contents, uint64_t ino);
 
 /* Overlays size, mtime and ctime of an open, changed file. */
 void content_overlay(struct content *content, struct cat_inode *attr);
-uint64_t content_size(struct content *content);
 
 /*
  * Makes [offset, offset + *len) readable in content_fd, fetching what is

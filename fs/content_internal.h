@@ -25,6 +25,9 @@ struct contents {
 	bool (*uploading)(void *arg, uint64_t *ret_moved); /* may be NULL */
 	void *uploading_arg;
 	int64_t stalled_ns;
+	/* Contents off the table whose last user is not done with it. Grows under lock; what shrinks it touches nothing
+	 * of ours any more. */
+	atomic_uint leaving;
 	struct lock lock;
 	struct table table;  /* guarded by lock, as is what follows */
 	struct list watched; /* backing.c: loose contents without a writer, each with a reference */
@@ -133,9 +136,9 @@ static inline bool content_has_no_future(const struct cat_inode *inode)
  */
 enum fetch_keep { FETCH_KEEP_AHEAD, FETCH_KEEP_NEEDED };
 int fetch_keep(const struct content *content, enum fetch_keep what, struct ranges *kept);
-/* Is a fetch writing into [start, end) of the cache file now? It does so without the lock, see fetch.c. */
 /* The file is cut at `size`: fetches under way bring nothing past it any more. */
 void fetch_cut(struct content *content, uint64_t size);
+/* Is a fetch writing into [start, end) of the cache file now? It does so without the lock, see fetch.c. */
 bool fetch_is_writing(const struct content *content, uint64_t start, uint64_t end);
 
 /* For backing.c: what content.c does itself around a change and a commit. */
@@ -150,7 +153,8 @@ int content_newest(struct content *content, uint64_t *ret_seq);
 int content_save(struct content *content);
 int content_save_as(struct content *content, uint64_t id);
 
-void contents_boot_id(uint8_t ret_id[static 16]);
+/* In very many pieces, it gives up half of what is clean: the extent record must not grow for ever. Locked. */
+void content_thin(struct content *content);
 /* A referenced content that is in use, by cache number; NULL else. */
 struct content *contents_peek_id(struct contents *contents, uint64_t id);
 

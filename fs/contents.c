@@ -30,7 +30,7 @@
 #define STALLED_LEAST_NS (10 * NS_PER_SEC)
 #define PAGE UINT64_C(4096)
 
-void contents_boot_id(uint8_t ret_id[static 16])
+static void contents_boot_id(uint8_t ret_id[static 16])
 {
 	const char *forced = getenv("VARVE_TEST_BOOT_ID"); /* tests play a power cut with it */
 	char text[64] = {0}, hex[33] = {0};
@@ -547,13 +547,16 @@ static bool drop_ref(struct content *content, bool *ret_last)
 	if (content->refs == 1 && unsaved)
 		return false;
 	*ret_last = --content->refs == 0;
-	if (*ret_last)
+	if (*ret_last) {
+		atomic_fetch_add(&content->owner->leaving, 1);
 		table_remove(&content->owner->table, &content->node);
+	}
 	return true;
 }
 
 void content_put(struct content *content)
 {
+	struct contents *owner = content->owner;
 	bool last;
 
 	/* What we know of the cache file is written down before anybody else can load it. */
@@ -567,12 +570,15 @@ void content_put(struct content *content)
 	}
 	lock_release(&content->lock);
 	if (last) {
-		cache_touch(content->owner->cache, content->id);
+		cache_touch(owner->cache, content->id);
 		content_destroy(content);
+		atomic_fetch_sub(&owner->leaving, 1);
 	}
 }
 
 /* --- eviction ------------------------------------------------------------------------------------------------ */
+
+#define PIECES_MAX ((size_t)1 << 17)
 
 /* What is asked of one content. */
 struct giving {
@@ -639,11 +645,24 @@ static uint64_t evict_clean(struct content *content, uint64_t wanted, enum fetch
 		give_up(&giving, hand, content->base_limit);
 		give_up(&giving, 0, hand);
 	}
-	if (giving.freed && content_save(content) == 0)
+	if (giving.freed && content_save(content) == 0) {
 		punch_absent(content, &giving.before);
+	} else if (giving.freed) { /* it is all still there */
+		struct ranges present = content->present;
+
+		content->present = giving.before;
+		giving.before = present;
+		giving.freed = 0;
+	}
 	ranges_free(&giving.before);
 	ranges_free(&giving.kept);
 	return giving.freed;
+}
+
+void content_thin(struct content *content)
+{
+	if (content->present.count > PIECES_MAX)
+		(void)evict_clean(content, ranges_total(&content->present) / 2, FETCH_KEEP_NEEDED);
 }
 
 /* Nobody uses it: is all of it in the store? */
@@ -696,23 +715,37 @@ static uint64_t evict_idle(struct contents *contents, uint64_t id)
 	return (uint64_t)st.st_blocks * 512 + 1; /* an empty file's entry is a gain too */
 }
 
+/* What was fetched of a stored version, and whose is not known here: holding the table keeps it idle. */
+static uint64_t evict_history(struct contents *contents, uint64_t id, struct content **ret_used)
+{
+	LOCK_GUARD(&contents->lock);
+	*ret_used = find_ref(contents, id);
+	return *ret_used ? 0 : evict_idle(contents, id);
+}
+
 static uint64_t evict(void *arg, uint64_t id, uint64_t wanted, enum cache_effort effort)
 {
 	enum fetch_keep keep = effort == CACHE_EASY ? FETCH_KEEP_AHEAD : FETCH_KEEP_NEEDED;
 	struct contents *contents = arg;
-	struct content *content;
-	uint64_t freed;
+	struct content *content = NULL;
+	uint64_t freed = 0;
 
-	{
-		/* Holding the table keeps it idle: nobody can begin to use it meanwhile. */
-		LOCK_GUARD(&contents->lock);
-		content = find_ref(contents, id);
-		if (!content)
-			return evict_idle(contents, id);
-	}
+	if (id & CACHE_VERSION)
+		return 0;
+	if (id & CACHE_HISTORY)
+		freed = evict_history(contents, id, &content);
+	else
+		content = find_or_add(contents, &(struct content){.id = id, .ino = id});
+	if (!content)
+		return freed;
+	/* Whoever begins to use it meanwhile waits for its lock before he loads it. */
 	lock_acquire(&content->lock);
-	freed = content->loaded && !(id & CACHE_VERSION) ? evict_clean(content, wanted, keep) : 0;
-	cache_shrunk(contents->cache, id, ranges_total(&content->present));
+	if (content->loaded) {
+		freed = evict_clean(content, wanted, keep);
+		cache_shrunk(contents->cache, id, ranges_total(&content->present));
+	} else {
+		freed = evict_idle(contents, id);
+	}
 	lock_release(&content->lock);
 	content_put(content);
 	return freed;
@@ -766,7 +799,7 @@ void contents_end(struct contents *contents)
 	while (used) {
 		{
 			LOCK_GUARD(&contents->lock);
-			used = contents->table.count > 0;
+			used = contents->table.count > 0 || atomic_load(&contents->leaving) > 0;
 		}
 		if (used)
 			(void)nanosleep(&pause, NULL);

@@ -5,6 +5,7 @@
  * open to root and to the user who mounted. One JSON object per line, both ways:
  *
  *	{"op":"status"}	the status object
+ *	{"op":"sweep"}	the store is looked through for others' changes now; {"ok":true}
  *	{"op":"hurry"}	waiting jobs are tried now; {"ok":true}
  *	{"op":"drain"}	a line of pending figures at once and every 200 ms, the last with "done":true
  *	{"op":"finish"}	{"ok":true,…}, then figures as for drain while the filesystem is unmounted and drained, and at

@@ -17,8 +17,8 @@
  *     readers wait for at one moment (at most one request of the kernel each) and STEP for each fetch under way, and
  *     fetches cannot wait for readers who wait for them.
  *  7. Bytes that the store has no more are never replaced by others: the reader is told. ENOENT of a past version,
- * which is a name that is no more; ESTALE of a live file, as NFS says it of a handle whose file others removed: by name
- *     he finds what is there now.
+ *     which is a name that is no more; ESTALE of a live file, as NFS says it of a handle whose file others removed: by
+ *     name he finds what is there now.
  *
  * How much is fetched is readahead.c's decision for files over FETCH_WHOLE_MAX. Beyond that lone reads of a file of
  * moderate size buy the rest of it once their round trips have cost as much (readahead_allowance).
@@ -309,6 +309,7 @@ static int fill_absent(struct fetch *fetch, const char *bytes, uint64_t start, u
 	content->unsaved += len;
 	if (content->arrived)
 		*content->arrived += len;
+	content_thin(content);
 	if (!content->discarded)
 		cache_account(content->owner->cache, content->id, ranges_total(&content->present));
 	wake_readers(content, start, end, 0);

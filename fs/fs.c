@@ -143,19 +143,20 @@ void fs_kill_privileges(fuse_req_t req, uint64_t ino)
 {
 	struct fs *fs = fs_of(req);
 	struct cat_inode inode;
-	uint32_t gone = S_ISUID;
 
-	if (!fs->killpriv || catalog_getattr(fs->catalog, ino, &inode) || !S_ISREG(inode.mode))
+	if (!fs->killpriv || catalog_getattr(fs->catalog, ino, &inode) || !S_ISREG(inode.mode) ||
+	    !(inode.mode & (S_ISUID | (inode.mode & S_IXGRP ? S_ISGID : 0u))))
 		return;
-	if (inode.mode & S_IXGRP)
-		gone |= S_ISGID;
-	if (!(inode.mode & gone))
-		return;
-	inode.mode &= ~gone;
-	if (catalog_setattr(fs->catalog, ino, CAT_SET_MODE, &inode, &inode))
+	if (catalog_setattr(fs->catalog, ino, CAT_DROP_PRIVILEGES, &inode, &inode))
 		log_warn("fs", "file %llu keeps its setuid bit", (unsigned long long)ino);
 	/* The kernel leaves it to us, and does not ask what came of it. */
 	(void)fuse_lowlevel_notify_inval_inode(fs->fuse, ino, -1, 0);
+}
+
+void fs_written(fuse_req_t req, uint64_t ino)
+{
+	if (fuse_req_ctx(req)->uid)
+		fs_kill_privileges(req, ino);
 }
 
 struct stored {

@@ -81,6 +81,8 @@ int fs_list_tree(fuse_req_t req, uint64_t dir);
 
 /* A write, truncation or chown takes setuid away, and setgid where the group may execute. */
 void fs_kill_privileges(fuse_req_t req, uint64_t ino);
+/* The same after content was changed, unless by root, who may keep them. */
+void fs_written(fuse_req_t req, uint64_t ino);
 
 /* One version of the file is in the store, with what the catalog says of it. For fsync and close=store. */
 int fs_store(fuse_req_t req, uint64_t ino, uint64_t seq);
@@ -98,7 +100,7 @@ struct file {
 	bool writable, append;
 	bool joined; /* content, in `mode` */
 	enum backing_mode mode;
-	bool close_failed; /* EIO of a permanent kind was told to a close of this handle */
+	bool close_failed; /* the log says why a close of this handle failed: once */
 	struct buf text;   /* +log */
 };
 

@@ -693,8 +693,6 @@ int lease_acquire(const struct lease_options *options, const struct call *call, 
 			break;
 		rc = tries < 2 ? 0 : rc;
 	}
-	if (!rc)
-		rc = nonce_record(lease, NULL, &why);
 	if (!rc) {
 		rc = -pthread_create(&lease->thread, NULL, renew_thread, lease);
 		if (rc)

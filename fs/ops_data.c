@@ -383,8 +383,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 
 /* --- writing --------------------------------------------------------------------------------------------------- */
 
-/* From libfuse's buffers (memory, or a pipe that is spliced) into the cache file. */
-/* In steps, for the page cache's sake: see CACHE_STEP. */
+/* From libfuse's buffers (memory, or a pipe that is spliced) into the cache file: in steps, see CACHE_STEP. */
 static ssize_t fill_from_bufvec(void *arg, int fd, uint64_t offset, size_t len)
 {
 	size_t done = 0;
@@ -420,8 +419,7 @@ static void op_write_buf(fuse_req_t req, fuse_ino_t ino, struct fuse_bufvec *fro
 		reply_err(req, (int)n);
 		return;
 	}
-	if (fuse_req_ctx(req)->uid) /* who may do anything keeps the bits */
-		fs_kill_privileges(req, ino);
+	fs_written(req, ino);
 	(void)fuse_reply_write(req, (size_t)n); /* see reply.h */
 }
 
@@ -429,11 +427,13 @@ static void op_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset,
 {
 	struct waiter waiter = fs_waiter(req);
 	struct file *file = file_of(fi);
+	int err = file->content && file->writable
+			  ? content_allocate(file->content, mode, (uint64_t)offset, (uint64_t)len, &waiter)
+			  : -EBADF;
 
-	(void)ino;
-	reply_err(req, file->content && file->writable
-			       ? content_allocate(file->content, mode, (uint64_t)offset, (uint64_t)len, &waiter)
-			       : -EBADF);
+	if (!err)
+		fs_written(req, ino);
+	reply_err(req, err);
 }
 
 static void op_lseek(fuse_req_t req, fuse_ino_t ino, off_t offset, int whence, struct fuse_file_info *fi)
@@ -475,7 +475,6 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, 
 	ssize_t n = bytes ? 0 : -ENOMEM;
 
 	(void)ino_in;
-	(void)ino_out;
 	(void)flags;
 	if (!in->content || !out->content || !out->writable)
 		n = -EBADF;
@@ -493,6 +492,8 @@ static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, 
 		if (n > 0)
 			done += (size_t)n;
 	}
+	if (done)
+		fs_written(req, ino_out);
 	if (n < 0 && !done)
 		reply_err(req, (int)n);
 	else

@@ -1,10 +1,10 @@
 /*
  * ops_xattr.c - extended attributes.
  *
- *	user.varve.*	what varve knows (xattr_varve.h): read by name on live files and not listed there, so that cp -a
- *and rsync -X carry none of it along; listed on versions; never set user.*, trusted.*, security.*	kept in the
- *catalog; the kernel decides who may
- *	all others	EOPNOTSUPP; POSIX ACLs among them: default_permissions would not heed them
+ *  - user.varve.*: what varve knows (xattr_varve.h). Read by name on live files and not listed there, so that cp -a and
+ *    rsync -X carry none of it along; listed on versions; never set.
+ *  - user.*, trusted.*, security.*: kept in the catalog; the kernel decides who may.
+ *  - All others: EOPNOTSUPP, POSIX ACLs among them: default_permissions would not heed them.
  *
  * Threads: FUSE workers.
  */

@@ -2,7 +2,7 @@
  * recover.c - what a crash left in the cache.
  *
  * After kill -9 the cache files hold every byte that was written. After a power cut they hold what was synced, and of
- *the rest nobody knows; the boot id in an extent record tells which it was.
+ * the rest nobody knows; the boot id in an extent record tells which it was.
  *
  *	                 not stored version                    changes without a version (CAT_DIRTY)
  *	same boot        its upload goes on                    a version: origin close if a close acknowledged it,
@@ -13,7 +13,7 @@
  *	                 upload goes on; else it is suspect
  *
  * A suspect version is kept, under `.varve/versions/` in the store and in the history, but it is never the file: the
- *file goes back to the newest version that is whole.
+ * file goes back to the newest version that is whole.
  *
  * Runs once, at mount, before anything else uses the contents.
  */

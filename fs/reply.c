@@ -18,7 +18,7 @@ void reply_fill_entry(const struct cat_inode *inode, struct fuse_entry_param *re
 	*ret_entry = entry;
 }
 
-void reply_fill_versions_entry(const struct versions_entry *from, struct fuse_entry_param *ret_entry)
+static void reply_fill_versions_entry(const struct versions_entry *from, struct fuse_entry_param *ret_entry)
 {
 	*ret_entry = (struct fuse_entry_param){
 		.ino = from->nodeid,

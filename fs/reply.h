@@ -20,7 +20,6 @@ void reply_bytes(fuse_req_t req, const void *bytes, size_t len);
 void reply_xattr(fuse_req_t req, const struct buf *value, size_t size);
 
 void reply_fill_entry(const struct cat_inode *inode, struct fuse_entry_param *ret_entry);
-void reply_fill_versions_entry(const struct versions_entry *entry, struct fuse_entry_param *ret_entry);
 
 /* Only we change what we answer for, and what others change is invalidated by reconcile. */
 #define REPLY_LONG 3600.0

@@ -68,8 +68,9 @@ struct session {
 	struct sweep *sweep;
 	struct fuse_lowlevel_ops operations;
 	char *tmp_dir;
-	bool mounted;
-	bool rebuilding; /* not mounted: nothing goes on beside */
+	struct lock lock; /* LOCK_SESSION: guards mounted */
+	bool mounted;     /* libfuse must be told to unmount, once */
+	bool rebuilding;  /* not mounted: nothing goes on beside */
 	int signal_fd;
 	pthread_t signal_thread;
 	bool signals_watched;
@@ -458,7 +459,9 @@ static int mount_kernel(struct session *session, struct err *err)
 		return err_set(err, ERR_CONFIGURATION, "libfuse does not start: is /dev/fuse there and accessible?");
 	if (fuse_session_mount(session->fs.fuse, config->mountpoint))
 		return err_set(err, ERR_CONFIGURATION, "cannot mount on %s: %s", config->mountpoint, strerror(errno));
+	lock_acquire(&session->lock);
 	session->mounted = true;
+	lock_release(&session->lock);
 	kernel_set_readahead(config->mountpoint);
 	invalidate_start(session->invalidate, session->fs.fuse);
 	return 0;
@@ -466,6 +469,15 @@ static int mount_kernel(struct session *session, struct err *err)
 
 /* --- signals ---------------------------------------------------------------------------------------------------------
  */
+
+/* Some libfuse frees the mountpoint's name as often as it is told. */
+static void unmount_kernel(struct session *session)
+{
+	LOCK_GUARD(&session->lock);
+	if (session->mounted)
+		fuse_session_unmount(session->fs.fuse);
+	session->mounted = false;
+}
 
 static void on_signal(struct session *session)
 {
@@ -482,7 +494,7 @@ static void on_signal(struct session *session)
 	if (umount2(dir, 0) == 0)
 		return;
 	if (errno == EPERM)
-		fuse_session_unmount(session->fs.fuse);
+		unmount_kernel(session);
 	else if (umount2(dir, MNT_FORCE | MNT_DETACH))
 		log_warn("session", "cannot unmount %s: %s", dir, strerror(errno));
 }
@@ -556,6 +568,7 @@ static int bring_up(struct session *session, struct err *err)
 
 	killpoint_setup();
 	raise_descriptor_limit();
+	lock_init(&session->lock, LOCK_SESSION);
 	lock_init(&session->fs.handles_lock, LOCK_HANDLE);
 	list_init(&session->fs.files);
 	list_init(&session->fs.dirs);
@@ -694,8 +707,7 @@ int session_run(struct session *session)
 		log_error("session", "serving the kernel ended: %s", strerror(-result));
 	atomic_store(&session->served, true);
 	invalidate_stop(session->invalidate);
-	fuse_session_unmount(session->fs.fuse);
-	session->mounted = false;
+	unmount_kernel(session);
 	/* An unmount drops requests under way, releases too: what they owed is paid here. */
 	if (!session->fs.config->read_only)
 		contents_commit_all(session->fs.contents);
@@ -710,8 +722,7 @@ void session_close(struct session *session)
 	if (!session)
 		return;
 	fs = &session->fs;
-	if (session->mounted)
-		fuse_session_unmount(fs->fuse);
+	unmount_kernel(session);
 	if (session->invalidate)
 		invalidate_stop(session->invalidate);
 	if (session->signals_watched) {

@@ -186,7 +186,7 @@ static const struct {
 	{"+gmt", VERSIONS_GMT_LIST},
 };
 
-enum versions_kind versions_special(const char *shown)
+static enum versions_kind versions_special(const char *shown)
 {
 	for (size_t i = 0; i < ARRAY_SIZE(specials); i++) {
 		if (!strcmp(shown, specials[i].name))
@@ -210,7 +210,7 @@ void versions_plus(const char *name, struct buf *ret_shown)
 	buf_adds(ret_shown, name);
 }
 
-const char *versions_unplus(const char *shown)
+static const char *versions_unplus(const char *shown)
 {
 	return is_shifted(shown) ? shown + 1 : shown;
 }

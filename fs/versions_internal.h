@@ -52,8 +52,5 @@ int versions_key_of_time(const struct versions_key *parent, const char *name, st
 
 /* A name of the directory as `.versions` shows it, and back: "+log" of the directory is "++log" here. */
 void versions_plus(const char *name, struct buf *ret_shown);
-const char *versions_unplus(const char *shown);
-/* The kind of a special entry, or 0. */
-enum versions_kind versions_special(const char *shown);
 
 #endif

@@ -348,7 +348,8 @@ enum cat_set {
 	CAT_SET_ATIME = 8,
 	CAT_SET_MTIME = 16,
 	CAT_SET_SIZE = 32,
-	CAT_SET_CTIME = 64
+	CAT_SET_CTIME = 64,
+	CAT_DROP_PRIVILEGES = 128 /* setuid, and setgid where the group may execute; no field of `values` */
 };
 /* Takes the fields of `values` that mask names; ctime is now unless CAT_SET_CTIME. Never makes a version. */
 int catalog_setattr(struct catalog *catalog, uint64_t ino, unsigned mask, const struct cat_inode *values,
@@ -400,9 +401,8 @@ int catalog_commit(struct catalog *catalog, const struct cat_commit *request, st
  * replaces the extent record in the same update. */
 int catalog_stored(struct catalog *catalog, uint64_t job, const struct cat_copy *copy, const struct cat_extent *extent);
 
-/* --- journal ---------------------------------------------------------------------------------------- */
+/* --- protection and pruning --------------------------------------------------------------------------- */
 
-/* Jobs with seq > after, in order, at most max (0: all). The visitor may take over the strings by setting them NULL. */
 /*
  * How a version is protected from removal. A hold is set or lifted; retention
  * is set or extended, never shortened (-EPERM). -ENOENT: no such version, or
@@ -429,6 +429,8 @@ int catalog_prunable(struct catalog *catalog, uint64_t ino, uint64_t seq);
 /* The store refused to let a pruned version go: it is there as before. Deletes `job`. */
 int catalog_prune_refused(struct catalog *catalog, uint64_t job, uint64_t ino, uint64_t seq);
 
+/* --- journal ---------------------------------------------------------------------------------------- */
+
 typedef int (*cat_job_visit)(void *arg, struct cat_job *job);
 /* Jobs after the one of that seq (0: all), oldest first; at most max (0: no bound). Visitors may take over a job's
  * strings, leaving NULL; a non-zero result stops and is returned. */
@@ -437,7 +439,8 @@ int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_vi
 int catalog_jobs_of(struct catalog *catalog, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg);
 int catalog_job_update(struct catalog *catalog, const struct cat_job *job);
 int catalog_job_done(struct catalog *catalog, uint64_t seq);
-/* Called after each update that added jobs, from the thread that made it, without locks: wakes the scheduler. */
+/* Called after each update that added jobs, from the thread that made it, with no lock of the catalog but whatever that
+ * thread holds: wakes the scheduler. */
 void catalog_on_jobs(struct catalog *catalog, void (*notify)(void *arg), void *arg);
 
 /* Inodes with CAT_DIRTY, for recovery at mount; and inodes without a live name that still have jobs or cache. */
@@ -457,7 +460,7 @@ struct cat_entry {
 /*
  * history(name), oldest first: for each interval in which an inode held the
  * name, that inode's versions current in it; a pure rename to a free name
- * brings the old name's history before it. At most max newest when max > 0.
+ * brings the old name's history before it.
  * -ENOENT when the name never lived.
  */
 typedef int (*cat_entry_visit)(void *arg, const struct cat_entry *entry);

@@ -12,9 +12,8 @@
 #include <stdint.h>
 
 enum lock_rank {
-	LOCK_SESSION = 1, /* fs/session: start, stop, totals */
-	LOCK_RENAME,      /* fs/ops_dir: one rename at a time */
-	LOCK_HANDLE,      /* fs/file, fs/dir: one open handle */
+	LOCK_SESSION = 1, /* fs/session: the mount in the kernel */
+	LOCK_HANDLE,      /* fs/fs: the open handles */
 	LOCK_CONTENT,     /* fs/content: data state of one live file */
 	LOCK_FROZEN,      /* fs/content: data state of one version of it */
 	LOCK_AHEAD,       /* fs/ahead: uploads begun before their version */

@@ -3,7 +3,7 @@
  *
  * Invariants: sorted, disjoint, never touching (adjacent ranges are merged),
  * never empty. Not thread-safe: its owner's lock guards it.
- * Queries are O(log n); changes O(n) moves of 16-byte cells.
+ * Queries are O(log n), the total O(1); changes O(n) moves of 16-byte cells.
  */
 #ifndef VARVE_RANGES_H
 #define VARVE_RANGES_H
@@ -21,6 +21,7 @@ struct ranges {
 	struct range *cells;
 	size_t count;
 	size_t cap;
+	uint64_t total; /* bytes covered */
 };
 
 #define RANGES_INIT                                                                                                    \
@@ -44,6 +45,9 @@ uint64_t ranges_end(const struct ranges *set);   /* end of the last, or 0 */
 
 /* First gap within [start, end): true and the gap clipped to it, false when fully covered. */
 bool ranges_next_gap(const struct ranges *set, uint64_t start, uint64_t end, struct range *ret_gap);
+/* All of the gap that `position` lies in: from 0 or the end of a range to the start of the next or UINT64_MAX. False
+ * when it is covered. */
+bool ranges_gap_around(const struct ranges *set, uint64_t position, struct range *ret_gap);
 /* First covered piece within [start, end), likewise. */
 bool ranges_next_piece(const struct ranges *set, uint64_t start, uint64_t end, struct range *ret_piece);
 

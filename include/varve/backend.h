@@ -207,12 +207,11 @@ struct backend_options {
 	const char *url; /* "s3://bucket/prefix", "file:///dir", … */
 	const char *endpoint;
 	const char *region;
-	const char *profile;          /* credentials profile */
-	bool create;                  /* make the bucket/directory, with versioning, when it is missing */
-	bool read_only;               /* the probe must not write */
-	uint64_t requests_per_second; /* 0: no limit */
-	int64_t connect_timeout_ns;   /* 0: default 10 s */
-	int64_t stall_timeout_ns;     /* no byte moved for so long ends an attempt; 0: default 20 s */
+	const char *profile;        /* credentials profile */
+	bool create;                /* make the bucket/directory, with versioning, when it is missing */
+	bool read_only;             /* the probe must not write */
+	int64_t connect_timeout_ns; /* 0: default 10 s */
+	int64_t stall_timeout_ns;   /* no byte moved for so long ends an attempt; 0: default 20 s */
 };
 
 struct backend_counters {

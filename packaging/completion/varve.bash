@@ -8,7 +8,7 @@ _varve_mounts() {
 }
 
 _varve_mount_options() {
-	local flags='create allow_other ro foreground debug'
+	local flags='create takeover allow_other ro foreground debug'
 	local values='endpoint= region= profile= state= close= fsync= fsync_timeout= sweep= snapdir= cache_size= reserve=
 		uid= gid= umask= threads= max_requests= max_upload_rate= max_download_rate='
 	local done= last=$1
@@ -95,6 +95,31 @@ _varve() {
 			COMPREPLY=($(compgen -W '-r --version --at --to --dry-run --json --help' -- "$cur"))
 		else
 			compopt -o default
+		fi
+		;;
+	prune | hold | retain)
+		local flags='--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly
+			--keep-within --dry-run --json --help'
+		[[ ${words[1]} == hold ]] && flags='-r --version --release --help'
+		[[ ${words[1]} == retain ]] && flags='-r --version --until --for --compliance --help'
+		if [[ $prev == --version && ${words[1]} != prune ]]; then
+			_varve_versions
+		elif [[ $cur == -* ]]; then
+			COMPREPLY=($(compgen -W "$flags" -- "$cur"))
+		else
+			compopt -o default
+		fi
+		;;
+	rebuild)
+		if [[ $prev == -o ]]; then
+			_varve_mount_options "$cur"
+		elif [[ $prev == --state ]]; then
+			compopt -o dirnames
+		elif [[ $cur == -* ]]; then
+			COMPREPLY=($(compgen -W '--state -o --help' -- "$cur"))
+		else
+			COMPREPLY=($(compgen -W 's3:// file:///' -- "$cur"))
+			compopt -o nospace
 		fi
 		;;
 	fsck)

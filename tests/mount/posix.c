@@ -590,7 +590,7 @@ static mode_t mode_of(const char *path)
 /* The kernel leaves it to us, so that it need not ask for security.capability before each write. */
 Test(posix, what_another_writes_or_root_gives_away_runs_as_nobody_else)
 {
-	int fd, status;
+	int fd, in, status;
 	pid_t other;
 
 	cr_assert_eq(mounted_stop(&m), 0);
@@ -598,8 +598,12 @@ Test(posix, what_another_writes_or_root_gives_away_runs_as_nobody_else)
 	file_puts(at("f"), "program");
 	file_puts(at("g"), "program");
 	OK(chmod(m.dir, 0777));
+	file_puts(at("h"), "program");
+	file_puts(at("i"), "program");
 	OK(chmod(at("f"), 06777));
 	OK(chmod(at("g"), 06777));
+	OK(chmod(at("h"), 06777));
+	OK(chmod(at("i"), 06767)); /* setgid without execution stands for something else */
 	cr_assert_eq(mode_of("f"), 06777);
 	fd = open_at("f", O_WRONLY);
 	cr_assert_eq(write(fd, "P", 1), 1);
@@ -608,12 +612,21 @@ Test(posix, what_another_writes_or_root_gives_away_runs_as_nobody_else)
 	other = fork();
 	if (other == 0) {
 		fd = chdir(m.dir) || setuid(65534) ? -1 : open("f", O_WRONLY);
-		_exit(fd >= 0 && write(fd, "p", 1) == 1 && truncate("g", 3) == 0 ? 0 : 1);
+		if (fd < 0 || write(fd, "p", 1) != 1 || truncate("g", 3))
+			_exit(1);
+		in = open("g", O_RDONLY);
+		fd = open("h", O_WRONLY);
+		if (in < 0 || fd < 0 || copy_file_range(in, NULL, fd, NULL, 3, 0) != 3)
+			_exit(2);
+		fd = open("i", O_WRONLY);
+		_exit(fd >= 0 && fallocate(fd, 0, 0, 4096) == 0 ? 0 : 3);
 	}
 	cr_assert_eq(waitpid(other, &status, 0), other);
 	cr_assert_eq(status, 0);
 	cr_assert_eq(mode_of("f"), 0777);
 	cr_assert_eq(mode_of("g"), 0777);
+	cr_assert_eq(mode_of("h"), 0777);
+	cr_assert_eq(mode_of("i"), 02767);
 	OK(chmod(at("f"), 06755));
 	OK(chown(at("f"), 1, 1));
 	cr_assert_eq(mode_of("f"), 0755);

@@ -110,6 +110,26 @@ Test(ranges, outputs_stay_untouched_without_an_answer)
 	ranges_free(&set);
 }
 
+Test(ranges, a_gap_is_told_whole)
+{
+	struct ranges set = RANGES_INIT;
+	struct range gap;
+
+	cr_assert(ranges_gap_around(&set, 5, &gap));
+	cr_assert(gap.start == 0 && gap.end == UINT64_MAX);
+	ranges_add(&set, 10, 20);
+	ranges_add(&set, 30, 40);
+	cr_assert(ranges_gap_around(&set, 5, &gap));
+	cr_assert(gap.start == 0 && gap.end == 10);
+	cr_assert(ranges_gap_around(&set, 20, &gap));
+	cr_assert(gap.start == 20 && gap.end == 30);
+	cr_assert(ranges_gap_around(&set, 50, &gap));
+	cr_assert(gap.start == 40 && gap.end == UINT64_MAX);
+	cr_assert_not(ranges_gap_around(&set, 10, &gap));
+	cr_assert_not(ranges_gap_around(&set, 19, &gap));
+	ranges_free(&set);
+}
+
 #define SPACE 256
 #define STEPS 20000
 
