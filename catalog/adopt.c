@@ -1049,7 +1049,9 @@ static int adopt_dir(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 
 	if (rc == -ENOENT) {
 		cat_name_set(meeting->name.name, found->name);
-		return meet_free(txn, adopt, found, meeting);
+		rc = cat_jobs_beneath(
+			txn, found->key); /* what a directory of this name held is still on its way elsewhere */
+		return rc ? (rc < 0 ? rc : 0) : meet_free(txn, adopt, found, meeting);
 	}
 	if (rc < 0 || meeting->name.type != S_IFDIR) /* a file with changes of ours keeps the name for now */
 		return rc;

@@ -831,6 +831,14 @@ int cat_jobs_on_key(struct cat_txn *txn, const char *object_key)
 	return cat_any(txn, &prefix);
 }
 
+int cat_jobs_beneath(struct cat_txn *txn, const char *prefix)
+{
+	struct schema_key key;
+
+	schema_key_job_prefix(&key, prefix);
+	return cat_any(txn, &key);
+}
+
 /* --- cache extents and symlinks ----------------------------------------------------------------- */
 
 int cat_extent_get(struct cat_txn *txn, uint64_t ino, struct cat_extent *ret_extent)

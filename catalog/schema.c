@@ -156,6 +156,14 @@ void schema_key_place_prefix(struct schema_key *key, uint32_t backend, const cha
 	schema_key_bytes(key, prefix, len < PLACE_KEY_CUT ? len : PLACE_KEY_CUT);
 }
 
+void schema_key_job_prefix(struct schema_key *key, const char *prefix)
+{
+	size_t len = strlen(prefix);
+
+	schema_key_begin(key, SCHEMA_JOB_KEY);
+	schema_key_bytes(key, prefix, len < OBJECT_KEY_CUT ? len : OBJECT_KEY_CUT);
+}
+
 void schema_key_job_key(struct schema_key *key, const char *object_key, uint64_t seq)
 {
 	schema_key_begin(key, SCHEMA_JOB_KEY);

@@ -109,6 +109,8 @@ void schema_key_object_prefix(struct schema_key *key, uint32_t backend, const ch
 void schema_key_place(struct schema_key *key, uint32_t backend, const char *object_key, const char *id);
 /* All places of keys that begin so; of a very long prefix some others, too. */
 void schema_key_place_prefix(struct schema_key *key, uint32_t backend, const char *prefix);
+/* Of all jobs whose keys begin so, as far as is told by the first bytes. */
+void schema_key_job_prefix(struct schema_key *key, const char *prefix);
 void schema_key_job_key(struct schema_key *key, const char *object_key, uint64_t seq);
 void schema_key_file(struct schema_key *key, const uint8_t file_id[static CAT_FILE_ID_SIZE]);
 /* ino 0: what all of the file id begin with. */

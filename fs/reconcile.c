@@ -452,16 +452,14 @@ static int is_phantom(struct reconcile *reconcile, const struct call *call, uint
 	return rc;
 }
 
-/* MinIO lists a prefix under which everything is deleted as if something were there: a directory that was removed or
- * renamed must not come back so. */
+/* MinIO lists a prefix under which everything is deleted as if something were there, and any listing may be older than
+ * the end of a removal: a directory that was removed or renamed must not come back so. */
 static int drop_phantoms(struct reconcile *reconcile, const struct call *call, uint64_t dir, struct findings *findings,
 			 struct err *err)
 {
 	size_t kept = 0;
 	int rc = 0;
 
-	if (!transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
-		return 0;
 	for (size_t i = 0; i < findings->count && rc >= 0; i++) {
 		rc = is_phantom(reconcile, call, dir, &findings->found[i], err);
 		if (!rc)

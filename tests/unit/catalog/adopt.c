@@ -57,6 +57,13 @@ static struct cat_found prefix(const char *name, const char *key)
 	return (struct cat_found){.name = name, .key = key, .directory = true};
 }
 
+static int put_place(struct cat_txn *txn, void *arg)
+{
+	const struct cat_job *job = arg;
+
+	return cat_job_add(txn, CAT_JOB_PLACE, job->ino, job->key);
+}
+
 Test(adopt, unknown_objects_become_inodes_with_a_version)
 {
 	struct cat_found found[] = {object("a", "e1", 5), prefix("d", "d/")};
@@ -285,6 +292,26 @@ Test(adopt, names_of_a_moved_directory_wait_until_their_objects_have_followed)
 }
 
 /* --- clashes and strange names ------------------------------------------------------------------ */
+
+Test(adopt, moved_directory_does_not_come_back_while_its_files_are_on_their_way)
+{
+	struct cat_found found = prefix("d", "d/");
+	uint64_t dir = make_dir(ROOT, "d"), ino = make_file(dir, "a");
+	struct cat_job job;
+
+	commit(ino, 1);
+	finish_jobs();
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(catalog_update(catalog, put_place, &(struct cat_job){.ino = ino, .key = (char *)"d/a"}), 0);
+	finish_job(&job); /* the tree's: what it held has jobs of its own now */
+	cat_job_clear(&job);
+	adopt(ROOT, &found, 1);
+	cr_assert_eq(ino_of(ROOT, "d"), 0);
+	finish_jobs();
+	adopt(ROOT, &found, 1);
+	cr_assert_neq(ino_of(ROOT, "d"), 0);
+}
 
 Test(adopt, file_beside_a_directory_of_its_name_gets_the_clash_name)
 {
