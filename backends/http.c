@@ -73,7 +73,7 @@ struct exchange {
 	struct err err; /* kind set: a callback ended the request, and this is why */
 	unsigned sendings;
 	uint64_t body_taken; /* bytes libcurl has read from the body */
-	uint64_t body_told;  /* of these, in the counters already: who waits wants to see that a slow request comes on */
+	uint64_t body_told; /* of these, in the counters already: who waits wants to see that a slow request comes on */
 	size_t header_bytes;
 	bool accepted;
 	bool body_cut; /* an error reply over max_body: its status is worth more than the rest of it */
