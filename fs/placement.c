@@ -1224,6 +1224,21 @@ static int send_aside(struct placement *placement, const struct facts *facts, st
 	return result ? result : send_to(placement, facts, *key, ret_info, err);
 }
 
+static int clear_own_beneath(struct placement *placement, const struct facts *facts, const char *key, struct err *err);
+
+/* A file that left a directory took that one's name: what lies in the way beneath is its own, and the job that would
+ * clear it waits for this one. */
+static int send_over_own(struct placement *placement, const struct facts *facts, const char *key,
+			 struct object_info *ret_info, struct err *err)
+{
+	struct err why = {0};
+
+	if (clear_own_beneath(placement, facts, key, &why) != 1)
+		return -EEXIST; /* another's: it is tried again */
+	*err = (struct err){0};
+	return send_to(placement, facts, key, ret_info, err);
+}
+
 static int run_upload(struct placement *placement, struct cat_job *job, const struct placement_attempt *attempt,
 		      struct err *err)
 {
@@ -1260,6 +1275,8 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 			result = send_to(placement, &facts, key, &info, err);
 		if (result && err->kind == ERR_CONFLICT && !facts.links && !is_own_key(key))
 			result = send_aside(placement, &facts, job, &key, &info, err);
+		else if (result && err->kind == ERR_CONFLICT && facts.links)
+			result = send_over_own(placement, &facts, key, &info, err);
 	}
 	if ((result == -ENODATA || result == -EIDRM) && !err->kind) {
 		result = give_up(placement, &facts, job->seq,
@@ -1828,6 +1845,28 @@ static struct left_behind *drop_first(struct left_behind *list)
 	free(list->key);
 	free(list);
 	return next;
+}
+
+/* 1: something was cleared; 0; -errno. */
+static int clear_own_beneath(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
+{
+	AUTO_BUF prefix = BUF_INIT;
+	struct left_walk walk = {0};
+	int result, cleared = 0;
+
+	buf_addf(&prefix, "%s/", key);
+	if (buf_failed(&prefix))
+		return -ENOMEM;
+	walk.prefix = prefix.data;
+	result = catalog_view(placement->catalog, list_left, &walk);
+	while (walk.list) {
+		if (!result && walk.list->ino == facts->inode.ino) {
+			result = clear_key(placement, facts, walk.list->key, err);
+			cleared |= !result;
+		}
+		walk.list = drop_first(walk.list);
+	}
+	return result ? result : cleared;
 }
 
 /* A batch of PLACE jobs; moves *at past those it made. */
