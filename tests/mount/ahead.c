@@ -121,12 +121,12 @@ static void end_clean(void)
 /* Only the objects: neither our catalog nor its shipped log. */
 static void forget_all_but_objects(void)
 {
-	OK(mounted_shell(
-		&m,
-		"rm -rf \"$STATE\"; cd \"$VARVE_TEST_SOURCE/tests/support\" && ./s3.py \"$BUCKET\" reserved | "
-		"grep '^.varve/catalog/' | while read -r key; do ./s3.py \"$BUCKET\" delete \"$key\" || exit 1; "
-		"done",
-		NULL, 0));
+	OK(mounted_shell(&m,
+			 "rm -rf \"$STATE\"; cd \"$VARVE_TEST_SOURCE/tests/support\" && ./s3.py \"$BUCKET\" reserved | "
+			 "grep -E '^.varve/(catalog/|lease)' | while read -r key; do ./s3.py \"$BUCKET\" delete "
+			 "\"$key\" || exit 1; "
+			 "done",
+			 NULL, 0));
 	mounted_start(&m, NULL);
 }
 
