@@ -29,6 +29,8 @@
  *     derives from inode, size, mtime and ctime. Being kept as a version stamps it with the id it had.
  *  4. Changing a key needs its lock. Reading needs none: an object is read through one descriptor, and it enters the
  *     past before it leaves its path.
+ *  5. A kill may leave directories in which nothing is. They count as what other tools made, until a file needs the
+ * name.
  */
 #ifndef VARVE_BACKENDS_LOCAL_H
 #define VARVE_BACKENDS_LOCAL_H

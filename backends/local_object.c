@@ -12,6 +12,7 @@
  * LOCAL_LOCK, which keeps out other processes. Two keys that share a byte only
  * wait for each other. No mutex is held across file operations.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -465,6 +466,36 @@ static int describe(const struct local_commit *commit, const char *id, struct lo
 	return commit->meta ? meta_copy(&info->meta, commit->meta) : 0;
 }
 
+/* Directories without an object in them, and that no stamp makes one, are what a kill left of a put or a removal: a
+ * file that needs the name has them away. -EISDIR: they are more than that. */
+static int give_way(struct local *local, const char *path)
+{
+	AUTO_CLOSE int parent = -1;
+	const struct dirent *entry;
+	const char *name;
+	int rc = local_stamped_dir(local, path) ? -EISDIR : local_open_parent(local->root, path, &parent, &name);
+	int fd = rc ? -1 : local_open(parent, name, O_RDONLY | O_DIRECTORY, 0);
+	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+
+	if (rc || !dir) {
+		if (fd >= 0)
+			(void)close(fd); /* only read */
+		return rc ? rc : -EISDIR;
+	}
+	while (!rc && (entry = readdir(dir))) {
+		AUTO_FREE char *below = NULL;
+
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		if (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN)
+			rc = -EISDIR;
+		else
+			rc = asprintf(&below, "%s/%s", path, entry->d_name) < 0 ? -ENOMEM : give_way(local, below);
+	}
+	(void)closedir(dir); /* only read */
+	return rc ? rc : unlinkat(parent, name, AT_REMOVEDIR) && errno != ENOENT ? -EISDIR : 0;
+}
+
 /* What can be known before anything is changed. */
 static int check_clash(struct local *local, const struct local_place *place)
 {
@@ -482,7 +513,9 @@ static int check_clash(struct local *local, const struct local_place *place)
 		return errno == ENOENT ? 0 : -errno;
 	if (place->kind == LOCAL_DIRECTORY)
 		return S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
-	return S_ISREG(st.st_mode) ? 0 : S_ISDIR(st.st_mode) ? -EISDIR : -ELOOP;
+	if (S_ISDIR(st.st_mode))
+		return give_way(local, place->path);
+	return S_ISREG(st.st_mode) ? 0 : -ELOOP;
 }
 
 /* Stamps the content, keeps what is there, and puts the new in its place: the last step is the visible one. */

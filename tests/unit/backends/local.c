@@ -346,6 +346,23 @@ Test(local_store, file_and_directory_clash)
 	cr_assert_eq(leftovers(), 0);
 }
 
+/* What a kill leaves between the making of directories and the placing of what is to lie in them, or at their end. */
+Test(local_store, directories_without_anything_give_way_to_a_file)
+{
+	cr_assert_eq(mkdir(path_of("s"), 0755), 0);
+	cr_assert_eq(mkdir(path_of("s/t"), 0755), 0);
+	cr_assert_eq(mkdir(path_of("s/u"), 0755), 0);
+	OK(put("s", "x"));
+	expect_keys("s");
+	OK(put("n/m/", ""));
+	FAILS(ERR_CONFLICT, put("n", "x"));
+	cr_assert_eq(mkdir(path_of("o"), 0755), 0);
+	cr_assert_eq(mkfifo(path_of("o/fifo"), 0666), 0);
+	FAILS(ERR_CONFLICT, put("o", "x"));
+	expect_keys("n/m/ o/ s");
+	cr_assert_eq(leftovers(), 0);
+}
+
 Test(local_store, own_folders_are_closed_to_keys)
 {
 	struct object_info info;
