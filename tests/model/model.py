@@ -55,7 +55,7 @@ DRAIN_SECONDS = 120
 NOTICE_SECONDS = 10  # until the kernel was told of what others did
 SHRINK_SECONDS = 180
 SLOW_SECONDS = 5  # worth a word
-CLOCK_AHEAD = 0.1  # the catalog's clock after a kill, seconds
+CLOCK_AHEAD = 0.12  # the catalog's clock after a kill, seconds
 
 
 class Mismatch(Exception):
@@ -269,7 +269,7 @@ class Mount:
         self.dir, self.state, self.log = self.top / "mnt", self.top / "state", self.top / "log"
         self.dir.mkdir()
         self.daemon = self.bucket = self.proxy = None
-        self.killed_at = 0.0
+        self.ahead_until = 0
         self.options = [f"state={self.state}", "create", "sweep=0"]
         if store == "file":
             self.url = f"file://{self.top}/store"
@@ -306,7 +306,7 @@ class Mount:
     def kill(self):
         self.daemon.send_signal(signal.SIGKILL)
         self.daemon.wait()
-        self.killed_at = time.monotonic()
+        self.ahead_until = max(self.ahead_until, time.monotonic()) + CLOCK_AHEAD  # each kill adds to it
         subprocess.run(["umount", "-l", str(self.dir)], check=False, stderr=subprocess.DEVNULL)
 
     def ask(self, op):
@@ -419,7 +419,7 @@ class Run:
         os.close(os.open(self.path(parts), os.O_WRONLY))
 
     def remember(self):
-        if time.monotonic() - self.mount.killed_at < CLOCK_AHEAD:
+        if time.monotonic() < self.mount.ahead_until:
             return
         now = max(time.time_ns(), self.last_ns + 1)
         self.last_ns = now
