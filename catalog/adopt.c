@@ -556,6 +556,10 @@ static void fill_facts(const struct cat_found *found, const struct cat_inode *in
 	version->origin = ours ? found->origin : CAT_ORIGIN_EXTERNAL;
 	if (ours && found->has_author)
 		version->author = found->author;
+	if (ours && found->has_crc32c) {
+		version->crc32c = found->crc32c;
+		version->flags |= CAT_HAS_CRC32C;
+	}
 	if (ours && found->host)
 		(void)snprintf(version->host, sizeof(version->host), "%s", found->host); /* cut where it is longer */
 }

@@ -228,6 +228,8 @@ static void found_meta(const struct reconcile_options *options, const struct obj
 	ret_found->commit_ns = meta->has & OBJMETA_COMMIT ? meta->commit_ns : 0;
 	ret_found->has_author = meta->has & OBJMETA_AUTHOR;
 	ret_found->author = meta->author;
+	ret_found->has_crc32c = meta->has & OBJMETA_CRC32C;
+	ret_found->crc32c = meta->crc32c;
 	ret_found->host = meta->has & OBJMETA_HOST ? meta->host : NULL;
 	ret_found->origin = meta->has & OBJMETA_ORIGIN ? meta->origin : CAT_ORIGIN_CLOSE;
 	if (never_was_content(ret_found->origin) && strncmp(ret_found->key, RESERVED, strlen(RESERVED)) != 0)

@@ -500,8 +500,8 @@ struct cat_found {
 	int64_t commit_ns;
 	enum cat_origin origin; /* counts with file_id and seq, as do the next */
 	const char *host;       /* or NULL */
-	uint32_t author;
-	bool has_author;
+	uint32_t author, crc32c;
+	bool has_author, has_crc32c;
 	const uint8_t *link_id; /* a hard-link marker: file id of the inode this name belongs to; NULL: not one. The
 				   name is an empty file until that inode is known, and then becomes one of its links */
 };

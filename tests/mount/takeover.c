@@ -241,6 +241,8 @@ static void rebuild_from_listing(const struct mounted *mounted)
 
 /* The log is lost, too: what the objects tell is enough for names, hard links, attributes, and every version by its
  * name. */
+#define SUMS "cd \"$MNT\" && getfattr -n user.varve.checksum f d/x d/e/y .versions/f/*"
+
 ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell)
 {
 	char *before;
@@ -257,12 +259,14 @@ ON_BOTH(a_catalog_rebuilt_from_the_listing_alone_lacks_nothing_that_objects_tell
 	mounted_settle(&one, 30);
 	OK(shell(&one, SHAPE));
 	before = strdup(out);
+	OK(shell(&one, SUMS " >\"$ROOT/sums\" && test -s \"$ROOT/sums\""));
 	cr_assert_eq(mounted_stop(&one), 0);
 	rebuild_from_listing(&one);
 	mounted_start(&one, NULL);
 	OK(shell(&one, SHAPE));
 	cr_assert_str_eq(out, before);
 	free(before);
+	OK(shell(&one, SUMS " | diff \"$ROOT/sums\" -"));
 	SAYS(&one, "cd \"$MNT\" && cat .versions/+deleted/p/f .versions/+deleted/p/q/g", "f\ng");
 	SAYS(&one, "cd \"$MNT\" && echo through >>a/first && cat d/link && [ a/first -ef d/x ] && rm d/x && cat d/link",
 	     "x3\nthrough\nx3\nthrough");
