@@ -1570,6 +1570,8 @@ static int stop_at_first(void *arg, const struct cat_name *name, const struct ca
 	return 1;
 }
 
+static int clear_unrecorded(struct placement *placement, const struct facts *facts, struct err *err);
+
 /* A directory needs an object only while nothing else in the store tells of it. */
 static int place_directory(struct placement *placement, const struct facts *facts, struct err *err)
 {
@@ -1580,7 +1582,7 @@ static int place_directory(struct placement *placement, const struct facts *fact
 		return 0;
 	if (!(facts->inode.flags & CAT_OWN_ATTRS) &&
 	    catalog_readdir(placement->catalog, &first, stop_at_first, NULL) == 1)
-		return 0;
+		return clear_unrecorded(placement, facts, err);
 	marker.key = facts->links->key;
 	return put_small(placement, facts, &marker, err);
 }
@@ -1722,15 +1724,15 @@ static bool is_of(const struct object_info *info, const struct cat_inode *inode)
 	return id && strcmp(id, hex) == 0;
 }
 
-/* What an earlier attempt may have put where nothing of this inode belongs any more. */
-static int clear_sent(struct placement *placement, const struct facts *facts, struct err *err)
+/* What an earlier attempt may have put, and nobody recorded. */
+static int clear_unrecorded(struct placement *placement, const struct facts *facts, struct err *err)
 {
 	const char *key = facts->job->sent;
 	struct key_get get = {.key = key};
 	struct object_info info = {0};
 	int result;
 
-	if (!key || has_link(facts, key) || (facts->copy.key && strcmp(facts->copy.key, key) == 0))
+	if (!key)
 		return 0;
 	if (catalog_view(placement->catalog, get_key, &get) == 0) {
 		cat_key_clear(&get.record);
@@ -1747,6 +1749,16 @@ static int clear_sent(struct placement *placement, const struct facts *facts, st
 	}
 	object_info_clear(&info);
 	return result;
+}
+
+/* The same where nothing of this inode belongs any more. */
+static int clear_sent(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	const char *key = facts->job->sent;
+
+	if (!key || has_link(facts, key) || (facts->copy.key && strcmp(facts->copy.key, key) == 0))
+		return 0;
+	return clear_unrecorded(placement, facts, err);
 }
 
 /*
