@@ -358,3 +358,32 @@ Test(moved, a_directory_renamed_on_leaves_no_marker, .fini = leave_moved, .timeo
 {
 	renamed_on("small-sent", "mkdir \"$MNT/one\"");
 }
+
+/* The marker of a new directory is in the store and not recorded, and by the next try the directory needs none. */
+Test(moved, a_directory_that_was_filled_meanwhile_leaves_no_marker, .fini = leave_moved, .timeout = 120)
+{
+	struct proxy proxy;
+	char options[128], *keys;
+
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_new(&moved, MOUNTED_S3);
+	mounted_start(&moved, options);
+	cr_assert_eq(mounted_shell(&moved, "echo first >\"$MNT/first\"", NULL, 0), 0);
+	mounted_settle(&moved, 30);
+	mounted_kill(&moved);
+	mounted_kill_at("small-sent");
+	mounted_start(&moved, options);
+	mounted_kill_at(NULL);
+	proxy_toxic(&proxy, "latency", "\"latency\":700");
+	cr_assert_eq(mounted_shell(&moved, "mkdir \"$MNT/one\" && echo f >\"$MNT/one/f\"", NULL, 0), 0);
+	cr_assert(mounted_died(&moved, 30));
+	proxy_clear(&proxy);
+	mounted_start(&moved, options);
+	mounted_settle(&moved, 30);
+	keys = s3_ask(&moved, "keys");
+	cr_assert_str_eq(keys, "first\none/f");
+	free(keys);
+	cr_assert_eq(mounted_stop(&moved), 0);
+	proxy_free(&proxy);
+}
