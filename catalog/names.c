@@ -28,6 +28,7 @@
 
 #define XATTR_TOTAL_MAX (64 << 10)
 #define DEPTH_MAX 4096
+#define NAMES_PAGE 1024  /* names read in one view */
 #define GOES_ON_BACK 256 /* past holders of a name looked at for a directory */
 
 /* --- building blocks ---------------------------------------------------------------------------- */
@@ -436,6 +437,37 @@ int catalog_readdir(struct catalog *catalog, const struct cat_readdir *request, 
 	struct readdir readdir = {.request = request, .visit = visit, .arg = arg};
 
 	return catalog_view(catalog, readdir_closure, &readdir);
+}
+
+struct name_page {
+	cat_link_visit visit;
+	void *arg;
+	uint64_t last;
+	size_t count;
+};
+
+static int take_page(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	struct name_page *page = arg;
+
+	(void)inode; /* not asked for */
+	page->last = name->cookie;
+	page->count++;
+	return page->visit(page->arg, name);
+}
+
+int catalog_each_name(struct catalog *catalog, uint64_t dir, cat_link_visit visit, void *arg)
+{
+	struct name_page page = {.visit = visit, .arg = arg};
+	int rc;
+
+	do {
+		struct cat_readdir request = {.parent = dir, .after = page.last, .max = NAMES_PAGE};
+
+		page.count = 0;
+		rc = catalog_readdir(catalog, &request, take_page, &page);
+	} while (rc == 0 && page.count == NAMES_PAGE);
+	return rc;
 }
 
 /* --- create and link ---------------------------------------------------------------------------- */

@@ -20,7 +20,6 @@
 #include "lock.h"
 
 #define WORKERS 8
-#define PAGE 1000 /* names of a directory read at once */
 #define TELL_NS (500 * NS_PER_MS)
 #define PATIENCE_NS (3600 * NS_PER_SEC) /* with one directory, however many there are */
 
@@ -81,76 +80,62 @@ static int note_empty(struct crawling *crawling, uint64_t ino, const struct reco
 
 /* --- one directory ------------------------------------------------------------------------------------- */
 
-struct page {
+struct children {
 	struct crawling *crawling;
-	uint64_t last, files;
-	size_t seen;
+	uint64_t count, files;
 };
 
-static int take_name(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+static int take_name(void *arg, const struct cat_name *name)
 {
-	struct page *page = arg;
+	struct children *children = arg;
 
-	(void)inode;
-	page->last = name->cookie;
-	page->seen++;
+	children->count++;
 	if (!S_ISDIR(name->type)) {
-		page->files++;
+		children->files++;
 		return 0;
 	}
-	LOCK_GUARD(&page->crawling->lock);
-	return push(page->crawling, name->ino);
+	LOCK_GUARD(&children->crawling->lock);
+	return push(children->crawling, name->ino);
 }
 
-/* ret_leaf: and it has no directories in it. What is no live directory needs no listing. */
-static bool is_listed(const struct crawling *crawling, uint64_t ino, bool *ret_leaf)
+/* What is no live directory needs no listing. */
+static bool is_listed(const struct crawling *crawling, uint64_t ino, struct cat_inode *ret_inode)
 {
-	struct cat_inode inode;
-
-	*ret_leaf = true;
-	if (catalog_getattr(crawling->crawl->catalog, ino, &inode) || !S_ISDIR(inode.mode) || !inode.nlink)
-		return true;
-	*ret_leaf = inode.nlink == 2;
-	return inode.flags & CAT_LISTED;
+	return catalog_getattr(crawling->crawl->catalog, ino, ret_inode) || !S_ISDIR(ret_inode->mode) ||
+	       !ret_inode->nlink || ret_inode->flags & CAT_LISTED;
 }
 
 /* Puts the directories in it on the stack. */
-static int enter(struct crawling *crawling, uint64_t ino, struct page *page)
+static int enter(struct crawling *crawling, uint64_t ino, struct children *ret_children)
 {
-	int result;
-
-	do {
-		struct cat_readdir request = {.parent = ino, .after = page->last, .max = PAGE};
-
-		page->seen = 0;
-		result = catalog_readdir(crawling->crawl->catalog, &request, take_name, page);
-	} while (!result && page->seen == PAGE);
-	return result;
+	*ret_children = (struct children){.crawling = crawling};
+	return catalog_each_name(crawling->crawl->catalog, ino, take_name, ret_children);
 }
 
 static int list_one(struct crawling *crawling, uint64_t ino, struct err *err)
 {
 	const struct crawl *crawl = crawling->crawl;
-	struct page page = {.crawling = crawling};
 	struct call call = *crawling->call;
 	struct reconcile_whole whole = {0};
+	struct children children = {0};
+	struct cat_inode inode;
 	int result = 0;
 
 	if (!crawling->unlisted_only) { /* all of them have no end */
 		call.deadline_ns = clock_monotonic() + PATIENCE_NS;
 		result = reconcile_whole(crawl->reconcile, ino, &call, &whole, err);
-	} else if (!is_listed(crawling, ino, &(bool){false})) {
+	} else if (!is_listed(crawling, ino, &inode)) {
 		result = reconcile_directory(crawl->reconcile, ino, &call, err);
 	}
 	if (!result)
-		result = enter(crawling, ino, &page);
+		result = enter(crawling, ino, &children);
 	if (result && !err->kind)
 		(void)err_from_errno(err, -result, "directory %llu", (unsigned long long)ino);
 	LOCK_GUARD(&crawling->lock);
 	crawling->figures.directories++;
-	crawling->figures.files += page.files;
+	crawling->figures.files += children.files;
 	crawling->figures.versions += whole.versions;
-	if (!result && !page.last && !crawling->unlisted_only)
+	if (!result && !children.count && !crawling->unlisted_only)
 		result = note_empty(crawling, ino, &whole);
 	return result;
 }
@@ -291,14 +276,14 @@ int crawl_unlisted(const struct crawl *crawl, uint64_t dir, const struct call *c
 	/* Mostly everything is listed: that is found out here. */
 	while (crawling.depth && !crawling.result) {
 		uint64_t ino = crawling.stack[crawling.depth - 1];
-		struct page page = {.crawling = &crawling};
-		bool leaf;
+		struct cat_inode inode = {0};
+		struct children children;
 
-		if (!is_listed(&crawling, ino, &leaf))
+		if (!is_listed(&crawling, ino, &inode))
 			break;
 		crawling.depth--;
-		if (!leaf)
-			crawling.result = enter(&crawling, ino, &page);
+		if (inode.nlink > 2) /* there are directories in it */
+			crawling.result = enter(&crawling, ino, &children);
 	}
 	if (crawling.result)
 		(void)err_from_errno(&crawling.err, -crawling.result, "directory %llu", (unsigned long long)dir);

@@ -97,6 +97,15 @@ void fs_stat(const struct cat_inode *inode, struct stat *ret_stat)
 	};
 }
 
+/* Says so, unless the caller has been interrupted. Returns the errno. */
+static int not_listed(const char *what, uint64_t dir, const struct err *why)
+{
+	if (why->kind == ERR_CANCELLED)
+		return -EINTR;
+	log_warn("fs", "directory %llu %s: %s", (unsigned long long)dir, what, why->message);
+	return why->kind == ERR_DENIED ? -EACCES : -EIO;
+}
+
 int fs_list_known(fuse_req_t req, uint64_t dir)
 {
 	struct fs *fs = fs_of(req);
@@ -117,26 +126,25 @@ int fs_list_known(fuse_req_t req, uint64_t dir)
 	fs_interrupt_begin(&interrupt, req);
 	err = reconcile_directory(fs->reconcile, dir, &call, &error);
 	fs_interrupt_end(&interrupt);
-	if (err && error.kind != ERR_CANCELLED)
-		log_warn("fs", "directory %llu cannot be listed: %s", (unsigned long long)dir, error.message);
-	if (err)
-		err = error.kind == ERR_CANCELLED ? -EINTR : error.kind == ERR_DENIED ? -EACCES : -EIO;
-	return err;
+	return err ? not_listed("cannot be listed", dir, &error) : 0;
 }
 
 int fs_list_tree(fuse_req_t req, uint64_t dir)
 {
 	struct fs *fs = fs_of(req);
+	struct fs_interrupt interrupt;
 	struct crawl crawl = {.catalog = fs->catalog, .reconcile = fs->reconcile};
-	struct call call = {.deadline_ns = clock_monotonic() + LISTING_PATIENCE_NS};
+	struct call call = {.deadline_ns = clock_monotonic() + LISTING_PATIENCE_NS, .cancelled = &interrupt.came};
 	struct err error = {0};
-	int err = crawl_unlisted(&crawl, dir, &call, &error);
+	int err;
 
+	fs_interrupt_begin(&interrupt, req);
+	err = crawl_unlisted(&crawl, dir, &call, &error);
+	fs_interrupt_end(&interrupt);
 	if (!err)
 		return 0;
-	log_warn("fs", "directory %llu cannot be renamed, what is beneath it cannot be listed: %s",
-		 (unsigned long long)dir, error.message);
-	return error.kind == ERR_TIMED_OUT ? -EXDEV : error.kind == ERR_DENIED ? -EACCES : -EIO;
+	err = not_listed("cannot be renamed: what is beneath it cannot be listed", dir, &error);
+	return error.kind == ERR_TIMED_OUT ? -EXDEV : err;
 }
 
 void fs_kill_privileges(fuse_req_t req, uint64_t ino)

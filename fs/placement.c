@@ -451,6 +451,16 @@ static bool is_own_key(const char *key)
 	return strncmp(key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) == 0;
 }
 
+/* That nothing is there is an answer, too: an info without a key. */
+static int free_is_fine(int result, struct object_info *ret_info, struct err *err)
+{
+	if (!result || err->kind != ERR_NOT_FOUND)
+		return result;
+	*ret_info = (struct object_info){0};
+	*err = (struct err){0};
+	return 0;
+}
+
 /* What is at the key now, if anything: 0 with key NULL when it is free. */
 static int head_current(struct placement *placement, const char *key, struct object_info *ret_info, struct err *err)
 {
@@ -458,12 +468,7 @@ static int head_current(struct placement *placement, const char *key, struct obj
 	struct object_ref ref = {.key = key};
 	int result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
 
-	if (result && err->kind == ERR_NOT_FOUND) {
-		*ret_info = (struct object_info){0};
-		*err = (struct err){0};
-		return 0;
-	}
-	return result;
+	return free_is_fine(result, ret_info, err);
 }
 
 enum others { KEEP_OTHERS, MIND_OTHERS };
@@ -971,12 +976,7 @@ static int head_whole(struct placement *placement, const char *key, struct objec
 	struct object_ref ref = {.key = key};
 	int result = ahead_head(placement->transfer, &call, &ref, ret_info, err);
 
-	if (result && err->kind == ERR_NOT_FOUND) {
-		*ret_info = (struct object_info){0};
-		*err = (struct err){0};
-		return 0;
-	}
-	return result;
+	return free_is_fine(result, ret_info, err);
 }
 
 /* Sent by an earlier process, whose mark holds another epoch? */

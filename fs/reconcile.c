@@ -1220,11 +1220,11 @@ static int loss_add(struct losses *losses, const struct lost *lost)
 	return 0;
 }
 
-/* The entries of one key have come to their end. */
+/* The entries of one key have come to their end, or to that of their page. */
 static int loss_end(struct losses *losses)
 {
 	struct lost *lost = &losses->now;
-	bool wanted = losses->key.len && !losses->current && (lost->count || lost->named.directory);
+	bool wanted = losses->key.len && !losses->current && (lost->count || (lost->named.directory && !lost->live));
 	int rc = 0;
 
 	if (wanted)
@@ -2043,21 +2043,6 @@ static int resolve_children(struct reconcile *reconcile, uint64_t dir, const str
 	return rc && !err->kind ? err_from_errno(err, -rc, "directory %llu", (unsigned long long)dir) : rc;
 }
 
-/* The entries of one key have come to their end, or to that of their page. */
-static int whole_end(struct losses *losses)
-{
-	struct lost *lost = &losses->now;
-	bool wanted = losses->key.len && !losses->current && (lost->count || (lost->named.directory && !lost->live));
-	int rc = 0;
-
-	if (wanted)
-		rc = loss_add(losses, lost);
-	else
-		losses->findings.count = lost->first;
-	buf_reset(&losses->key);
-	return rc;
-}
-
 static int whole_entry(void *arg, const struct object_info *info)
 {
 	struct losses *losses = arg;
@@ -2068,7 +2053,7 @@ static int whole_entry(void *arg, const struct object_info *info)
 	if (strncmp(info->key, losses->prefix.data ? losses->prefix.data : "", losses->prefix.len) != 0)
 		return -EBADMSG;
 	if (!losses->key.len || strcmp(losses->key.data, info->key) != 0) {
-		rc = whole_end(losses);
+		rc = loss_end(losses);
 		if (!rc)
 			rc = loss_begin(losses, info);
 		if (!rc && losses->carried_key.len && strcmp(losses->carried_key.data, info->key) == 0) {
@@ -2249,7 +2234,7 @@ static int whole_page(void *arg, struct err *err)
 	buf_reset(&losses->carried_key);
 	buf_adds(&losses->carried_key, losses->key.len ? losses->key.data : "");
 	losses->carried = losses->now;
-	rc = buf_failed(&losses->carried_key) ? -ENOMEM : whole_end(losses);
+	rc = buf_failed(&losses->carried_key) ? -ENOMEM : loss_end(losses);
 	if (!rc)
 		rc = catalog_view(losses->reconcile->options.catalog, whole_sift, losses);
 	if (rc)

@@ -11,8 +11,7 @@
 #include "array.h"
 #include "buf.h"
 
-#define PAGE 512 /* names read in one view */
-#define ASKED 8  /* objects, before all are believed to be gone */
+#define ASKED 8 /* objects, before all are believed to be gone */
 
 /* What the catalog has recorded of a directory's key. */
 struct recorded {
@@ -113,8 +112,7 @@ int unlisted_is_there(const struct unlisted *unlisted, uint64_t dir)
 
 struct walk {
 	const char *const *names;
-	size_t count, seen;
-	uint64_t last;
+	size_t count;
 	struct cat_name *missing;
 	size_t missing_count, missing_cap;
 };
@@ -124,14 +122,11 @@ static int by_text(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int take_name(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+static int take_name(void *arg, const struct cat_name *name)
 {
 	struct walk *walk = arg;
 	const char *text = name->name;
 
-	(void)inode; /* not asked for */
-	walk->last = name->cookie;
-	walk->seen++;
 	if (name->type != S_IFDIR ||
 	    (walk->count && bsearch(&text, walk->names, walk->count, sizeof(*walk->names), by_text)))
 		return 0;
@@ -145,14 +140,8 @@ int unlisted_each(struct catalog *catalog, uint64_t dir, const char *const *name
 		  void *arg)
 {
 	struct walk walk = {.names = names, .count = count};
-	int rc;
+	int rc = catalog_each_name(catalog, dir, take_name, &walk);
 
-	do {
-		struct cat_readdir request = {.parent = dir, .after = walk.last, .max = PAGE};
-
-		walk.seen = 0;
-		rc = catalog_readdir(catalog, &request, take_name, &walk);
-	} while (!rc && walk.seen == PAGE);
 	for (size_t i = 0; !rc && i < walk.missing_count; i++)
 		rc = visit(arg, &walk.missing[i]);
 	free(walk.missing);

@@ -13,7 +13,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define PAGE 1024 /* names read or resolved in one view */
+#define PAGE 1024 /* names resolved in one view */
 
 /* --- who held a name -------------------------------------------------------------------------------- */
 
@@ -113,38 +113,6 @@ static void keep_one_each(struct holdings *holdings)
 		holdings->items[count++] = holdings->items[i];
 	}
 	holdings->count = count;
-}
-
-struct live_page {
-	int (*visit)(void *arg, const struct cat_name *name);
-	void *arg;
-	uint64_t last;
-	size_t count;
-};
-
-static int take_page(void *arg, const struct cat_name *name, const struct cat_inode *inode)
-{
-	struct live_page *page = arg;
-
-	(void)inode; /* not asked for */
-	page->last = name->cookie;
-	page->count++;
-	return page->visit(page->arg, name);
-}
-
-int versions_at_each_live(struct catalog *catalog, uint64_t dir, int (*visit)(void *arg, const struct cat_name *name),
-			  void *arg)
-{
-	struct live_page page = {.visit = visit, .arg = arg};
-	int ret;
-
-	do {
-		struct cat_readdir request = {.parent = dir, .after = page.last, .max = PAGE};
-
-		page.count = 0;
-		ret = catalog_readdir(catalog, &request, take_page, &page);
-	} while (!ret && page.count == PAGE);
-	return ret;
 }
 
 /* --- the version then -------------------------------------------------------------------------------- */
@@ -297,7 +265,7 @@ int versions_at_list(struct catalog *catalog, uint64_t dir, int64_t when_ns, str
 {
 	struct holdings holdings = HOLDINGS(.when_ns = when_ns);
 	struct resolving resolving = {.holdings = &holdings, .dir = dir};
-	int ret = versions_at_each_live(catalog, dir, take_live, &holdings);
+	int ret = catalog_each_name(catalog, dir, take_live, &holdings);
 
 	if (!ret || ret == -ENOENT) /* a directory that is gone has no live names */
 		ret = catalog_past(catalog, dir, NULL, take_past, &holdings);
@@ -396,7 +364,7 @@ int versions_at_mtime(struct catalog *catalog, uint64_t dir, int64_t when_ns, in
 		return 0;
 	}
 	note_change(&newest, inode.btime);
-	ret = versions_at_each_live(catalog, dir, note_live, &newest);
+	ret = catalog_each_name(catalog, dir, note_live, &newest);
 	if (!ret || ret == -ENOENT)
 		ret = catalog_past(catalog, dir, NULL, note_past, &newest);
 	if (ret && ret != -ENOENT)

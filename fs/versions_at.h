@@ -50,8 +50,4 @@ int versions_at_deleted_lookup(struct catalog *catalog, uint64_t dir, const char
 			       struct versions_at_entry *ret_entry);
 int versions_at_deleted_list(struct catalog *catalog, uint64_t dir, struct versions_at_list *ret_list);
 
-/* All live names of a directory, in pages; visit may not call the catalog. */
-int versions_at_each_live(struct catalog *catalog, uint64_t dir, int (*visit)(void *arg, const struct cat_name *name),
-			  void *arg);
-
 #endif

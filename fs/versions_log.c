@@ -368,7 +368,7 @@ static int gather(struct history_log *log)
 	int ret;
 
 	buf_add(&log->texts, "", 1);
-	ret = versions_at_each_live(log->catalog, log->dir, take_live, log);
+	ret = catalog_each_name(log->catalog, log->dir, take_live, log);
 	if (!ret || ret == -ENOENT)
 		ret = catalog_past(log->catalog, log->dir, NULL, take_past, log);
 	if (ret == -ENOENT)

@@ -183,7 +183,7 @@ static int read_files(struct cat_txn *txn, void *arg)
 
 static int read_directory(struct walk *walk)
 {
-	int ret = versions_at_each_live(walk->catalog, walk->here.ino, take_live, walk);
+	int ret = catalog_each_name(walk->catalog, walk->here.ino, take_live, walk);
 
 	if (!ret || ret == -ENOENT)
 		ret = catalog_past(walk->catalog, walk->here.ino, NULL, take_past, walk);

@@ -365,6 +365,8 @@ struct cat_readdir {
 	const char *after_name; /* not NULL: in byte order of the names instead, those after this one */
 };
 int catalog_readdir(struct catalog *catalog, const struct cat_readdir *request, cat_readdir_visit visit, void *arg);
+/* All of them, in pages with a view each; likewise. */
+int catalog_each_name(struct catalog *catalog, uint64_t dir, cat_link_visit visit, void *arg);
 
 /* xattrs: names without any rule of their own (fs/ops_xattr knows the namespaces). */
 enum cat_xattr_mode { CAT_XATTR_SET, CAT_XATTR_CREATE, CAT_XATTR_REPLACE };

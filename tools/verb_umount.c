@@ -256,26 +256,6 @@ static int see_off(struct cli_daemon *daemon)
 	return 0;
 }
 
-/* Asks, and waits until it was heard: who was not is hung up on when the daemon ends, and it may end at once. */
-static int announce(struct cli_daemon *daemon, const char *op)
-{
-	bool heard = false;
-	const char *line;
-	int rc = cli_daemon_ask(daemon, op);
-
-	while (rc == 0 && !heard) {
-		rc = cli_daemon_read(daemon, ANSWER_TIMEOUT_MS, &line);
-		if (rc == 0) {
-			json_t *answer = json_loads(line, 0, NULL);
-
-			heard = json_is_true(
-				json_object_get(answer, "ok")); /* figures of the draining may come before */
-			json_decref(answer);
-		}
-	}
-	return rc;
-}
-
 static int unmount_and_wait(const struct mountinfo *mount, struct cli_daemon *daemon)
 {
 	struct progress progress = {.terminal = isatty(STDERR_FILENO)};
@@ -287,7 +267,7 @@ static int unmount_and_wait(const struct mountinfo *mount, struct cli_daemon *da
 		return cli_fail("%s: the daemon does not answer; still mounted", mount->mountpoint);
 	if (cli_daemon_ask(daemon, "drain") < 0 || follow(daemon, &progress, &last) < 0)
 		return cli_fail("%s: the daemon hung up; still mounted", mount->mountpoint);
-	if (announce(daemon, "finish") < 0)
+	if (cli_daemon_ask(daemon, "finish") < 0)
 		return cli_fail("%s: the daemon hung up; still mounted", mount->mountpoint);
 	rc = unmount(mount->mountpoint);
 	if (rc != 0)
@@ -308,7 +288,7 @@ static int unmount_at_once(const struct mountinfo *mount, struct cli_daemon *dae
 	char size[CLI_SIZE_TEXT];
 	int rc;
 
-	if (announce(daemon, "leave") < 0)
+	if (cli_daemon_ask(daemon, "leave") < 0)
 		return cli_fail("%s: the daemon hung up; still mounted", mount->mountpoint);
 	rc = unmount(mount->mountpoint);
 	if (rc != 0)

@@ -318,14 +318,11 @@ static void leave_moved(void)
 	mounted_free(&moved);
 }
 
-/* The copy or marker reached the store and nothing here knows of it: the next process must not leave it lying there. */
-static void renamed_on(const char *point, const char *make)
+/* A mount on what `make` has made, whose replies take their time and which dies at the point. */
+static void start_slow(struct proxy *proxy, char options[static 128], const char *point, const char *make)
 {
-	struct proxy proxy;
-	char options[128], *keys;
-
-	proxy_new(&proxy);
-	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	proxy_new(proxy);
+	snprintf(options, 128, "endpoint=%s", proxy->endpoint);
 	mounted_new(&moved, MOUNTED_S3);
 	mounted_start(&moved, options);
 	cr_assert_eq(mounted_shell(&moved, make, NULL, 0), 0);
@@ -334,7 +331,16 @@ static void renamed_on(const char *point, const char *make)
 	mounted_kill_at(point);
 	mounted_start(&moved, options);
 	mounted_kill_at(NULL);
-	proxy_toxic(&proxy, "latency", "\"latency\":700");
+	proxy_toxic(proxy, "latency", "\"latency\":700");
+}
+
+/* The copy or marker reached the store and nothing here knows of it: the next process must not leave it lying there. */
+static void renamed_on(const char *point, const char *make)
+{
+	struct proxy proxy;
+	char options[128], *keys;
+
+	start_slow(&proxy, options, point, make);
 	cr_assert_eq(rename(mounted_path(&moved, "one"), mounted_path(&moved, "two")), 0);
 	usleep(300000);
 	cr_assert_eq(rename(mounted_path(&moved, "two"), mounted_path(&moved, "three")), 0);
@@ -365,17 +371,7 @@ Test(moved, a_directory_that_was_filled_meanwhile_leaves_no_marker, .fini = leav
 	struct proxy proxy;
 	char options[128], *keys;
 
-	proxy_new(&proxy);
-	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
-	mounted_new(&moved, MOUNTED_S3);
-	mounted_start(&moved, options);
-	cr_assert_eq(mounted_shell(&moved, "echo first >\"$MNT/first\"", NULL, 0), 0);
-	mounted_settle(&moved, 30);
-	mounted_kill(&moved);
-	mounted_kill_at("small-sent");
-	mounted_start(&moved, options);
-	mounted_kill_at(NULL);
-	proxy_toxic(&proxy, "latency", "\"latency\":700");
+	start_slow(&proxy, options, "small-sent", "echo first >\"$MNT/first\"");
 	cr_assert_eq(mounted_shell(&moved, "mkdir \"$MNT/one\" && echo f >\"$MNT/one/f\"", NULL, 0), 0);
 	cr_assert(mounted_died(&moved, 30));
 	proxy_clear(&proxy);

@@ -31,11 +31,7 @@ TestSuite(takeover, .fini = leave, .timeout = 180);
 
 static int shell(const struct mounted *mounted, const char *command)
 {
-	int status = mounted_shell(mounted, command, out, sizeof(out));
-
-	for (size_t len = strlen(out); len && out[len - 1] == '\n'; len--)
-		out[len - 1] = '\0';
-	return status;
+	return mounted_text(mounted, command, out, sizeof(out));
 }
 
 #define SAYS(mounted, command, text)                                                                                   \

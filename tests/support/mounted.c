@@ -248,6 +248,15 @@ int mounted_shell(const struct mounted *mounted, const char *command, char *ret_
 	return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+int mounted_text(const struct mounted *mounted, const char *command, char *ret_text, size_t size)
+{
+	int status = mounted_shell(mounted, command, ret_text, size);
+
+	for (size_t len = strlen(ret_text); len && ret_text[len - 1] == '\n'; len--)
+		ret_text[len - 1] = '\0';
+	return status;
+}
+
 int64_t mounted_status(const struct mounted *mounted, const char *path)
 {
 	static char text[64 << 10];

@@ -53,6 +53,8 @@ void mounted_settle(const struct mounted *mounted, int seconds);
 /* Runs a shell command line with MNT, STATE, URL, BUCKET, VARVE in its environment; its exit status. Output goes to
  * *ret_output (NULL: to the test's own), cut at size. */
 int mounted_shell(const struct mounted *mounted, const char *command, char *ret_output, size_t size);
+/* The same without the newlines at its end. */
+int mounted_text(const struct mounted *mounted, const char *command, char *ret_text, size_t size);
 
 /* Files. */
 void file_write(const char *path, const void *bytes, size_t len);
