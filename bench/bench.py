@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures varve beside other filesystems over one object store, and beside the floor that bare HTTP sets.
 
-    bench/bench.py [--systems a,b,…] [--work small,big,apps] [--latency MS] [--scale 1.0] [--out FILE]
+    bench/bench.py [--systems a,b,…] [--work small,big,apps] [--latency MS] [--scale 1.0] [--rounds 1] [--out FILE]
     bench/bench.py --show FILE [--ours varve-lost]     the table of a run once more
 
 A system is an executable systems/NAME (its verbs: systems/common.sh). Each piece of work gets a new bucket, a new mount
@@ -15,6 +15,8 @@ and a process of its own, so that whoever hangs is killed and the rest goes on. 
 - An fsync row counts as stored only if the bucket has the bytes when fsync() returns; else it is marked "~" and is no
   measure for others.
 - Memory is the daemons' peak resident size within the row.
+- With --rounds all take turns, and a row's figure is the median of its rounds. The floor takes part like everybody: it
+  finds the server as cold as they do.
 
 Times are wall seconds on this machine in this run: compare columns, never runs. Everything lives in $BUILD/bench and is
 removed at the end. Environment: BUILD; VARVE, RCLONE, JUICEFS, GEESEFS, MINIO, TOXIPROXY name binaries.
@@ -584,6 +586,16 @@ FLOORS = {"small": floor_small, "big": floor_big, "apps": floor_apps, "latency":
 # ---- the run ----------------------------------------------------------------------------------------
 
 
+def gathered(works):
+    """(row, its values in all rounds)"""
+    rows = {}
+    for rounds in works.values():
+        for values in rounds:
+            for row, value in values.items():
+                rows.setdefault(row, []).append(value)
+    return rows.items()
+
+
 class Late:
     """While it lasts, the store answers `ms` later."""
 
@@ -615,7 +627,7 @@ class Bench:
             self.env.pop(name, None)
         self.env.setdefault("VARVE", str(BUILD / "varve"))
         self.pid_files, self.children = [], []
-        self.versions, self.results, self.api = {}, {}, None
+        self.versions, self.rounds, self.api = {}, {}, None
         self.load = os.getloadavg()[0]
 
     def digest_at(self, offsets):
@@ -741,9 +753,7 @@ class Bench:
         if child.is_alive():
             self.rescue(name, work, child)
         shutil.rmtree(self.dir / f"{name}.{work}", ignore_errors=True)
-        self.results.setdefault(name, {}).update(rows)
-        told = {row: value["seconds"] if isinstance(value, dict) else value for row, value in rows.items()}
-        print(f"{name} {work} {json.dumps(told)}", flush=True)
+        self.note(name, work, rows)
 
     def rescue(self, name, work, child):
         """A filesystem that does not answer holds whoever asked it; its daemon's end lets go."""
@@ -755,19 +765,20 @@ class Bench:
         child.join(10)
 
     def run_floor(self, work):
-        """The best of three, each with keys that the store has not seen."""
-        best = {}
-        for attempt in range(3):
-            bucket = f"bench-floor-{work}-{attempt}"
-            store = http_floor.Store(self.late_endpoint, ACCESS, SECRET) if work == "latency" else self.store
-            self.store.make_bucket(bucket, True)
-            try:
-                rows = FLOORS[work](http_floor.Floor(store, str(BUILD / "bench/http_plan"), bucket), self)
-            finally:
-                self.store.remove_bucket(bucket)
-            best = {row: round(min(seconds, best.get(row, seconds)), 4) for row, seconds in rows.items()}
-        self.results.setdefault("floor", {}).update({row: {"seconds": seconds} for row, seconds in best.items()})
-        print(f"floor {work} {json.dumps(best)}", flush=True)
+        bucket = f"bench-floor-{work}"
+        store = http_floor.Store(self.late_endpoint, ACCESS, SECRET) if work == "latency" else self.store
+        self.store.make_bucket(bucket, True)
+        try:
+            plans = http_floor.Floor(store, str(BUILD / "bench/http_plan"), bucket, drop_kernel_caches)
+            rows = FLOORS[work](plans, self)
+        finally:
+            self.store.remove_bucket(bucket)
+        self.note("floor", work, {row: {"seconds": round(seconds, 4)} for row, seconds in rows.items()})
+
+    def note(self, name, work, rows):
+        told = {row: value["seconds"] if isinstance(value, dict) else value for row, value in rows.items()}
+        print(f"{name} {work} {json.dumps(told)}", flush=True)
+        self.rounds.setdefault(name, {}).setdefault(work, []).append(rows)
 
     def run(self):
         self.dir.mkdir(parents=True)
@@ -776,10 +787,28 @@ class Bench:
         if "apps" in self.options.work:
             make_tar(self.dir / "tree.tar", self.tree)
         for work in self.options.work:
-            for name in chosen:
-                if work in ONLY.get(name, WORK):
-                    self.run_work(name, work)
-            self.run_floor(work)
+            for _ in range(self.options.rounds):
+                for name in chosen:
+                    if work in ONLY.get(name, WORK):
+                        self.run_work(name, work)
+                self.run_floor(work)
+
+    def results(self):
+        """By system and row: the round with the median time, the largest memory of all; stored, if in every round."""
+        found = {}
+        for name, works in self.rounds.items():
+            rows = found.setdefault(name, {})
+            for row, values in gathered(works):
+                if row.endswith(".error"):
+                    rows[row] = values[0]
+                    continue
+                rows[row] = dict(sorted(values, key=lambda value: value["seconds"])[(len(values) - 1) // 2])
+                rows[row]["rounds"] = [value["seconds"] for value in values]
+                if "rss_mib" in rows[row]:
+                    rows[row]["rss_mib"] = max(value["rss_mib"] for value in values)
+                if "stored" in rows[row]:
+                    rows[row]["stored"] = all(value.get("stored") for value in values)
+        return found
 
     def report(self):
         cpu = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -794,7 +823,7 @@ class Bench:
                         "load_at_begin": self.load},
             "commit": head.stdout.strip() or None, "changed": bool(changed.stdout.strip()),
             "versions": self.versions, "scale": self.options.scale, "latency_ms": self.options.latency,
-            "results": self.results,
+            "rounds": self.options.rounds, "results": self.results(),
         }
 
 
@@ -804,6 +833,7 @@ class Table:
     def __init__(self, report, ours):
         self.results, self.latency, self.ours = report["results"], report["latency_ms"], ours
         self.scale, self.load = report["scale"], report["machine"]["load_at_begin"]
+        self.rounds = report.get("rounds", 1)
 
     def best_peer(self, row):
         best = [self.results[name][row]["seconds"] for name in PEERS
@@ -831,7 +861,7 @@ class Table:
             if any(row in rows for rows in self.results.values()):
                 yield self.row(row, columns)
         yield (f"scale {self.scale:g} (the counts in the titles are those of scale 1), "
-               f"load at the beginning {self.load:.1f}")
+               f"medians of {self.rounds} round(s), load at the beginning {self.load:.1f}")
         yield (f"~ not in the bucket when fsync() returned; /peer: {self.ours} to the best that stores files; "
                f"MiB: the peak of {self.ours}")
         for name, rows in self.results.items():
@@ -846,6 +876,7 @@ def parse():
     parser.add_argument("--work", default="small,big,apps", help="of small,big,apps")
     parser.add_argument("--latency", type=int, default=0, metavar="MS", help="also cold reads with a store this late")
     parser.add_argument("--scale", type=float, default=1.0, help="1: 1,000 small files, 512 MiB")
+    parser.add_argument("--rounds", type=int, default=1, help="all take turns so often (default: 1)")
     parser.add_argument("--ours", default="varve", choices=OURS, help="whose ratios are shown (default: varve)")
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print the table of this JSON")
     parser.add_argument("--out", type=Path, help="JSON (default: $BUILD/bench/result.json)")
@@ -875,13 +906,13 @@ def main():
         interrupted = cause
     finally:
         bench.clean_up()
-    if interrupted and not bench.results:
+    if interrupted and not bench.rounds:
         raise interrupted
     report = bench.report()
     out = options.out or BUILD / "bench" / "result.json"
     out.write_text(json.dumps(report, indent=1) + "\n")
     print("\n" + "\n".join(Table(report, options.ours).lines()) + f"\nJSON in {out}")
-    failed = any(row.endswith(".error") for name in OURS for row in bench.results.get(name, ()))
+    failed = any(row.endswith(".error") for name in OURS for row in report["results"].get(name, ()))
     return int(failed or interrupted is not None)
 
 

@@ -626,8 +626,8 @@ static int start_piece(struct content *content, uint64_t from, uint64_t to, stru
 	return 0;
 }
 
-/* Small stretches that are here already are fetched again rather than asked around: a request costs more. Whoever waits
- * for little of it would wait for more. */
+/* Small stretches that are here already are fetched again rather than asked around: a request costs more. A reader is
+ * woken by what it waits for, not by the end of the fetch. */
 static void bridge(const struct content *content, uint64_t end, struct range *gap)
 {
 	struct range next;
@@ -645,8 +645,7 @@ static int start_range(struct content *content, uint64_t from, uint64_t end, str
 	start->stopped = end;
 	while (from < end && ranges_next_gap(&content->present, from, end, &gap)) {
 		from = gap.start;
-		if (start->urgency == FETCH_AHEAD || start->where == ON_CALLER)
-			bridge(content, end, &gap);
+		bridge(content, end, &gap);
 		while (from < gap.end) {
 			uint64_t to = gap.end;
 			int err;

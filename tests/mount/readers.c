@@ -345,6 +345,30 @@ Test(readers, a_few_random_reads_bring_no_more_than_themselves)
 	OK(mounted_stop(&m));
 }
 
+/* Half of each 8 KiB is new and not stored yet: what lies between is not asked for piece by piece. */
+Test(readers, a_file_written_in_a_thousand_places_is_read_in_few_requests)
+{
+	char page[4 * KIB];
+	int64_t before;
+	int fd;
+
+	start(NULL);
+	make_file(at("big"), 8 * MIB);
+	start_cold(NULL);
+	fd = open(at("big"), O_RDWR);
+	cr_assert_geq(fd, 0, "%s", strerror(errno));
+	for (uint64_t offset = 0; offset < 8 * MIB; offset += 2 * sizeof(page)) {
+		fill(page, sizeof(page), offset);
+		cr_assert_eq(pwrite(fd, page, sizeof(page), (off_t)offset), (ssize_t)sizeof(page));
+	}
+	before = requests();
+	for (uint64_t offset = 0; offset < 8 * MIB; offset += sizeof(page))
+		cr_assert(read_right(fd, page, sizeof(page), offset), "at %llu", (unsigned long long)offset);
+	cr_assert_leq(requests() - before, 40);
+	OK(close(fd));
+	OK(mounted_stop(&m));
+}
+
 #define PATCHES 12
 #define LEAST_PART (5 * MIB)
 
