@@ -701,8 +701,8 @@ static enum err_kind hasten(struct writeback *writeback, uint64_t ino)
 static uint64_t progress_of(struct writeback *writeback, uint64_t ino)
 {
 	struct job *first = first_of(writeback, ino);
-	bool in_line = true; /* it waits for others' jobs to end */
-	uint64_t sum = 0;
+	bool in_line = true;                                    /* it waits for others' jobs to end */
+	uint64_t sum = first ? hash_u64(first->record.seq) : 0; /* another once this one ends */
 
 	for (struct list *at = writeback->running_jobs.next; at != &writeback->running_jobs; at = at->next)
 		note_progress(writeback, list_entry(at, struct job, running_node));
