@@ -1413,25 +1413,39 @@ static int put_small(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
-/* The copy is there, whole, and ours. */
-static int verify_copy(struct placement *placement, const struct facts *facts, const struct object_info *made,
-		       const char *key, struct object_info *ret_info, struct err *err)
+/* What the store made of parts, or of what came through this machine, it is asked for. */
+static int copy_by_parts(struct placement *placement, const struct facts *facts, const struct copy_request *request,
+			 struct object_info *ret_info, struct err *err)
 {
 	struct call call = call_for(placement, 0);
-	struct object_ref ref = {.key = key, .native_id = made->native_id};
-	int result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
+	struct object_info made = {0};
+	struct content *content = NULL;
+	int result = get_content(placement, &facts->version, &content);
+	struct put_request put = {.key = request->key,
+				  .source = read_content,
+				  .source_arg = content,
+				  .size = facts->version.size,
+				  .meta = request->meta,
+				  .condition = request->condition};
 
 	if (result)
 		return result;
-	if (ret_info->size != facts->version.size) {
-		object_info_clear(ret_info);
-		*ret_info = (struct object_info){0};
-		return err_set(err, ERR_CORRUPT, "the copy at %s has %" PRIu64 " bytes instead of %" PRIu64, key,
-			       made->size, facts->version.size);
+	result = send(placement, content, &put, &made, err);
+	put_content(content);
+	if (!result) {
+		struct object_ref ref = {.key = request->key, .native_id = made.native_id};
+
+		result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
 	}
-	return 0;
+	if (!result && !ret_info->native_id) {
+		ret_info->native_id = made.native_id;
+		made.native_id = NULL;
+	}
+	object_info_clear(&made);
+	return result;
 }
 
+/* ret_info: the copy as the store shows it. */
 static int copy_to(struct placement *placement, const struct facts *facts, const char *key,
 		   struct object_info *ret_info, struct err *err)
 {
@@ -1454,31 +1468,20 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	if (!result)
 		result = note_placing(placement, facts->job, key);
 	if (!result && transfer_can(placement->transfer, BACKEND_COPY) &&
-	    facts->version.size <= transfer_limits(placement->transfer)->max_copy) {
+	    facts->version.size <= transfer_limits(placement->transfer)->max_copy)
 		result = transfer_copy(placement->transfer, &call, &request, ret_info, err);
-	} else if (!result) { /* in parts, or through this machine where the store cannot copy */
-		struct content *content = NULL;
-
-		result = get_content(placement, &facts->version, &content);
-		if (!result) {
-			struct put_request put = {.key = key,
-						  .source = read_content,
-						  .source_arg = content,
-						  .size = facts->version.size,
-						  .meta = &meta,
-						  .condition = request.condition};
-
-			result = send(placement, content, &put, ret_info, err);
-			put_content(content);
-		}
-	}
+	else if (!result)
+		result = copy_by_parts(placement, facts, &request, ret_info, err);
+	if (!result && ret_info->size != facts->version.size)
+		result = err_set(err, ERR_CORRUPT, "the copy at %s has %" PRIu64 " bytes instead of %" PRIu64, key,
+				 ret_info->size, facts->version.size);
 	meta_clear(&meta);
 	return result;
 }
 
 static int relocate(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
 {
-	struct object_info made = {0}, seen = {0};
+	struct object_info made = {0};
 	struct cat_copy copy = {.ino = facts->inode.ino,
 				.seq = facts->version.seq,
 				.state = CAT_STORED,
@@ -1488,12 +1491,10 @@ static int relocate(struct placement *placement, const struct facts *facts, cons
 	int result = copy_to(placement, facts, key, &made, err);
 
 	killpoint("relocation-copied");
-	if (!result)
-		result = verify_copy(placement, facts, &made, key, &seen, err);
 	if (!result) {
 		copy.stored_ns = clock_wall();
-		copy.native_id = made.native_id ? made.native_id : seen.native_id;
-		copy.etag = seen.etag;
+		copy.native_id = made.native_id;
+		copy.etag = made.etag;
 		placed.record = (struct cat_key){.kind = CAT_KEY_DATA,
 						 .ino = copy.ino,
 						 .seq = copy.seq,
@@ -1503,7 +1504,6 @@ static int relocate(struct placement *placement, const struct facts *facts, cons
 	}
 	killpoint("relocation-recorded");
 	object_info_clear(&made);
-	object_info_clear(&seen);
 	return result;
 }
 
