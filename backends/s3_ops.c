@@ -428,16 +428,32 @@ static int check_destination(struct backend *backend, const struct call *call, c
 	return 0;
 }
 
-/* The reply to a copy knows neither size nor metadata: the new object itself is asked. */
-static int copied_info(struct backend *backend, const struct call *call, const char *key,
-		       const struct http_reply *reply, struct object_info *ret_info, struct err *err)
+static int copied_info(const struct copy_request *request, const struct http_reply *reply, struct object_info *ret_info,
+		       struct err *err)
 {
-	const struct object_ref ref = {.key = key, .native_id = http_reply_header(reply, "x-amz-version-id")};
-	int r = s3_head(backend, call, &ref, ret_info, err);
-	if (r == 0)
+	const char *version = http_reply_header(reply, "x-amz-version-id");
+	struct s3_xml_leaf leaves[] = {{.name = "ETag"}};
+	int r = s3_xml_leaves(reply->body.data, reply->body.len, "CopyObjectResult", leaves, ARRAY_SIZE(leaves), err);
+	if (r < 0) {
+		err->kind = ERR_INDETERMINATE;
+		return err_wrap(err, "copied, perhaps");
+	}
+	struct object_info info = {
+		.flags = OBJECT_LATEST, .key = strdup(request->key), .native_id = version ? strdup(version) : NULL};
+	if (request->storage_class)
+		info.storage_class = strdup(request->storage_class);
+	if (leaves[0].value && *leaves[0].value) {
+		info.etag = leaves[0].value;
+		leaves[0].value = NULL;
+		s3_strip_quotes(info.etag);
+	}
+	s3_xml_leaves_clear(leaves, ARRAY_SIZE(leaves));
+	if (info.key && (!version || info.native_id) && (!request->storage_class || info.storage_class)) {
+		*ret_info = info;
 		return 0;
-	err->kind = ERR_INDETERMINATE;
-	return err_wrap(err, "copied, but the copy cannot be read");
+	}
+	object_info_clear(&info);
+	return err_set(err, ERR_NO_MEMORY, "copy");
 }
 
 static int s3_copy(struct backend *backend, const struct call *call, const struct copy_request *request,
@@ -469,7 +485,7 @@ static int s3_copy(struct backend *backend, const struct call *call, const struc
 	if (r == 0)
 		r = s3_reply_check_late(&reply, err);
 	if (r == 0 && ret_info)
-		r = copied_info(backend, call, request->key, &reply, ret_info, err);
+		r = copied_info(request, &reply, ret_info, err);
 	http_reply_clear(&reply);
 	s3_request_clear(&http);
 	return r;

@@ -216,15 +216,25 @@ static int copy_header(const struct http_reply *reply, const char *name, char **
 	return *ret_value ? 0 : -ENOMEM;
 }
 
+void s3_strip_quotes(char *etag)
+{
+	size_t len = strlen(etag);
+	if (len < 2 || etag[0] != '"' || etag[len - 1] != '"')
+		return;
+	memmove(etag, etag + 1, len - 2);
+	etag[len - 2] = '\0';
+}
+
 static int copy_etag(const struct http_reply *reply, char **ret_etag)
 {
 	const char *value = http_reply_header(reply, "etag");
 	if (!value)
 		return 0;
-	size_t len = strlen(value);
-	bool quoted = len >= 2 && value[0] == '"' && value[len - 1] == '"';
-	*ret_etag = quoted ? strndup(value + 1, len - 2) : strdup(value);
-	return *ret_etag ? 0 : -ENOMEM;
+	*ret_etag = strdup(value);
+	if (!*ret_etag)
+		return -ENOMEM;
+	s3_strip_quotes(*ret_etag);
+	return 0;
 }
 
 static int copy_meta(const struct http_reply *reply, struct meta *meta)

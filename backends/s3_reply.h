@@ -20,6 +20,9 @@ int s3_reply_check(const struct http_reply *reply, enum s3_intent intent, struct
  * <Error> is the outcome, and one that is nothing at all leaves it open. */
 int s3_reply_check_late(const struct http_reply *reply, struct err *err);
 
+/* Quotes are never part of an etag. */
+void s3_strip_quotes(char *etag);
+
 /* What the headers of head, get and put say of an object. info->key is not touched. 0 or -errno with err filled. */
 int s3_reply_info(const struct http_reply *reply, struct object_info *ret_info, struct err *err);
 

@@ -122,16 +122,6 @@ int s3_upload_part(struct backend *backend, const struct call *call, const char 
 	return r;
 }
 
-/* Quotes are never part of an etag. */
-static void strip_quotes(char *etag)
-{
-	size_t len = strlen(etag);
-	if (len >= 2 && etag[0] == '"' && etag[len - 1] == '"') {
-		memmove(etag, etag + 1, len - 2);
-		etag[len - 2] = '\0';
-	}
-}
-
 static int copied_part(const struct http_reply *reply, const struct get_request *source, unsigned number,
 		       struct upload_part *ret_part, struct err *err)
 {
@@ -143,7 +133,7 @@ static int copied_part(const struct http_reply *reply, const struct get_request 
 	if (r == 0 && (!leaves[0].value || !*leaves[0].value))
 		r = err_set(err, ERR_CORRUPT, "copied part without an etag");
 	if (r == 0) {
-		strip_quotes(leaves[0].value);
+		s3_strip_quotes(leaves[0].value);
 		part.etag = leaves[0].value;
 		leaves[0].value = NULL;
 		part.has_crc32c = s3_parse_crc32c(leaves[1].value, &part.crc32c);
@@ -221,7 +211,7 @@ static int completed_info(const struct http_reply *reply, const struct put_reque
 	} else if (!info.key || (version && !info.native_id)) {
 		r = err_set(err, ERR_NO_MEMORY, "upload");
 	} else {
-		strip_quotes(leaves[0].value);
+		s3_strip_quotes(leaves[0].value);
 		info.etag = leaves[0].value;
 		leaves[0].value = NULL;
 		if (s3_parse_crc32c(leaves[1].value, &info.crc32c))

@@ -361,6 +361,35 @@ static int meta_of(const struct placement *placement, const struct facts *facts,
 /* --- preserving what would be lost ---------------------------------------------------------------------------------
  */
 
+/* The copy is there, whole, and ours: its etag says so, else the store is asked. *info is cleared when it is not. */
+static int verify_copy(struct placement *placement, const char *etag, uint64_t size, struct object_info *info,
+		       struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct object_ref ref = {.key = info->key, .native_id = info->native_id};
+	struct object_info seen = {0};
+	int result;
+
+	if (etag && info->etag && strcmp(etag, info->etag) == 0)
+		return 0;
+	result = transfer_head(placement->transfer, &call, &ref, &seen, err);
+	if (!result && seen.size != size)
+		result = err_set(err, ERR_CORRUPT, "the copy at %s has %" PRIu64 " bytes instead of %" PRIu64,
+				 info->key, seen.size, size);
+	if (!result && !seen.native_id) {
+		seen.native_id = info->native_id;
+		info->native_id = NULL;
+	}
+	object_info_clear(info);
+	if (result) {
+		object_info_clear(&seen);
+		*info = (struct object_info){0};
+	} else {
+		*info = seen;
+	}
+	return result;
+}
+
 /* The current object of a key is copied to `to`, pinned, its metadata kept. */
 static int copy_aside(struct placement *placement, const struct object_info *info, const char *to,
 		      struct object_info *ret_info, struct err *err)
@@ -375,10 +404,13 @@ static int copy_aside(struct placement *placement, const struct object_info *inf
 	struct transfer_part part = {.size = info->size, .copy_from = request.source};
 	struct put_request put = {
 		.key = to, .size = info->size, .meta = &info->meta, .storage_class = info->storage_class};
+	int result;
 
 	if (info->size <= transfer_limits(placement->transfer)->max_copy)
-		return transfer_copy(placement->transfer, &call, &request, ret_info, err);
-	return transfer_upload(placement->transfer, &call, &put, &part, 1, ret_info, err);
+		result = transfer_copy(placement->transfer, &call, &request, ret_info, err);
+	else
+		result = transfer_upload(placement->transfer, &call, &put, &part, 1, ret_info, err);
+	return result ? result : verify_copy(placement, info->etag, info->size, ret_info, err);
 }
 
 static int add_copy(struct cat_txn *txn, void *arg)
@@ -1413,12 +1445,10 @@ static int put_small(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
-/* What the store made of parts, or of what came through this machine, it is asked for. */
+/* Through this machine where the store cannot copy, in parts where it cannot copy so much at once. */
 static int copy_by_parts(struct placement *placement, const struct facts *facts, const struct copy_request *request,
 			 struct object_info *ret_info, struct err *err)
 {
-	struct call call = call_for(placement, 0);
-	struct object_info made = {0};
 	struct content *content = NULL;
 	int result = get_content(placement, &facts->version, &content);
 	struct put_request put = {.key = request->key,
@@ -1430,22 +1460,11 @@ static int copy_by_parts(struct placement *placement, const struct facts *facts,
 
 	if (result)
 		return result;
-	result = send(placement, content, &put, &made, err);
+	result = send(placement, content, &put, ret_info, err);
 	put_content(content);
-	if (!result) {
-		struct object_ref ref = {.key = request->key, .native_id = made.native_id};
-
-		result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
-	}
-	if (!result && !ret_info->native_id) {
-		ret_info->native_id = made.native_id;
-		made.native_id = NULL;
-	}
-	object_info_clear(&made);
 	return result;
 }
 
-/* ret_info: the copy as the store shows it. */
 static int copy_to(struct placement *placement, const struct facts *facts, const char *key,
 		   struct object_info *ret_info, struct err *err)
 {
@@ -1472,9 +1491,8 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 		result = transfer_copy(placement->transfer, &call, &request, ret_info, err);
 	else if (!result)
 		result = copy_by_parts(placement, facts, &request, ret_info, err);
-	if (!result && ret_info->size != facts->version.size)
-		result = err_set(err, ERR_CORRUPT, "the copy at %s has %" PRIu64 " bytes instead of %" PRIu64, key,
-				 ret_info->size, facts->version.size);
+	if (!result)
+		result = verify_copy(placement, facts->copy.etag, facts->version.size, ret_info, err);
 	meta_clear(&meta);
 	return result;
 }

@@ -243,7 +243,7 @@ struct backend_ops {
 	/* Atomic: readers see the old object or the whole new one. ret_info: key, native_id, etag, size at least. */
 	int (*put)(struct backend *backend, const struct call *call, const struct put_request *request,
 		   struct object_info *ret_info, struct err *err);
-	/* ret_info: the copy as the store shows it when it is asked for it, not what was asked for; may be NULL. */
+	/* ret_info: key, native_id, and the etag if the store tells it; whoever doubts the copy asks. May be NULL. */
 	int (*copy)(struct backend *backend, const struct call *call, const struct copy_request *request,
 		    struct object_info *ret_info, struct err *err);
 	/* native_id NULL: the current object (with BACKEND_VERSIONS a delete marker is left, whose id is
