@@ -1599,24 +1599,6 @@ static int newest_last(const void *a, const void *b)
 	return time_compare(b, a);
 }
 
-static int is_there(void *arg, struct kv_bytes key, struct kv_bytes value)
-{
-	(void)arg;
-	(void)key;
-	(void)value;
-	return 1;
-}
-
-/* Do we know any version beneath the key? Then it is the past of a directory that had this name before, and known. */
-static int is_known_directory(struct cat_txn *txn, const char *key)
-{
-	struct schema_key from, to;
-
-	schema_key_place_prefix(&from, 0, key);
-	schema_key_after(&to, &from);
-	return kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_FORWARD, 1, is_there, NULL);
-}
-
 /* Shares what nobody knows yet out between the one who had the name last and a new inode. */
 static int share_out(struct cat_txn *txn, struct deleting *deleting)
 {
@@ -1776,7 +1758,7 @@ static int deleted_closure(struct cat_txn *txn, void *arg)
 	if (request->directory) {
 		rc = last_holder(txn, request, &past);
 		if (rc == -ENOENT)
-			rc = is_known_directory(txn, request->key);
+			rc = cat_place_any(txn, 0, request->key); /* of the directory that had this name before */
 		else if (rc == 0)
 			return 0;
 		if (rc)

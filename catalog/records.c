@@ -436,6 +436,14 @@ int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *object_key,
 	return rc ? rc : cat_check_row(schema_bytes(&key), schema_decode_place(value, ret_ino, ret_seq));
 }
 
+int cat_place_any(struct cat_txn *txn, uint32_t backend, const char *prefix)
+{
+	struct schema_key key;
+
+	schema_key_place_prefix(&key, backend, prefix);
+	return cat_any(txn, &key);
+}
+
 int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino)
 {
 	struct schema_key key;

@@ -247,6 +247,8 @@ int cat_copy_drop(struct cat_txn *txn, uint64_t ino, uint64_t seq, const char *k
 /* The version lying at (key, id), id by cat_object_id. -ENOENT. */
 int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *key, const char *id, uint64_t *ret_ino,
 		  uint64_t *ret_seq);
+/* Does a version that we know lie at a key that begins with `prefix`? 1, 0, -errno. */
+int cat_place_any(struct cat_txn *txn, uint32_t backend, const char *prefix);
 /* What tells one object of a key from another: its native id; the etag where there is none, or it is "null". */
 const char *cat_object_id(const char *native_id, const char *etag);
 bool cat_same_object(const char *native_id, const char *etag, const char *other_native_id, const char *other_etag);

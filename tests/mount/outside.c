@@ -575,6 +575,37 @@ Test(outside, what_was_in_a_directory_of_this_name_before_does_not_come_back)
 	cr_assert(is_absent("d/sub"));
 }
 
+Test(outside, what_moved_on_with_a_directory_does_not_come_back_in_the_next_of_its_name)
+{
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=0");
+	OK(mkdir(at("d"), 0755));
+	OK(mkdir(at("d/sub"), 0755));
+	write_line("d/sub/f", "f");
+	OK(mkdir(at("d/empty"), 0755));
+	mounted_settle(&m, 30);
+	OK(rename(at("d"), at("moved")));
+	mounted_settle(&m, 30);
+	other_puts("d/new", "new");
+	OK(mounted_shell(&m, "\"$VARVE\" sweep \"$MNT\"", NULL, 0));
+	cr_assert(shows("d/new", "new") && shows("moved/sub/f", "f"));
+	cr_assert_eq(count_names("d"), 1);
+}
+
+/* Nobody here knows of what was in it; who looks into it sees that there is nothing. */
+Test(outside, a_directory_found_empty_at_the_first_look_is_none)
+{
+	new_store(MOUNTED_S3);
+	other_puts("d/stays", "stays");
+	other_puts("d/sub/deep/f", "f");
+	other_deletes("d/sub/deep/f");
+	mounted_start(&m, "sweep=0");
+	cr_assert(shows("d/stays", "stays"));
+	(void)count_names("d/sub/deep");
+	cr_assert(is_absent("d/sub"));
+	cr_assert_eq(count_names("d"), 1);
+}
+
 Test(outside, times_of_others_objects_are_as_fine_as_the_store_tells_them)
 {
 	int fine = 0;
