@@ -1309,7 +1309,7 @@ struct placed {
 static int record_placed(struct cat_txn *txn, void *arg)
 {
 	const struct placed *placed = arg;
-	int err = cat_copy_overwritten(txn, placed->key, &placed->record);
+	int err = cat_key_overwritten(txn, placed->key, &placed->record);
 
 	if (!err && placed->copy)
 		err = cat_copy_add(txn, placed->copy);

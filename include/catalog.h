@@ -253,8 +253,9 @@ int cat_place_any(struct cat_txn *txn, uint32_t backend, const char *prefix);
 const char *cat_object_id(const char *native_id, const char *etag);
 bool cat_same_object(const char *native_id, const char *etag, const char *other_native_id, const char *other_etag);
 /* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has
- * another. To be called before the new copy is added. */
-int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
+ * another. And where it was of an inode that lives elsewhere, beneath a renamed directory whose job had not come so
+ * far, a job is left that places that one. To be called before the new copy is added. */
+int cat_key_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
 /* A version that is recorded as stored and has no copy any more is CAT_EXPIRED from here on; *ret_expired: it is, now.
  */
 int cat_expire_uncopied(struct cat_txn *txn, uint64_t ino, uint64_t seq, bool *ret_expired);
