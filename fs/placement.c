@@ -678,7 +678,13 @@ static int send_planned(struct placement *placement, struct content *content, co
 	return result;
 }
 
-/* Is it no more where parts were to be copied from? A rule of the bucket may have removed it meanwhile. */
+static bool is_missing(const struct err *err)
+{
+	return err->kind == ERR_NOT_FOUND || err->kind == ERR_PRECONDITION;
+}
+
+/* Is it no more where it, or parts of it, were to be copied from? Others or a rule of the bucket may have removed it.
+ */
 static bool copy_is_gone(struct placement *placement, const struct cat_copy *copy)
 {
 	struct call call = call_for(placement, 0);
@@ -691,7 +697,7 @@ static bool copy_is_gone(struct placement *placement, const struct cat_copy *cop
 		object_info_clear(&info);
 		return false;
 	}
-	return err.kind == ERR_NOT_FOUND || err.kind == ERR_PRECONDITION;
+	return is_missing(&err);
 }
 
 static int send_parts(struct placement *placement, struct content *content, struct put_request *request,
@@ -705,8 +711,7 @@ static int send_parts(struct placement *placement, struct content *content, stru
 	if (!transfer_can(placement->transfer, BACKEND_PART_COPY))
 		cat_copy_clear(&known.copy);
 	result = send_planned(placement, content, &known, request, ret_info, err);
-	if (result && known.copy.key && (err->kind == ERR_NOT_FOUND || err->kind == ERR_PRECONDITION) &&
-	    copy_is_gone(placement, &known.copy)) {
+	if (result && known.copy.key && is_missing(err) && copy_is_gone(placement, &known.copy)) {
 		log_info("placement", "%s: the version that parts were to be copied from is gone: all of it is sent",
 			 request->key);
 		cat_copy_clear(&known.copy);
@@ -1432,6 +1437,32 @@ static int verify_copy(struct placement *placement, const struct facts *facts, c
 	return 0;
 }
 
+/* In parts, or through this machine where the store cannot copy. -EIDRM: the store has it no more, which the catalog
+ * knows from here on, nor has the cache what was fetched of it. */
+static int copy_through(struct placement *placement, const struct facts *facts, const struct copy_request *request,
+			struct object_info *ret_info, struct err *err)
+{
+	struct content *content = NULL;
+	struct put_request put = {.key = request->key,
+				  .source = read_content,
+				  .size = facts->version.size,
+				  .meta = request->meta,
+				  .content_type = request->content_type,
+				  .condition = request->condition};
+	int result = get_content(placement, &facts->version, &content);
+
+	if (result)
+		return result;
+	put.source_arg = content;
+	result = send(placement, content, &put, ret_info, err);
+	if (result && content_is_missing_bytes(content)) {
+		*err = (struct err){0};
+		result = -EIDRM;
+	}
+	put_content(content);
+	return result;
+}
+
 static int copy_to(struct placement *placement, const struct facts *facts, const char *key,
 		   struct object_info *ret_info, struct err *err)
 {
@@ -1447,29 +1478,22 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 		.content_type = objmeta_content_type(facts->inode.mode),
 		.storage_class = facts->copy.storage_class,
 	};
+	bool copies = transfer_can(placement->transfer, BACKEND_COPY) &&
+		      facts->version.size <= transfer_limits(placement->transfer)->max_copy;
 	int result = meta_of(placement, facts, &meta);
 
 	if (!result)
 		result = preserve(placement, key, &request.condition, &etag, err);
 	if (!result)
 		result = note_placing(placement, facts->job, key);
-	if (!result && transfer_can(placement->transfer, BACKEND_COPY) &&
-	    facts->version.size <= transfer_limits(placement->transfer)->max_copy) {
-		result = transfer_copy(placement->transfer, &call, &request, ret_info, err);
-	} else if (!result) { /* in parts, or through this machine where the store cannot copy */
-		struct content *content = NULL;
-
-		result = get_content(placement, &facts->version, &content);
-		if (!result) {
-			struct put_request put = {.key = key,
-						  .source = read_content,
-						  .source_arg = content,
-						  .size = facts->version.size,
-						  .meta = &meta,
-						  .condition = request.condition};
-
-			result = send(placement, content, &put, ret_info, err);
-			put_content(content);
+	if (!result) {
+		result = copies ? transfer_copy(placement->transfer, &call, &request, ret_info, err)
+				: copy_through(placement, facts, &request, ret_info, err);
+		if (result && copies && is_missing(err) && copy_is_gone(placement, &facts->copy)) {
+			log_info("placement", "%s was removed by others before it was copied to %s", facts->copy.key,
+				 key);
+			*err = (struct err){0};
+			result = copy_through(placement, facts, &request, ret_info, err);
 		}
 	}
 	meta_clear(&meta);
@@ -1796,12 +1820,15 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		result = clear_sent(placement, &facts, err);
 	if (result)
 		goto out;
-	if (S_ISREG(facts.inode.mode))
+	if (S_ISREG(facts.inode.mode)) {
 		result = place_file(placement, &facts, err);
-	else if (S_ISDIR(facts.inode.mode))
+		if (result == -EIDRM && !err->kind) /* what it held is nowhere any more, and that was said */
+			result = 0;
+	} else if (S_ISDIR(facts.inode.mode)) {
 		result = place_directory(placement, &facts, err);
-	else
+	} else {
 		result = place_special(placement, &facts, err);
+	}
 	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts))
 		log_debug("placement", "file %" PRIu64 " cannot make way", facts.inode.ino); /* it is tried again */
 	if (!result && job->key)

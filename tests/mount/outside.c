@@ -420,6 +420,29 @@ Test(outside, what_others_removed_before_our_own_removal_is_nowhere)
 	cr_assert_eq(count_names(".versions/f"), 0);
 }
 
+/* --- what they take from a file with several names, or one on its way to another --------------------------------- */
+
+static void sweep(void)
+{
+	OK(mounted_shell(&m, "\"$VARVE\" sweep \"$MNT\" >&2", NULL, 0));
+	mounted_settle(&m, 30);
+}
+
+/* In a plain bucket it is lost, which must not keep the journal waiting. */
+Test(outside, nothing_waits_for_what_others_took_before_it_was_renamed)
+{
+	new_store(MOUNTED_S3_UNVERSIONED);
+	mounted_start(&m, "sweep=0");
+	write_line("f", "ours");
+	mounted_settle(&m, 30);
+	other_puts("f", "theirs");
+	OK(rename(at("f"), at("g")));
+	mounted_settle(&m, 30);
+	cr_assert_eq(mounted_status(&m, "others.expired"), 1);
+	sweep();
+	cr_assert(shows("f", "theirs"));
+}
+
 /* --- names known only from the past -------------------------------------------------------------------------- */
 
 Test(outside, what_others_deleted_before_the_first_mount_is_in_the_past)
