@@ -278,7 +278,8 @@ static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const ch
 
 /* --- vanishing ---------------------------------------------------------------------------------- */
 
-/* The live name ends for a reason the store gave. */
+/* The live name ends for a reason the store gave. Where the inode has others, its object may have been at this one's
+ * key. */
 static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_how how, uint64_t until)
 {
 	struct cat_ending ending = {.how = how, .until = until};
@@ -293,7 +294,8 @@ static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_h
 	inode.ctime = cat_now(txn);
 	if (S_ISREG(inode.mode) && inode.nlink == 0)
 		inode.flags |= CAT_TAKEN;
-	return cat_inode_put(txn, &inode);
+	rc = cat_inode_put(txn, &inode);
+	return rc == 0 && inode.nlink ? cat_job_add(txn, CAT_JOB_PLACE, inode.ino, NULL) : rc;
 }
 
 struct vanish {

@@ -1531,6 +1531,25 @@ static int relocate(struct placement *placement, const struct facts *facts, cons
 	return result;
 }
 
+/* Does the store still hold at the key what our record says? */
+static bool still_ours(const struct cat_key *record, const struct object_info *info)
+{
+	return cat_same_object(record->native_id, record->etag, info->native_id, info->etag);
+}
+
+/* Is the object at the key the marker of one of the file's names? */
+static bool is_marker(struct placement *placement, const struct facts *facts, const struct object_info *info)
+{
+	struct key_get get = {.key = info->key};
+	bool ours;
+
+	if (catalog_view(placement->catalog, get_key, &get))
+		return false;
+	ours = get.record.kind == CAT_KEY_LINK && get.record.ino == facts->inode.ino && still_ours(&get.record, info);
+	cat_key_clear(&get.record);
+	return ours;
+}
+
 /* Somebody else's object is still where a version that had to stand aside would belong. 1, 0, -errno. */
 static int is_contested(struct placement *placement, const struct facts *facts, struct err *err)
 {
@@ -1541,7 +1560,7 @@ static int is_contested(struct placement *placement, const struct facts *facts, 
 		return 0;
 	result = head_current(placement, facts->links->key, &info, err);
 	if (!result)
-		result = info.key != NULL;
+		result = info.key && !is_marker(placement, facts, &info);
 	object_info_clear(&info);
 	return result;
 }
@@ -1638,12 +1657,6 @@ static int record_removed(struct cat_txn *txn, void *arg)
 	int err = removed->copy_gone && removed->record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
 
 	return err ? err : cat_key_delete(txn, 0, removed->key);
-}
-
-/* Does the store still hold at the key what our record says? */
-static bool still_ours(const struct cat_key *record, const struct object_info *info)
-{
-	return cat_same_object(record->native_id, record->etag, info->native_id, info->etag);
 }
 
 /* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */

@@ -121,6 +121,18 @@ static void other_deletes_version(const char *key, int n)
 	s3_do(&m, words);
 }
 
+static bool object_is(const char *key, const char *text)
+{
+	char words[300], *body;
+	bool is;
+
+	snprintf(words, sizeof(words), "get %s", key);
+	body = s3_ask(&m, words);
+	is = strcmp(body, text) == 0;
+	free(body);
+	return is;
+}
+
 /* --- what the mount shows --------------------------------------------------------------------------------- */
 
 static bool shows(const char *path, const char *text)
@@ -428,7 +440,63 @@ static void sweep(void)
 	mounted_settle(&m, 30);
 }
 
+/* The content lies at the oldest name's key, and is not theirs to take from the others. */
+static void first_name_taken(enum mounted_store store, void (*takes)(const char *key))
+{
+	new_store(store);
+	mounted_start(&m, "sweep=0");
+	write_line("a", "shared");
+	OK(link(at("a"), at("b")));
+	mounted_settle(&m, 30);
+	cr_assert(object_is("b", ""));
+	takes("a");
+	sweep();
+}
+
+static void overwrites(const char *key)
+{
+	other_puts(key, "theirs");
+}
+
+Test(outside, the_next_name_is_promoted_when_others_overwrite_the_first)
+{
+	first_name_taken(MOUNTED_S3, overwrites);
+	cr_assert(shows("a", "theirs") && shows("b", "shared"));
+	cr_assert(object_is("b", "shared"));
+}
+
+Test(outside, the_next_name_is_promoted_when_others_delete_the_first)
+{
+	first_name_taken(MOUNTED_S3, other_deletes);
+	cr_assert(is_absent("a") && shows("b", "shared"));
+	cr_assert(object_is("b", "shared"));
+}
+
+Test(outside, the_next_name_is_promoted_after_a_conflict_at_the_first)
+{
+	new_store(MOUNTED_S3);
+	start_through_proxy("sweep=0");
+	write_line("a", "base");
+	OK(link(at("a"), at("b")));
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	write_line("a", "ours");
+	other_puts("a", "theirs");
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	sweep();
+	cr_assert(shows("a", "theirs") && shows("b", "ours"));
+	cr_assert(object_is("b", "ours"));
+}
+
 /* In a plain bucket it is lost, which must not keep the journal waiting. */
+Test(outside, nothing_waits_for_what_others_took_from_a_file_of_two_names)
+{
+	first_name_taken(MOUNTED_S3_UNVERSIONED, overwrites);
+	cr_assert(shows("a", "theirs"));
+	cr_assert_eq(mounted_status(&m, "others.expired"), 1);
+}
+
 Test(outside, nothing_waits_for_what_others_took_before_it_was_renamed)
 {
 	new_store(MOUNTED_S3_UNVERSIONED);
