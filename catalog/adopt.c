@@ -1359,6 +1359,13 @@ static int is_same_version(void *arg, const struct cat_version *version)
 	return version->identity == same->identity && (!same->commit_ns || version->commit_ns == same->commit_ns);
 }
 
+/* What others made keeps the identity of its first place when we move it and give the copy our metadata: its number is
+ * ours, and where a rebuilt catalog gave it to another version the time tells. */
+static bool is_same_found(const struct same_version *same, const struct cat_version *version)
+{
+	return version->origin == CAT_ORIGIN_EXTERNAL && same->commit_ns && version->commit_ns == same->commit_ns;
+}
+
 /* Is that version of the file in the catalog, whatever its number here? commit_ns 0: not known. 1, 0, -errno. */
 static int holds(struct cat_txn *txn, const uint8_t *file_id, uint64_t seq, int64_t commit_ns)
 {
@@ -1370,7 +1377,7 @@ static int holds(struct cat_txn *txn, const uint8_t *file_id, uint64_t seq, int6
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
 	rc = cat_version_get(txn, ino, seq, &version);
-	if (rc == 0 && is_same_version(&same, &version))
+	if (rc == 0 && (is_same_version(&same, &version) || is_same_found(&same, &version)))
 		return 1;
 	if (rc == 0 || rc == -ENOENT) /* in a catalog rebuilt from the listing it has another number */
 		rc = cat_version_each(txn, ino, 0, UINT64_MAX, is_same_version, &same);
@@ -1386,9 +1393,10 @@ static int is_copy_of_ours(struct cat_txn *txn, const struct cat_found *found)
 	return is_ours(found) ? holds(txn, found->file_id, found->seq, found->commit_ns) : 0;
 }
 
-int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq)
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq,
+		    int64_t commit_ns)
 {
-	return holds(txn, file_id, seq, 0);
+	return holds(txn, file_id, seq, commit_ns);
 }
 
 /* Suspect and conflicting versions never were the file's content, so that they may be newer than what is. */

@@ -1130,7 +1130,7 @@ static int known_closure(struct cat_txn *txn, void *arg)
 	objmeta_decode(&info->meta, &meta);
 	if ((meta.has & both) != both)
 		return -ENOENT;
-	err = cat_holds_known(txn, meta.file_id, meta.seq);
+	err = cat_holds_known(txn, meta.file_id, meta.seq, meta.has & OBJMETA_COMMIT ? meta.commit_ns : 0);
 	if (err <= 0)
 		return err ? err : -ENOENT;
 	err = cat_file_find(txn, meta.file_id, &ino);

@@ -262,9 +262,10 @@ int cat_expire_uncopied(struct cat_txn *txn, uint64_t ino, uint64_t seq, bool *r
 /* An object of the inode was just recorded at `key`. Where no name of it is there any more, since a directory above was
  * renamed or the name ended while the object was on its way, a job is left that clears the key. */
 int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key);
-/* Does an object with this metadata hold a version that we know, of whatever inode and wherever it lies? 1, 0, -errno.
- */
-int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
+/* Does an object with this metadata hold a version that we know, of whatever inode and wherever it lies? commit_ns 0:
+ * not known. 1, 0, -errno. */
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq,
+		    int64_t commit_ns);
 int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
 int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
 int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *key);
