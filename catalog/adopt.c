@@ -278,7 +278,8 @@ static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const ch
 
 /* --- vanishing ---------------------------------------------------------------------------------- */
 
-/* The live name ends for a reason the store gave. */
+/* The live name ends for a reason the store gave. Where the inode has others, its object may have been at this one's
+ * key. */
 static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_how how, uint64_t until)
 {
 	struct cat_ending ending = {.how = how, .until = until};
@@ -293,7 +294,8 @@ static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_h
 	inode.ctime = cat_now(txn);
 	if (S_ISREG(inode.mode) && inode.nlink == 0)
 		inode.flags |= CAT_TAKEN;
-	return cat_inode_put(txn, &inode);
+	rc = cat_inode_put(txn, &inode);
+	return rc == 0 && inode.nlink ? cat_job_add(txn, CAT_JOB_PLACE, inode.ino, NULL) : rc;
 }
 
 struct vanish {
@@ -1357,6 +1359,13 @@ static int is_same_version(void *arg, const struct cat_version *version)
 	return version->identity == same->identity && (!same->commit_ns || version->commit_ns == same->commit_ns);
 }
 
+/* What others made keeps the identity of its first place when we move it and give the copy our metadata: its number is
+ * ours, and where a rebuilt catalog gave it to another version the time tells. */
+static bool is_same_found(const struct same_version *same, const struct cat_version *version)
+{
+	return version->origin == CAT_ORIGIN_EXTERNAL && same->commit_ns && version->commit_ns == same->commit_ns;
+}
+
 /* Is that version of the file in the catalog, whatever its number here? commit_ns 0: not known. 1, 0, -errno. */
 static int holds(struct cat_txn *txn, const uint8_t *file_id, uint64_t seq, int64_t commit_ns)
 {
@@ -1368,7 +1377,7 @@ static int holds(struct cat_txn *txn, const uint8_t *file_id, uint64_t seq, int6
 	if (rc)
 		return rc == -ENOENT ? 0 : rc;
 	rc = cat_version_get(txn, ino, seq, &version);
-	if (rc == 0 && is_same_version(&same, &version))
+	if (rc == 0 && (is_same_version(&same, &version) || is_same_found(&same, &version)))
 		return 1;
 	if (rc == 0 || rc == -ENOENT) /* in a catalog rebuilt from the listing it has another number */
 		rc = cat_version_each(txn, ino, 0, UINT64_MAX, is_same_version, &same);
@@ -1384,9 +1393,10 @@ static int is_copy_of_ours(struct cat_txn *txn, const struct cat_found *found)
 	return is_ours(found) ? holds(txn, found->file_id, found->seq, found->commit_ns) : 0;
 }
 
-int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq)
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq,
+		    int64_t commit_ns)
 {
-	return holds(txn, file_id, seq, 0);
+	return holds(txn, file_id, seq, commit_ns);
 }
 
 /* Suspect and conflicting versions never were the file's content, so that they may be newer than what is. */
@@ -1599,24 +1609,6 @@ static int newest_last(const void *a, const void *b)
 	return time_compare(b, a);
 }
 
-static int is_there(void *arg, struct kv_bytes key, struct kv_bytes value)
-{
-	(void)arg;
-	(void)key;
-	(void)value;
-	return 1;
-}
-
-/* Do we know any version beneath the key? Then it is the past of a directory that had this name before, and known. */
-static int is_known_directory(struct cat_txn *txn, const char *key)
-{
-	struct schema_key from, to;
-
-	schema_key_place_prefix(&from, 0, key);
-	schema_key_after(&to, &from);
-	return kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_FORWARD, 1, is_there, NULL);
-}
-
 /* Shares what nobody knows yet out between the one who had the name last and a new inode. */
 static int share_out(struct cat_txn *txn, struct deleting *deleting)
 {
@@ -1776,7 +1768,7 @@ static int deleted_closure(struct cat_txn *txn, void *arg)
 	if (request->directory) {
 		rc = last_holder(txn, request, &past);
 		if (rc == -ENOENT)
-			rc = is_known_directory(txn, request->key);
+			rc = cat_place_any(txn, 0, request->key); /* of the directory that had this name before */
 		else if (rc == 0)
 			return 0;
 		if (rc)

@@ -436,6 +436,14 @@ int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *object_key,
 	return rc ? rc : cat_check_row(schema_bytes(&key), schema_decode_place(value, ret_ino, ret_seq));
 }
 
+int cat_place_any(struct cat_txn *txn, uint32_t backend, const char *prefix)
+{
+	struct schema_key key;
+
+	schema_key_place_prefix(&key, backend, prefix);
+	return cat_any(txn, &key);
+}
+
 int cat_file_find(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t *ret_ino)
 {
 	struct schema_key key;
@@ -700,7 +708,18 @@ int cat_key_each(struct cat_txn *txn, uint32_t backend, const char *prefix, cat_
 	return rc == -ENOENT ? 0 : rc;
 }
 
-int cat_copy_overwritten(struct cat_txn *txn, const char *object_key, const struct cat_key *by)
+/* An inode whose object is no key's any more: nobody would find by the key that it is not where its name is. */
+static int place_displaced(struct cat_txn *txn, uint64_t ino)
+{
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, ino, &inode);
+
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	return inode.nlink ? cat_job_add(txn, CAT_JOB_PLACE, ino, NULL) : 0;
+}
+
+int cat_key_overwritten(struct cat_txn *txn, const char *object_key, const struct cat_key *by)
 {
 	struct cat_copy newest = {0};
 	struct cat_key old;
@@ -708,6 +727,10 @@ int cat_copy_overwritten(struct cat_txn *txn, const char *object_key, const stru
 
 	if (rc < 0)
 		return rc == -ENOENT ? 0 : rc;
+	if (old.ino != by->ino)
+		rc = place_displaced(txn, old.ino);
+	if (rc < 0)
+		goto out;
 	if (old.kind != CAT_KEY_DATA || old.native_id || by->native_id || (old.ino == by->ino && old.seq == by->seq))
 		goto out;
 	rc = cat_copy_get(txn, old.ino, old.seq, &newest);

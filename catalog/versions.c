@@ -212,7 +212,7 @@ static int stored_closure(struct cat_txn *txn, void *arg)
 		copy.stored_ns = cat_now(txn);
 	rc = cat_version_put(txn, &version);
 	if (rc == 0)
-		rc = cat_copy_overwritten(txn, copy.key, &record);
+		rc = cat_key_overwritten(txn, copy.key, &record);
 	if (rc == 0)
 		rc = cat_copy_add(txn, &copy);
 	if (rc == 0)

@@ -710,7 +710,13 @@ static int send_planned(struct placement *placement, struct content *content, co
 	return result;
 }
 
-/* Is it no more where parts were to be copied from? A rule of the bucket may have removed it meanwhile. */
+static bool is_missing(const struct err *err)
+{
+	return err->kind == ERR_NOT_FOUND || err->kind == ERR_PRECONDITION;
+}
+
+/* Is it no more where it, or parts of it, were to be copied from? Others or a rule of the bucket may have removed it.
+ */
 static bool copy_is_gone(struct placement *placement, const struct cat_copy *copy)
 {
 	struct call call = call_for(placement, 0);
@@ -723,7 +729,7 @@ static bool copy_is_gone(struct placement *placement, const struct cat_copy *cop
 		object_info_clear(&info);
 		return false;
 	}
-	return err.kind == ERR_NOT_FOUND || err.kind == ERR_PRECONDITION;
+	return is_missing(&err);
 }
 
 static int send_parts(struct placement *placement, struct content *content, struct put_request *request,
@@ -737,8 +743,7 @@ static int send_parts(struct placement *placement, struct content *content, stru
 	if (!transfer_can(placement->transfer, BACKEND_PART_COPY))
 		cat_copy_clear(&known.copy);
 	result = send_planned(placement, content, &known, request, ret_info, err);
-	if (result && known.copy.key && (err->kind == ERR_NOT_FOUND || err->kind == ERR_PRECONDITION) &&
-	    copy_is_gone(placement, &known.copy)) {
+	if (result && known.copy.key && is_missing(err) && copy_is_gone(placement, &known.copy)) {
 		log_info("placement", "%s: the version that parts were to be copied from is gone: all of it is sent",
 			 request->key);
 		cat_copy_clear(&known.copy);
@@ -1157,7 +1162,7 @@ static int known_closure(struct cat_txn *txn, void *arg)
 	objmeta_decode(&info->meta, &meta);
 	if ((meta.has & both) != both)
 		return -ENOENT;
-	err = cat_holds_known(txn, meta.file_id, meta.seq);
+	err = cat_holds_known(txn, meta.file_id, meta.seq, meta.has & OBJMETA_COMMIT ? meta.commit_ns : 0);
 	if (err <= 0)
 		return err ? err : -ENOENT;
 	err = cat_file_find(txn, meta.file_id, &ino);
@@ -1341,7 +1346,7 @@ struct placed {
 static int record_placed(struct cat_txn *txn, void *arg)
 {
 	const struct placed *placed = arg;
-	int err = cat_copy_overwritten(txn, placed->key, &placed->record);
+	int err = cat_key_overwritten(txn, placed->key, &placed->record);
 
 	if (!err && placed->copy)
 		err = cat_copy_add(txn, placed->copy);
@@ -1445,22 +1450,28 @@ static int put_small(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
-/* Through this machine where the store cannot copy, in parts where it cannot copy so much at once. */
-static int copy_by_parts(struct placement *placement, const struct facts *facts, const struct copy_request *request,
-			 struct object_info *ret_info, struct err *err)
+/* In parts, or through this machine where the store cannot copy. -EIDRM: the store has it no more, which the catalog
+ * knows from here on, nor has the cache what was fetched of it. */
+static int copy_through(struct placement *placement, const struct facts *facts, const struct copy_request *request,
+			struct object_info *ret_info, struct err *err)
 {
 	struct content *content = NULL;
-	int result = get_content(placement, &facts->version, &content);
 	struct put_request put = {.key = request->key,
 				  .source = read_content,
-				  .source_arg = content,
 				  .size = facts->version.size,
 				  .meta = request->meta,
+				  .content_type = request->content_type,
 				  .condition = request->condition};
+	int result = get_content(placement, &facts->version, &content);
 
 	if (result)
 		return result;
+	put.source_arg = content;
 	result = send(placement, content, &put, ret_info, err);
+	if (result && content_is_missing_bytes(content)) {
+		*err = (struct err){0};
+		result = -EIDRM;
+	}
 	put_content(content);
 	return result;
 }
@@ -1480,17 +1491,24 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 		.content_type = objmeta_content_type(facts->inode.mode),
 		.storage_class = facts->copy.storage_class,
 	};
+	bool copies = transfer_can(placement->transfer, BACKEND_COPY) &&
+		      facts->version.size <= transfer_limits(placement->transfer)->max_copy;
 	int result = meta_of(placement, facts, &meta);
 
 	if (!result)
 		result = preserve(placement, key, &request.condition, &etag, err);
 	if (!result)
 		result = note_placing(placement, facts->job, key);
-	if (!result && transfer_can(placement->transfer, BACKEND_COPY) &&
-	    facts->version.size <= transfer_limits(placement->transfer)->max_copy)
-		result = transfer_copy(placement->transfer, &call, &request, ret_info, err);
-	else if (!result)
-		result = copy_by_parts(placement, facts, &request, ret_info, err);
+	if (!result) {
+		result = copies ? transfer_copy(placement->transfer, &call, &request, ret_info, err)
+				: copy_through(placement, facts, &request, ret_info, err);
+		if (result && copies && is_missing(err) && copy_is_gone(placement, &facts->copy)) {
+			log_info("placement", "%s was removed by others before it was copied to %s", facts->copy.key,
+				 key);
+			*err = (struct err){0};
+			result = copy_through(placement, facts, &request, ret_info, err);
+		}
+	}
 	if (!result)
 		result = verify_copy(placement, facts->copy.etag, facts->version.size, ret_info, err);
 	meta_clear(&meta);
@@ -1525,6 +1543,25 @@ static int relocate(struct placement *placement, const struct facts *facts, cons
 	return result;
 }
 
+/* Does the store still hold at the key what our record says? */
+static bool still_ours(const struct cat_key *record, const struct object_info *info)
+{
+	return cat_same_object(record->native_id, record->etag, info->native_id, info->etag);
+}
+
+/* Is the object at the key the marker of one of the file's names? */
+static bool is_marker(struct placement *placement, const struct facts *facts, const struct object_info *info)
+{
+	struct key_get get = {.key = info->key};
+	bool ours;
+
+	if (catalog_view(placement->catalog, get_key, &get))
+		return false;
+	ours = get.record.kind == CAT_KEY_LINK && get.record.ino == facts->inode.ino && still_ours(&get.record, info);
+	cat_key_clear(&get.record);
+	return ours;
+}
+
 /* Somebody else's object is still where a version that had to stand aside would belong. 1, 0, -errno. */
 static int is_contested(struct placement *placement, const struct facts *facts, struct err *err)
 {
@@ -1535,7 +1572,7 @@ static int is_contested(struct placement *placement, const struct facts *facts, 
 		return 0;
 	result = head_current(placement, facts->links->key, &info, err);
 	if (!result)
-		result = info.key != NULL;
+		result = info.key && !is_marker(placement, facts, &info);
 	object_info_clear(&info);
 	return result;
 }
@@ -1632,12 +1669,6 @@ static int record_removed(struct cat_txn *txn, void *arg)
 	int err = removed->copy_gone && removed->record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
 
 	return err ? err : cat_key_delete(txn, 0, removed->key);
-}
-
-/* Does the store still hold at the key what our record says? */
-static bool still_ours(const struct cat_key *record, const struct object_info *info)
-{
-	return cat_same_object(record->native_id, record->etag, info->native_id, info->etag);
 }
 
 /* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */
@@ -1814,12 +1845,15 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		result = clear_sent(placement, &facts, err);
 	if (result)
 		goto out;
-	if (S_ISREG(facts.inode.mode))
+	if (S_ISREG(facts.inode.mode)) {
 		result = place_file(placement, &facts, err);
-	else if (S_ISDIR(facts.inode.mode))
+		if (result == -EIDRM && !err->kind) /* what it held is nowhere any more, and that was said */
+			result = 0;
+	} else if (S_ISDIR(facts.inode.mode)) {
 		result = place_directory(placement, &facts, err);
-	else
+	} else {
 		result = place_special(placement, &facts, err);
+	}
 	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts))
 		log_debug("placement", "file %" PRIu64 " cannot make way", facts.inode.ino); /* it is tried again */
 	if (!result && job->key)

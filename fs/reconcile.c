@@ -275,17 +275,23 @@ struct place {
 	uint64_t dir;
 	struct buf prefix; /* of every key beneath */
 	int64_t now;
+	bool listed; /* before */
 };
 
 static int place_closure(struct cat_txn *txn, void *arg)
 {
 	struct place *place = arg;
+	struct cat_inode inode;
 	int rc;
 
 	buf_reset(&place->prefix); /* the closure may run again */
 	place->now = cat_now(txn); /* the catalog's clock can be ahead of the wall's; names are compared by it */
 	if (place->dir == CAT_ROOT_INO)
 		return 0;
+	rc = cat_inode_get(txn, place->dir, &inode);
+	if (rc)
+		return rc;
+	place->listed = inode.flags & CAT_LISTED;
 	rc = cat_key_of(txn, place->dir, &place->prefix);
 	buf_addc(&place->prefix, '/');
 	return !rc && buf_failed(&place->prefix) ? -ENOMEM : rc;
@@ -295,7 +301,8 @@ struct listing {
 	struct reconcile *reconcile;
 	const char *prefix;
 	size_t prefix_len;
-	bool meta; /* wished for */
+	bool meta;   /* wished for */
+	bool marker; /* the directory's own was there */
 	struct findings findings;
 };
 
@@ -327,8 +334,10 @@ static int list_entry_add(struct listing *list, const struct object_info *info)
 	if (strncmp(info->key, list->prefix, list->prefix_len) != 0)
 		return -EBADMSG;
 	len = strlen(component);
-	if (!len)
-		return 0; /* the directory's own marker; HEAD asks for it */
+	if (!len) {
+		list->marker = true; /* HEAD asks for it */
+		return 0;
+	}
 	if (!list->prefix_len && !strcmp(component, RESERVED))
 		return 0;
 	found.directory = component[len - 1] == '/';
@@ -420,8 +429,16 @@ static int any_past(void *arg, const struct cat_past *past)
 	return 1;
 }
 
+static int any_place(struct cat_txn *txn, void *arg)
+{
+	const struct cat_found *found = arg;
+
+	return cat_place_any(txn, 0, found->key);
+}
+
 /* May there be nothing beneath the prefix? So it may when all that it had here vanished, and when it is news in a
- * directory whose names we know, or the name of what was here before. 1, 0, -errno. */
+ * directory whose names we know, or the name of what was here before, or where versions lie whose files went on
+ * elsewhere. 1, 0, -errno. */
 static int is_doubtful(struct catalog *catalog, uint64_t dir, const struct cat_found *found)
 {
 	struct cat_inode inode;
@@ -434,7 +451,8 @@ static int is_doubtful(struct catalog *catalog, uint64_t dir, const struct cat_f
 	rc = catalog_getattr(catalog, dir, &inode);
 	if (rc || inode.flags & CAT_LISTED)
 		return rc ? rc : 1;
-	return catalog_past(catalog, dir, found->name, any_past, NULL);
+	rc = catalog_past(catalog, dir, found->name, any_past, NULL);
+	return rc ? rc : catalog_view(catalog, any_place, (void *)found); /* only read */
 }
 
 static int is_phantom(struct reconcile *reconcile, const struct call *call, uint64_t dir, const struct cat_found *found,
@@ -572,8 +590,8 @@ static int mind_hidden(struct reconcile *reconcile, const struct call *call, str
 static int flight_join(struct reconcile *reconcile, enum kind kind, uint64_t ino, const struct call *call,
 		       struct err *err);
 
-/* A directory that others emptied, and that has no object of its own, is no directory any more: where it had its name
- * that is seen. */
+/* A directory that others emptied, or in which there was nothing from the first look on, and that has no object of its
+ * own, is no directory (any more): where it has its name that is seen. */
 static void list_above(struct reconcile *reconcile, const struct call *call, uint64_t dir)
 {
 	struct subject subject = {.ino = dir};
@@ -634,7 +652,7 @@ static int list_directory(struct reconcile *reconcile, uint64_t dir, enum wish w
 		rc = err_from_errno(err, -rc, "listing of %s", list.prefix);
 	else
 		atomic_fetch_add(&reconcile->entries, adopt.count);
-	if (!rc && !was_bare)
+	if (!rc && !list.marker && !(place.listed && was_bare))
 		list_above(reconcile, call, dir);
 out:
 	findings_clear(&list.findings);

@@ -247,21 +247,25 @@ int cat_copy_drop(struct cat_txn *txn, uint64_t ino, uint64_t seq, const char *k
 /* The version lying at (key, id), id by cat_object_id. -ENOENT. */
 int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *key, const char *id, uint64_t *ret_ino,
 		  uint64_t *ret_seq);
+/* Does a version that we know lie at a key that begins with `prefix`? 1, 0, -errno. */
+int cat_place_any(struct cat_txn *txn, uint32_t backend, const char *prefix);
 /* What tells one object of a key from another: its native id; the etag where there is none, or it is "null". */
 const char *cat_object_id(const char *native_id, const char *etag);
 bool cat_same_object(const char *native_id, const char *etag, const char *other_native_id, const char *other_etag);
 /* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has
- * another. To be called before the new copy is added. */
-int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
+ * another. And where it was of an inode that lives elsewhere, beneath a renamed directory whose job had not come so
+ * far, a job is left that places that one. To be called before the new copy is added. */
+int cat_key_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
 /* A version that is recorded as stored and has no copy any more is CAT_EXPIRED from here on; *ret_expired: it is, now.
  */
 int cat_expire_uncopied(struct cat_txn *txn, uint64_t ino, uint64_t seq, bool *ret_expired);
 /* An object of the inode was just recorded at `key`. Where no name of it is there any more, since a directory above was
  * renamed or the name ended while the object was on its way, a job is left that clears the key. */
 int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key);
-/* Does an object with this metadata hold a version that we know, of whatever inode and wherever it lies? 1, 0, -errno.
- */
-int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq);
+/* Does an object with this metadata hold a version that we know, of whatever inode and wherever it lies? commit_ns 0:
+ * not known. 1, 0, -errno. */
+int cat_holds_known(struct cat_txn *txn, const uint8_t file_id[static CAT_FILE_ID_SIZE], uint64_t seq,
+		    int64_t commit_ns);
 int cat_key_get(struct cat_txn *txn, uint32_t backend, const char *key, struct cat_key *ret_key);
 int cat_key_put(struct cat_txn *txn, const char *key, const struct cat_key *record);
 int cat_key_delete(struct cat_txn *txn, uint32_t backend, const char *key);

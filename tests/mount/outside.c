@@ -121,6 +121,18 @@ static void other_deletes_version(const char *key, int n)
 	s3_do(&m, words);
 }
 
+static bool object_is(const char *key, const char *text)
+{
+	char words[300], *body;
+	bool is;
+
+	snprintf(words, sizeof(words), "get %s", key);
+	body = s3_ask(&m, words);
+	is = strcmp(body, text) == 0;
+	free(body);
+	return is;
+}
+
 /* --- what the mount shows --------------------------------------------------------------------------------- */
 
 static bool shows(const char *path, const char *text)
@@ -420,6 +432,85 @@ Test(outside, what_others_removed_before_our_own_removal_is_nowhere)
 	cr_assert_eq(count_names(".versions/f"), 0);
 }
 
+/* --- what they take from a file with several names, or one on its way to another --------------------------------- */
+
+static void sweep(void)
+{
+	OK(mounted_shell(&m, "\"$VARVE\" sweep \"$MNT\" >&2", NULL, 0));
+	mounted_settle(&m, 30);
+}
+
+/* The content lies at the oldest name's key, and is not theirs to take from the others. */
+static void first_name_taken(enum mounted_store store, void (*takes)(const char *key))
+{
+	new_store(store);
+	mounted_start(&m, "sweep=0");
+	write_line("a", "shared");
+	OK(link(at("a"), at("b")));
+	mounted_settle(&m, 30);
+	cr_assert(object_is("b", ""));
+	takes("a");
+	sweep();
+}
+
+static void overwrites(const char *key)
+{
+	other_puts(key, "theirs");
+}
+
+Test(outside, the_next_name_is_promoted_when_others_overwrite_the_first)
+{
+	first_name_taken(MOUNTED_S3, overwrites);
+	cr_assert(shows("a", "theirs") && shows("b", "shared"));
+	cr_assert(object_is("b", "shared"));
+}
+
+Test(outside, the_next_name_is_promoted_when_others_delete_the_first)
+{
+	first_name_taken(MOUNTED_S3, other_deletes);
+	cr_assert(is_absent("a") && shows("b", "shared"));
+	cr_assert(object_is("b", "shared"));
+}
+
+Test(outside, the_next_name_is_promoted_after_a_conflict_at_the_first)
+{
+	new_store(MOUNTED_S3);
+	start_through_proxy("sweep=0");
+	write_line("a", "base");
+	OK(link(at("a"), at("b")));
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	write_line("a", "ours");
+	other_puts("a", "theirs");
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	sweep();
+	cr_assert(shows("a", "theirs") && shows("b", "ours"));
+	cr_assert(object_is("b", "ours"));
+}
+
+/* In a plain bucket it is lost, which must not keep the journal waiting. */
+Test(outside, nothing_waits_for_what_others_took_from_a_file_of_two_names)
+{
+	first_name_taken(MOUNTED_S3_UNVERSIONED, overwrites);
+	cr_assert(shows("a", "theirs"));
+	cr_assert_eq(mounted_status(&m, "others.expired"), 1);
+}
+
+Test(outside, nothing_waits_for_what_others_took_before_it_was_renamed)
+{
+	new_store(MOUNTED_S3_UNVERSIONED);
+	mounted_start(&m, "sweep=0");
+	write_line("f", "ours");
+	mounted_settle(&m, 30);
+	other_puts("f", "theirs");
+	OK(rename(at("f"), at("g")));
+	mounted_settle(&m, 30);
+	cr_assert_eq(mounted_status(&m, "others.expired"), 1);
+	sweep();
+	cr_assert(shows("f", "theirs"));
+}
+
 /* --- names known only from the past -------------------------------------------------------------------------- */
 
 Test(outside, what_others_deleted_before_the_first_mount_is_in_the_past)
@@ -573,6 +664,37 @@ Test(outside, what_was_in_a_directory_of_this_name_before_does_not_come_back)
 	other_puts("d/new", "new"); /* has d listed */
 	SOON(shows("d/new", "new"));
 	cr_assert(is_absent("d/sub"));
+}
+
+Test(outside, what_moved_on_with_a_directory_does_not_come_back_in_the_next_of_its_name)
+{
+	new_store(MOUNTED_S3);
+	mounted_start(&m, "sweep=0");
+	OK(mkdir(at("d"), 0755));
+	OK(mkdir(at("d/sub"), 0755));
+	write_line("d/sub/f", "f");
+	OK(mkdir(at("d/empty"), 0755));
+	mounted_settle(&m, 30);
+	OK(rename(at("d"), at("moved")));
+	mounted_settle(&m, 30);
+	other_puts("d/new", "new");
+	OK(mounted_shell(&m, "\"$VARVE\" sweep \"$MNT\"", NULL, 0));
+	cr_assert(shows("d/new", "new") && shows("moved/sub/f", "f"));
+	cr_assert_eq(count_names("d"), 1);
+}
+
+/* Nobody here knows of what was in it; who looks into it sees that there is nothing. */
+Test(outside, a_directory_found_empty_at_the_first_look_is_none)
+{
+	new_store(MOUNTED_S3);
+	other_puts("d/stays", "stays");
+	other_puts("d/sub/deep/f", "f");
+	other_deletes("d/sub/deep/f");
+	mounted_start(&m, "sweep=0");
+	cr_assert(shows("d/stays", "stays"));
+	(void)count_names("d/sub/deep");
+	cr_assert(is_absent("d/sub"));
+	cr_assert_eq(count_names("d"), 1);
 }
 
 Test(outside, times_of_others_objects_are_as_fine_as_the_store_tells_them)

@@ -469,6 +469,39 @@ ON_BOTH(a_renamed_directory_takes_500_files_along)
 	end_clean();
 }
 
+/* What had the directory's new name keeps its job waiting, while uploads of what came after it are on their way. */
+ON_BOTH(what_a_new_file_writes_over_follows_its_renamed_directory)
+{
+	char options[200];
+	struct proxy proxy;
+
+	mounted_new(&m, *store);
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_start(&m, options);
+	file_puts(at("new"), "in the way");
+	OK(mkdir(at("old"), 0755));
+	file_puts(at("old/f"), "moved");
+	OK(symlink("there", at("old/link")));
+	mounted_settle(&m, 30);
+	proxy_toxic(&proxy, "latency", "\"latency\":200");
+	OK(rename(at("new"), at("away")));
+	OK(rename(at("old"), at("new")));
+	OK(mkdir(at("old"), 0755));
+	file_puts(at("old/f"), "after it");
+	file_puts(at("old/link"), "and a file");
+	mounted_settle(&m, 60);
+	proxy_clear(&proxy);
+	object_is("away", "in the way");
+	object_is("new/f", "moved");
+	object_is("new/link", "there");
+	object_is("old/f", "after it");
+	forget_everything();
+	cr_assert(is("new/f", "moved") && is("old/f", "after it") && is("old/link", "and a file"));
+	end_clean();
+	proxy_free(&proxy);
+}
+
 /* The job that the link left found nothing stored that it could point to. */
 ON_BOTH(a_link_made_before_the_first_close_gets_its_marker)
 {

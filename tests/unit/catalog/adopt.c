@@ -566,6 +566,29 @@ Test(adopt, version_listed_without_id_learns_it_instead_of_doubling)
 	assert_history(ROOT, "a", "A5*");
 }
 
+/* Its record is about to be written, or never was. */
+Test(adopt, a_copy_of_what_others_made_is_no_version_of_its_own)
+{
+	struct cat_found listed = older("v5", 5, 50), copy = older("copied", 5, 90);
+	struct cat_inode inode;
+
+	adopt(ROOT, &listed, 1);
+	inode = inode_of(ino_of(ROOT, "a"));
+	copy.resolved = true;
+	copy.mode = S_IFREG | 0644;
+	copy.key = "b";
+	copy.file_id = inode.file_id;
+	copy.seq = inode.version;
+	copy.commit_ns = listed.modified_ns;
+	copy.origin = CAT_ORIGIN_EXTERNAL;
+	cr_assert_eq(move(ROOT, "a", ROOT, "b"), 0);
+	cr_assert_eq(catalog_adopt_versions(catalog, inode.ino, &copy, 1), 0);
+	assert_history(ROOT, "b", "R5*");
+	copy.commit_ns--; /* of another machine, that gave it the same number */
+	cr_assert_eq(catalog_adopt_versions(catalog, inode.ino, &copy, 1), 0);
+	assert_history(ROOT, "b", "R5 R5*");
+}
+
 static int shown_grows(void *arg, const struct cat_entry *entry)
 {
 	int64_t *last = arg;

@@ -308,6 +308,32 @@ Test(versions, what_arrives_where_no_name_is_any_more_is_to_be_moved)
 	finish_jobs();
 }
 
+Test(versions, what_is_written_over_before_it_followed_its_directory_is_to_be_placed)
+{
+	uint64_t dir = make_dir(ROOT, "d"), moved = make_file(dir, "a"), removed = make_file(dir, "b"), again;
+	struct cat_job job;
+	char expected[64];
+
+	(void)commit(moved, 1);
+	(void)commit(removed, 1);
+	finish_jobs();
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
+	cr_assert_eq(remove_file(dir, "b"), 0);
+	again = make_dir(ROOT, "d");
+	finish_jobs(); /* without doing what they are for */
+	(void)commit(make_file(again, "a"), 1);
+	(void)commit(make_file(again, "b"), 1);
+	for (int i = 0; i < 2; i++) {
+		cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+		cr_assert_eq(job.type, CAT_JOB_UPLOAD);
+		finish_job(&job);
+		cat_job_clear(&job);
+	}
+	(void)snprintf(expected, sizeof(expected), "place %" PRIu64 "; ", moved);
+	assert_jobs(expected);
+	finish_jobs();
+}
+
 Test(versions, newest_stored_copy_is_the_live_one)
 {
 	uint64_t ino = make_file(ROOT, "a");
