@@ -1224,16 +1224,13 @@ static int send_aside(struct placement *placement, const struct facts *facts, st
 	return result ? result : send_to(placement, facts, *key, ret_info, err);
 }
 
-static int clear_own_beneath(struct placement *placement, const struct facts *facts, const char *key, struct err *err);
+static int leave_all(struct placement *placement, const struct facts *facts);
 
-/* A file that left a directory took that one's name: what lies in the way beneath is its own, and the job that would
- * clear it waits for this one. */
+/* What lies in the way may be the file's own, and the job that would clear it waits for this one. */
 static int send_over_own(struct placement *placement, const struct facts *facts, const char *key,
 			 struct object_info *ret_info, struct err *err)
 {
-	struct err why = {0};
-
-	if (clear_own_beneath(placement, facts, key, &why) != 1)
+	if (leave_all(placement, facts) != 1)
 		return -EEXIST; /* another's: it is tried again */
 	*err = (struct err){0};
 	return send_to(placement, facts, key, ret_info, err);
@@ -1611,9 +1608,19 @@ static int drop_copy(struct cat_txn *txn, const struct removed *removed)
 static int record_removed(struct cat_txn *txn, void *arg)
 {
 	const struct removed *removed = arg;
-	int err = removed->copy_gone && removed->record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
+	const struct cat_key *record = removed->record;
+	struct key_get now = {.key = removed->key};
+	int err = removed->copy_gone && record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
+	bool same;
 
-	return err ? err : cat_key_delete(txn, 0, removed->key);
+	if (!err)
+		err = get_key(txn, &now);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	same = now.record.ino == record->ino &&
+	       cat_same_object(now.record.native_id, now.record.etag, record->native_id, record->etag);
+	cat_key_clear(&now.record);
+	return same ? cat_key_delete(txn, 0, removed->key) : 0; /* else another has the key by now */
 }
 
 /* Does the store still hold at the key what our record says? */
@@ -1703,15 +1710,20 @@ static int clear_key(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
+/* The key of an object that was left at what a job names. */
+static int left_key(const struct placement *placement, const struct facts *facts, const char *left, struct buf *ret_key)
+{
+	buf_adds(ret_key, left);
+	if (S_ISDIR(facts->inode.mode) && ret_key->len && ret_key->data[ret_key->len - 1] != '/')
+		buf_addc(ret_key, '/');
+	return fit_key(placement, facts->inode.file_id, ret_key);
+}
+
 static int clear_left(struct placement *placement, const struct facts *facts, const char *left, struct err *err)
 {
 	AUTO_BUF key = BUF_INIT;
-	int result;
+	int result = left_key(placement, facts, left, &key);
 
-	buf_adds(&key, left);
-	if (S_ISDIR(facts->inode.mode) && key.len && key.data[key.len - 1] != '/')
-		buf_addc(&key, '/');
-	result = fit_key(placement, facts->inode.file_id, &key);
 	return result ? result : clear_key(placement, facts, key.data, err);
 }
 
@@ -1761,10 +1773,78 @@ static int clear_sent(struct placement *placement, const struct facts *facts, st
 	return clear_unrecorded(placement, facts, err);
 }
 
+struct left_walk {
+	const struct facts *facts;
+	struct link *list;
+};
+
+static int note_key(struct left_walk *walk, const char *left)
+{
+	AUTO_BUF key = BUF_INIT;
+	struct link *link;
+	int err = left ? left_key(walk->facts->placement, walk->facts, left, &key) : 0;
+
+	if (err || !left)
+		return err;
+	link = calloc(1, sizeof(*link));
+	if (!link)
+		return -ENOMEM;
+	link->key = buf_detach(&key);
+	link->next = walk->list;
+	walk->list = link;
+	return link->key ? 0 : -ENOMEM;
+}
+
+static int note_keys(void *arg, struct cat_job *job)
+{
+	int err = note_key(arg, job->key);
+
+	return err ? err : note_key(arg, job->sent);
+}
+
+/* Does an object of the inode lie there, where it has no name? 1, 0, -errno. */
+static int lies_left(struct placement *placement, const struct facts *facts, const char *key)
+{
+	struct key_get get = {.key = key};
+	int result = catalog_view(placement->catalog, get_key, &get);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	result = get.record.ino == facts->inode.ino && !has_link(facts, key);
+	cat_key_clear(&get.record);
+	return result;
+}
+
 /*
- * A file and a directory changed places, and where keys are paths neither can take the other's while that is there:
- * what we moved last makes way. A file waits under a key of its own, what is made from the catalog alone nowhere.
+ * A file and a directory changed places, and where keys are paths neither can take the other's while that is there. So
+ * whoever finds his place taken leaves at once every place that is his no more: what younger jobs of the inode would
+ * clear, which wait for this one, may be in the way of who is in ours. 1: something was cleared; 0; -errno. The keys
+ * are not claimed: what is removed is compared.
  */
+static int leave_all(struct placement *placement, const struct facts *facts)
+{
+	struct left_walk walk = {.facts = facts};
+	struct err err = {0};
+	int result = catalog_jobs_of(placement->catalog, facts->inode.ino, 0, note_keys, &walk), cleared = 0;
+
+	while (walk.list) {
+		struct link *link = walk.list;
+
+		walk.list = link->next;
+		if (!result)
+			result = lies_left(placement, facts, link->key);
+		if (result == 1) {
+			result = clear_key(placement, facts, link->key, &err);
+			cleared = 1;
+		}
+		free(link->key);
+		free(link);
+	}
+	return result ? result : cleared;
+}
+
+/* What we moved last makes way as well. A file waits under a key of its own, what is made from the catalog alone
+ * nowhere. */
 static int step_aside(struct placement *placement, const struct facts *facts)
 {
 	AUTO_FREE char *at = facts->copy.key ? strdup(facts->copy.key) : NULL;
@@ -1772,15 +1852,13 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 	AUTO_BUF aside = BUF_INIT;
 	int result = 0;
 
-	if (!S_ISREG(facts->inode.mode))
-		return facts->job->key ? clear_left(placement, facts, facts->job->key, &err) : 0;
-	if (!at || has_link(facts, at) || is_own_key(at))
-		return 0;
-	own_key(&facts->inode, facts->version.seq, &aside);
-	if (buf_failed(&aside))
-		return -ENOMEM;
-	result = relocate(placement, facts, aside.data, &err);
-	return result ? result : clear_key(placement, facts, at, &err);
+	if (S_ISREG(facts->inode.mode) && at && !has_link(facts, at) && !is_own_key(at)) {
+		own_key(&facts->inode, facts->version.seq, &aside);
+		result = buf_failed(&aside) ? -ENOMEM : relocate(placement, facts, aside.data, &err);
+		if (!result)
+			result = clear_key(placement, facts, at, &err);
+	}
+	return result ? result : leave_all(placement, facts);
 }
 
 static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
@@ -1802,7 +1880,7 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		result = place_directory(placement, &facts, err);
 	else
 		result = place_special(placement, &facts, err);
-	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts))
+	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts) < 0)
 		log_debug("placement", "file %" PRIu64 " cannot make way", facts.inode.ino); /* it is tried again */
 	if (!result && job->key)
 		result = clear_left(placement, &facts, job->key, err);
@@ -1838,14 +1916,14 @@ static int note_left(void *arg, const char *key, const struct cat_key *record)
 	return left->key ? 0 : -ENOMEM;
 }
 
-struct left_walk {
+struct tree_walk {
 	const char *prefix;
 	struct left_behind *list;
 };
 
 static int list_left(struct cat_txn *txn, void *arg)
 {
-	struct left_walk *walk = arg;
+	struct tree_walk *walk = arg;
 
 	return cat_key_each(txn, 0, walk->prefix, note_left, &walk->list);
 }
@@ -1857,28 +1935,6 @@ static struct left_behind *drop_first(struct left_behind *list)
 	free(list->key);
 	free(list);
 	return next;
-}
-
-/* 1: something was cleared; 0; -errno. */
-static int clear_own_beneath(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
-{
-	AUTO_BUF prefix = BUF_INIT;
-	struct left_walk walk = {0};
-	int result, cleared = 0;
-
-	buf_addf(&prefix, "%s/", key);
-	if (buf_failed(&prefix))
-		return -ENOMEM;
-	walk.prefix = prefix.data;
-	result = catalog_view(placement->catalog, list_left, &walk);
-	while (walk.list) {
-		if (!result && walk.list->ino == facts->inode.ino) {
-			result = clear_key(placement, facts, walk.list->key, err);
-			cleared |= !result;
-		}
-		walk.list = drop_first(walk.list);
-	}
-	return result ? result : cleared;
 }
 
 /* A batch of PLACE jobs; moves *at past those it made. */
@@ -1906,7 +1962,7 @@ static int run_tree(struct placement *placement, struct cat_job *job, const stru
 		    struct err *err)
 {
 	AUTO_BUF prefix = BUF_INIT;
-	struct left_walk walk = {0};
+	struct tree_walk walk = {0};
 	struct left_behind *at;
 	int result;
 

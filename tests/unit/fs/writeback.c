@@ -14,17 +14,23 @@ struct world {
 	struct writeback *writeback;
 };
 
-static struct world world_new(void)
+static struct world world_on(enum store_kind kind, uint32_t hidden)
 {
-	struct world world = {.store = store_new(STORE_MEMORY)};
+	struct world world = {.store = store_new(kind)};
 	AUTO_FREE char *cache = fixture_path(world.store->dir, "cache");
 	struct contents_options options = {.cache_dir = cache, .cache_limit = 64 << 20};
 
+	world.store->hidden = hidden;
 	world.machine = machine_on(world.store, "here");
 	options.catalog = world.machine.catalog;
 	options.transfer = world.machine.transfer;
 	cr_assert(zero(int, contents_new(&options, &world.contents)));
 	return world;
+}
+
+static struct world world_new(void)
+{
+	return world_on(STORE_MEMORY, 0);
 }
 
 static void world_start(struct world *world)
@@ -340,5 +346,145 @@ Test(writeback, a_renamed_directory_s_job_remembers_where_its_marker_may_be, .ti
 	cr_assert(zero(int, writeback_drain(world.writeback, 50 * NS_PER_SEC, NULL)));
 	cr_assert(eq(sz, store_count(world.store, "e/", false, NULL), 1));
 	cr_assert(zero(sz, store_count(world.store, "d/", false, NULL)));
+	world_free(&world);
+}
+
+/* --- a file and a directory that change places -----------------------------------------------------------------------
+ * Where keys are paths, one cannot come before the other has gone. What is done while nothing can be sent meets all of
+ * it at once.
+ */
+
+static uint64_t dir_and_name(const struct world *world, const char *path, const char **ret_name)
+{
+	uint64_t dir = CAT_ROOT_INO;
+	const char *slash;
+
+	for (; (slash = strchr(path, '/')); path = slash + 1) {
+		char name[32];
+		struct cat_inode inode;
+
+		(void)snprintf(name, sizeof(name), "%.*s", (int)(slash - path), path);
+		cr_assert(zero(int, catalog_lookup(world->machine.catalog, dir, name, &inode)), "%s", name);
+		dir = inode.ino;
+	}
+	*ret_name = path;
+	return dir;
+}
+
+static void make_directory(const struct world *world, const char *path)
+{
+	struct cat_create create = {.mode = S_IFDIR | 0755};
+	struct cat_inode inode;
+
+	create.parent = dir_and_name(world, path, &create.name);
+	cr_assert(zero(int, catalog_create(world->machine.catalog, &create, &inode)), "%s", path);
+}
+
+static void write_to(const struct world *world, const char *path, const char *text)
+{
+	struct cat_create create = {.mode = S_IFREG | 0644};
+	struct cat_inode inode;
+
+	create.parent = dir_and_name(world, path, &create.name);
+	if (catalog_lookup(world->machine.catalog, create.parent, create.name, &inode))
+		cr_assert(zero(int, catalog_create(world->machine.catalog, &create, &inode)), "%s", path);
+	(void)save(world, inode.ino, text);
+}
+
+static void move(const struct world *world, const char *from, const char *to)
+{
+	struct cat_unlinked replaced;
+	struct cat_rename rename = {0};
+
+	rename.parent = dir_and_name(world, from, &rename.name);
+	rename.new_parent = dir_and_name(world, to, &rename.new_name);
+	cr_assert(zero(int, catalog_rename(world->machine.catalog, &rename, &replaced)), "%s to %s", from, to);
+}
+
+static void remove_path(const struct world *world, const char *path)
+{
+	struct cat_unlinked removed;
+	const char *name;
+	uint64_t dir = dir_and_name(world, path, &name);
+	int err = catalog_rmdir(world->machine.catalog, dir, name, (struct cat_actor){0}, &removed);
+
+	if (err == -ENOTDIR)
+		err = catalog_unlink(world->machine.catalog, dir, name, (struct cat_actor){0}, &removed);
+	cr_assert(zero(int, err), "%s", path);
+}
+
+static void store_all(struct world *world)
+{
+	world_start(world);
+	cr_assert(zero(int, writeback_drain(world->writeback, 20 * NS_PER_SEC, NULL)), "not everything was stored");
+	writeback_free(world->writeback);
+	world->writeback = NULL;
+}
+
+static void expect_stored(const struct world *world, const char *path, const char *text)
+{
+	AUTO_BUF content = BUF_INIT;
+
+	cr_assert(store_get(world->store, path, &content), "%s is not in the store", path);
+	cr_assert(eq(sz, content.len, strlen(text)));
+	cr_assert(zero(int, memcmp(content.data, text, content.len)), "%s is not %s", path, text);
+}
+
+/* Each had to go where what the other left still lay, and left it only after it had gone there. */
+Test(writeback, changed_files_take_the_names_of_each_other_s_directories, .timeout = 120)
+{
+	struct world world = world_on(STORE_FILE, 0);
+
+	make_directory(&world, "a");
+	make_directory(&world, "b");
+	write_to(&world, "a/x", "1");
+	write_to(&world, "b/y", "1");
+	store_all(&world);
+	write_to(&world, "a/x", "22");
+	write_to(&world, "b/y", "333");
+	move(&world, "a/x", "s");
+	move(&world, "b/y", "t");
+	remove_path(&world, "a");
+	remove_path(&world, "b");
+	move(&world, "s", "b");
+	move(&world, "t", "a");
+	store_all(&world);
+	expect_stored(&world, "b", "22");
+	expect_stored(&world, "a", "333");
+	cr_assert(eq(sz, store_count(world.store, "", false, NULL), 2));
+	world_free(&world);
+}
+
+Test(writeback, a_changed_file_goes_into_a_directory_of_its_own_old_name, .timeout = 120)
+{
+	struct world world = world_on(STORE_FILE, 0);
+
+	write_to(&world, "a", "1");
+	store_all(&world);
+	write_to(&world, "a", "22");
+	move(&world, "a", "t");
+	make_directory(&world, "a");
+	move(&world, "t", "a/x");
+	store_all(&world);
+	expect_stored(&world, "a/x", "22");
+	cr_assert(eq(sz, store_count(world.store, "", false, NULL), 1));
+	world_free(&world);
+}
+
+/* The marker's removal waited behind a job that waited behind the upload that waited for the marker's removal. */
+Test(writeback, a_changed_and_moved_file_takes_the_name_of_an_empty_directory, .timeout = 120)
+{
+	struct world world = world_on(STORE_FILE, 0);
+
+	make_directory(&world, "b");
+	write_to(&world, "x", "1");
+	store_all(&world);
+	write_to(&world, "x", "22");
+	move(&world, "x", "t");
+	remove_path(&world, "b");
+	move(&world, "t", "b");
+	store_all(&world);
+	expect_stored(&world, "b", "22");
+	cr_assert(eq(sz, store_count(world.store, "", false, NULL), 1));
 	world_free(&world);
 }
