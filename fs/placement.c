@@ -871,6 +871,28 @@ static int find_left(void *arg, struct cat_job *job)
 	return 1;
 }
 
+/* Does the object at the key belong to another file's live name? 1, 0, -errno. */
+static int is_taken(struct placement *placement, const struct facts *facts, const char *key)
+{
+	struct key_get get = {.key = key};
+	struct cat_job holder = {.type = CAT_JOB_PLACE};
+	struct facts others;
+	int result = catalog_view(placement->catalog, get_key, &get);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	holder.ino = get.record.ino;
+	cat_key_clear(&get.record);
+	if (holder.ino == facts->inode.ino)
+		return 0;
+	result = facts_of(placement, &holder, &others);
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	result = has_link(&others, key);
+	facts_clear(&others);
+	return result;
+}
+
 static int upload_key(struct placement *placement, const struct facts *facts, const struct cat_job *job, char **ret_key)
 {
 	AUTO_FREE char *left = NULL;
@@ -890,9 +912,12 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 	err = catalog_jobs_of(placement->catalog, job->ino, job->seq, find_left, &left);
 	if (err < 0)
 		return err;
-	if (left)
+	err = left ? is_taken(placement, facts, left) : 0;
+	if (err < 0)
+		return err;
+	if (left && !err)
 		buf_adds(&key, left);
-	if (!key.len) /* it has no name any more and nobody says where it was: history still finds it by its copy */
+	if (!key.len) /* nobody says where it was, or another is there by now: history still finds it by its copy */
 		own_key(&facts->inode, facts->version.seq, &key);
 	err = fit_key(placement, facts->inode.file_id, &key);
 	*ret_key = err ? NULL : buf_detach(&key);

@@ -488,3 +488,18 @@ Test(writeback, a_changed_and_moved_file_takes_the_name_of_an_empty_directory, .
 	cr_assert(eq(sz, store_count(world.store, "", false, NULL), 1));
 	world_free(&world);
 }
+
+/* The file that had the name before was stored under it after the one that has it now, and removed there. */
+Test(writeback, a_replaced_file_s_last_version_does_not_take_the_name_back, .timeout = 120)
+{
+	struct world world = world_new();
+
+	write_to(&world, "c", "1");
+	store_all(&world);
+	write_to(&world, "c", "22");
+	write_to(&world, "b", "333");
+	move(&world, "c", "b");
+	store_all(&world);
+	expect_stored(&world, "b", "22");
+	world_free(&world);
+}
