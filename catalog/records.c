@@ -700,6 +700,17 @@ int cat_key_each(struct cat_txn *txn, uint32_t backend, const char *prefix, cat_
 	return rc == -ENOENT ? 0 : rc;
 }
 
+/* What waited at its old key to be moved is found by that key's record, which it loses now. */
+static int displaced(struct cat_txn *txn, uint64_t ino)
+{
+	struct cat_inode inode;
+	int rc = cat_inode_get(txn, ino, &inode);
+
+	if (rc < 0 || !inode.nlink)
+		return rc == -ENOENT ? 0 : rc;
+	return cat_job_add(txn, CAT_JOB_PLACE, ino, NULL);
+}
+
 int cat_copy_overwritten(struct cat_txn *txn, const char *object_key, const struct cat_key *by)
 {
 	struct cat_copy newest = {0};
@@ -708,7 +719,10 @@ int cat_copy_overwritten(struct cat_txn *txn, const char *object_key, const stru
 
 	if (rc < 0)
 		return rc == -ENOENT ? 0 : rc;
-	if (old.kind != CAT_KEY_DATA || old.native_id || by->native_id || (old.ino == by->ino && old.seq == by->seq))
+	if (old.ino != by->ino)
+		rc = displaced(txn, old.ino);
+	if (rc || old.kind != CAT_KEY_DATA || old.native_id || by->native_id ||
+	    (old.ino == by->ino && old.seq == by->seq))
 		goto out;
 	rc = cat_copy_get(txn, old.ino, old.seq, &newest);
 	if (rc == 0 && strcmp(newest.key, object_key) != 0)

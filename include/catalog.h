@@ -251,7 +251,8 @@ int cat_place_get(struct cat_txn *txn, uint32_t backend, const char *key, const 
 const char *cat_object_id(const char *native_id, const char *etag);
 bool cat_same_object(const char *native_id, const char *etag, const char *other_native_id, const char *other_etag);
 /* `by` has been written over what lay at `key`: on a store without versions that copy is gone, if the version has
- * another. To be called before the new copy is added. */
+ * another. Another inode's that lives under another name by now gets a job that places it there: whoever moves what
+ * lies beneath a key will not find it at this one any more. To be called before the new copy is added. */
 int cat_copy_overwritten(struct cat_txn *txn, const char *key, const struct cat_key *by);
 /* A version that is recorded as stored and has no copy any more is CAT_EXPIRED from here on; *ret_expired: it is, now.
  */

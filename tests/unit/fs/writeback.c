@@ -503,3 +503,34 @@ Test(writeback, a_replaced_file_s_last_version_does_not_take_the_name_back, .tim
 	expect_stored(&world, "b", "22");
 	world_free(&world);
 }
+
+static int removal_takes_long(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	(void)err;
+	if (call == SHIM_REMOVE && strcmp(key, "c") == 0)
+		pause_ms(300);
+	return 0;
+}
+
+/* What lay beneath the directory's old key was looked for when another's object was there already. */
+Test(writeback, a_file_of_a_renamed_directory_is_moved_though_another_was_written_over_it, .timeout = 120)
+{
+	struct world world = world_new();
+
+	make_directory(&world, "b");
+	write_to(&world, "b/a", "1");
+	write_to(&world, "c", "1");
+	write_to(&world, "x", "1");
+	store_all(&world);
+	world.store->hook = removal_takes_long;
+	write_to(&world, "x", "22");
+	remove_path(&world, "c");
+	move(&world, "b", "c");
+	make_directory(&world, "b");
+	move(&world, "x", "b/a");
+	store_all(&world);
+	expect_stored(&world, "b/a", "22");
+	expect_stored(&world, "c/a", "1");
+	world_free(&world);
+}
