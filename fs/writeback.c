@@ -937,6 +937,7 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	placement.ahead = writeback->ahead;
 	if (!err)
 		err = placement_new(&placement, &writeback->placement);
+	catalog_on_jobs(writeback->catalog, notify, writeback); /* before the first job runs, which may make others */
 	if (!err && !options->read_only)
 		err = -pthread_create(&writeback->scheduler, NULL, schedule, writeback);
 	if (err) {
@@ -944,7 +945,6 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 		return err;
 	}
 	writeback->started = !options->read_only;
-	catalog_on_jobs(writeback->catalog, notify, writeback);
 	*ret_writeback = writeback;
 	return 0;
 }

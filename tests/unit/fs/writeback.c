@@ -534,3 +534,220 @@ Test(writeback, a_file_of_a_renamed_directory_is_moved_though_another_was_writte
 	expect_stored(&world, "c/a", "1");
 	world_free(&world);
 }
+
+/* Random work on few names; what each inode holds is told by a number. */
+#define PLAY_INODES 65536
+
+struct play {
+	struct world world;
+	uint64_t dice;
+	unsigned number, held[PLAY_INODES];
+	struct buf keys; /* in the store, each between newlines */
+	size_t count;    /* of keys that should be */
+	char path[512];
+};
+
+static unsigned roll(struct play *play, unsigned sides)
+{
+	play->dice = play->dice * 6364136223846793005u + 1442695040888963407u;
+	return (unsigned)(play->dice >> 33) % sides;
+}
+
+static void roll_path(struct play *play, char ret_path[static 8])
+{
+	unsigned depth = 1 + roll(play, 3);
+
+	for (unsigned i = 0; i < depth; i++)
+		(void)snprintf(ret_path + 2 * i, 3, "%c/", 'a' + (char)roll(play, 3));
+	ret_path[2 * depth - 1] = '\0';
+}
+
+/* 0: there is nothing; -ENOTDIR: nothing can be there. */
+static int type_of(struct play *play, const char *path, uint64_t *ret_parent, const char **ret_name, uint64_t *ret_ino)
+{
+	struct cat_inode inode = {.ino = CAT_ROOT_INO, .mode = S_IFDIR};
+	char names[8];
+	char *rest = NULL;
+
+	(void)snprintf(names, sizeof(names), "%s", path);
+	for (char *name = strtok_r(names, "/", &rest); name; name = strtok_r(NULL, "/", &rest)) {
+		if (!S_ISDIR(inode.mode))
+			return -ENOTDIR;
+		*ret_parent = inode.ino;
+		if (catalog_lookup(play->world.machine.catalog, inode.ino, name, &inode)) {
+			*ret_name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+			return strtok_r(NULL, "/", &rest) ? -ENOTDIR : 0;
+		}
+	}
+	*ret_name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	*ret_ino = inode.ino;
+	return (int)(inode.mode & S_IFMT);
+}
+
+static void write_number(struct play *play, uint64_t ino)
+{
+	char text[32];
+
+	cr_assert(lt(u64, ino, PLAY_INODES));
+	play->held[ino] = ++play->number;
+	(void)snprintf(text, sizeof(text), "%u", play->number);
+	(void)save(&play->world, ino, text);
+}
+
+static void play_rename(struct play *play, uint64_t parent, const char *name)
+{
+	char path[8];
+	struct cat_unlinked replaced;
+	struct cat_rename rename = {.parent = parent, .name = name};
+	uint64_t ino;
+
+	roll_path(play, path);
+	if (type_of(play, path, &rename.new_parent, &rename.new_name, &ino) >= 0) /* else what the catalog refuses */
+		(void)catalog_rename(play->world.machine.catalog, &rename, &replaced);
+}
+
+static void play_once(struct play *play)
+{
+	struct catalog *catalog = play->world.machine.catalog;
+	struct cat_create create = {0};
+	struct cat_unlinked removed;
+	struct cat_inode inode;
+	char path[8];
+	uint64_t ino = 0;
+	int type;
+
+	roll_path(play, path);
+	type = type_of(play, path, &create.parent, &create.name, &ino);
+	if (type == 0) {
+		create.mode = roll(play, 2) ? S_IFDIR | 0755 : S_IFREG | 0644;
+		cr_assert(zero(int, catalog_create(catalog, &create, &inode)));
+		if (S_ISREG(create.mode))
+			write_number(play, inode.ino);
+	} else if (type > 0 && roll(play, 2)) {
+		play_rename(play, create.parent, create.name);
+	} else if (type == S_IFREG && roll(play, 3)) {
+		write_number(play, ino);
+	} else if (type == S_IFREG) {
+		cr_assert(zero(int,
+			       catalog_unlink(catalog, create.parent, create.name, (struct cat_actor){0}, &removed)));
+	} else if (type == S_IFDIR) { /* unless something is in it */
+		(void)catalog_rmdir(catalog, create.parent, create.name, (struct cat_actor){0}, &removed);
+	}
+}
+
+static int take_name(void *arg, const struct cat_name *name)
+{
+	struct cat_name *names = arg;
+
+	for (; names->ino; names++)
+		;
+	*names = *name;
+	return 0;
+}
+
+static void expect_beneath(struct play *play, uint64_t dir)
+{
+	struct cat_name *names = calloc(8, sizeof(*names)); /* of three there may be */
+	size_t len = strlen(play->path);
+
+	cr_assert(ne(ptr, names, NULL));
+	cr_assert(zero(int, catalog_each_name(play->world.machine.catalog, dir, take_name, names)));
+	for (const struct cat_name *name = names; name->ino; name++) {
+		bool directory = name->type == S_IFDIR;
+		size_t before = play->count;
+		char text[64];
+
+		(void)snprintf(play->path + len, sizeof(play->path) - len, "%s%s", name->name, directory ? "/" : "");
+		if (directory)
+			expect_beneath(play, name->ino);
+		(void)snprintf(text, sizeof(text), "\n%s\n", play->path);
+		if (strstr(play->keys.data, text))
+			play->count++;
+		else /* a directory with something in it needs no object */
+			cr_assert(lt(sz, before, play->count), "%s is not among%s", play->path, play->keys.data);
+		(void)snprintf(text, sizeof(text), "%u", play->held[name->ino % PLAY_INODES]);
+		if (!directory)
+			expect_stored(&play->world, play->path, text);
+		play->path[len] = '\0';
+	}
+	free(names);
+}
+
+static void expect_tree(struct play *play)
+{
+	size_t found;
+
+	play->count = 0;
+	buf_reset(&play->keys);
+	buf_addc(&play->keys, '\n');
+	found = store_count(play->world.store, "", false, &play->keys) -
+		store_count(play->world.store, ".varve/", false, NULL);
+	buf_addc(&play->keys, '\0');
+	expect_beneath(play, CAT_ROOT_INO);
+	cr_assert(eq(sz, found, play->count), "%s", play->keys.data);
+}
+
+/* Nothing can be put or removed but now and then. */
+static int store_is_away_mostly(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)key;
+	return call != SHIM_HEAD && atomic_fetch_add(&store->countdown, 1) % 3
+		       ? err_set(err, ERR_UNAVAILABLE, "no answer")
+		       : 0;
+}
+
+/* Some of it is done, and then the journal is found again. */
+static void store_some(struct play *play)
+{
+	play->world.store->hook = store_is_away_mostly;
+	world_start(&play->world);
+	cr_assert(ne(int, writeback_drain(play->world.writeback, 50 * NS_PER_MS, NULL), -EIO));
+	writeback_free(play->world.writeback);
+	play->world.writeback = NULL;
+	play->world.store->hook = NULL;
+}
+
+static void play_through(struct world world, uint64_t seed)
+{
+	struct play *play = calloc(1, sizeof(*play));
+
+	cr_assert(ne(ptr, play, NULL));
+	play->world = world;
+	play->dice = seed;
+	for (unsigned round = 0; round < 25; round++) {
+		for (unsigned i = roll(play, 40); i; i--)
+			play_once(play);
+		if (roll(play, 3) == 0)
+			store_some(play);
+		for (unsigned i = roll(play, 10); i; i--)
+			play_once(play);
+		store_all(&play->world);
+		expect_tree(play);
+	}
+	world_free(&play->world);
+	buf_free(&play->keys);
+	free(play);
+}
+
+static void play_on(enum store_kind kind, uint32_t hidden)
+{
+	const char *seed = getenv("VARVE_TEST_SEED");
+
+	for (uint64_t i = 1; i <= (seed ? 1 : 2); i++)
+		play_through(world_on(kind, hidden), seed ? strtoull(seed, NULL, 10) : i);
+}
+
+Test(writeback, whatever_takes_whose_name_all_of_it_is_stored_in_a_directory, .timeout = 300)
+{
+	play_on(STORE_FILE, 0);
+}
+
+Test(writeback, whatever_takes_whose_name_all_of_it_is_stored_with_versions, .timeout = 300)
+{
+	play_on(STORE_MEMORY, 0);
+}
+
+Test(writeback, whatever_takes_whose_name_all_of_it_is_stored_without_versions, .timeout = 300)
+{
+	play_on(STORE_MEMORY, BACKEND_VERSIONS);
+}
