@@ -908,6 +908,28 @@ static int find_left(void *arg, struct cat_job *job)
 	return 1;
 }
 
+/* Does the object at the key belong to another file's live name? 1, 0, -errno. */
+static int is_taken(struct placement *placement, const struct facts *facts, const char *key)
+{
+	struct key_get get = {.key = key};
+	struct cat_job holder = {.type = CAT_JOB_PLACE};
+	struct facts others;
+	int result = catalog_view(placement->catalog, get_key, &get);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	holder.ino = get.record.ino;
+	cat_key_clear(&get.record);
+	if (holder.ino == facts->inode.ino)
+		return 0;
+	result = facts_of(placement, &holder, &others);
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	result = has_link(&others, key);
+	facts_clear(&others);
+	return result;
+}
+
 static int upload_key(struct placement *placement, const struct facts *facts, const struct cat_job *job, char **ret_key)
 {
 	AUTO_FREE char *left = NULL;
@@ -927,9 +949,12 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 	err = catalog_jobs_of(placement->catalog, job->ino, job->seq, find_left, &left);
 	if (err < 0)
 		return err;
-	if (left)
+	err = left ? is_taken(placement, facts, left) : 0;
+	if (err < 0)
+		return err;
+	if (left && !err)
 		buf_adds(&key, left);
-	if (!key.len) /* it has no name any more and nobody says where it was: history still finds it by its copy */
+	if (!key.len) /* nobody says where it was, or another is there by now: history still finds it by its copy */
 		own_key(&facts->inode, facts->version.seq, &key);
 	err = fit_key(placement, facts->inode.file_id, &key);
 	*ret_key = err ? NULL : buf_detach(&key);
@@ -1261,16 +1286,13 @@ static int send_aside(struct placement *placement, const struct facts *facts, st
 	return result ? result : send_to(placement, facts, *key, ret_info, err);
 }
 
-static int clear_own_beneath(struct placement *placement, const struct facts *facts, const char *key, struct err *err);
+static int leave_all(struct placement *placement, const struct facts *facts);
 
-/* A file that left a directory took that one's name: what lies in the way beneath is its own, and the job that would
- * clear it waits for this one. */
+/* What lies in the way may be the file's own, and the job that would clear it waits for this one. */
 static int send_over_own(struct placement *placement, const struct facts *facts, const char *key,
 			 struct object_info *ret_info, struct err *err)
 {
-	struct err why = {0};
-
-	if (clear_own_beneath(placement, facts, key, &why) != 1)
+	if (leave_all(placement, facts) != 1)
 		return -EEXIST; /* another's: it is tried again */
 	*err = (struct err){0};
 	return send_to(placement, facts, key, ret_info, err);
@@ -1666,9 +1688,19 @@ static int drop_copy(struct cat_txn *txn, const struct removed *removed)
 static int record_removed(struct cat_txn *txn, void *arg)
 {
 	const struct removed *removed = arg;
-	int err = removed->copy_gone && removed->record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
+	const struct cat_key *record = removed->record;
+	struct key_get now = {.key = removed->key};
+	int err = removed->copy_gone && record->kind == CAT_KEY_DATA ? drop_copy(txn, removed) : 0;
+	bool same;
 
-	return err ? err : cat_key_delete(txn, 0, removed->key);
+	if (!err)
+		err = get_key(txn, &now);
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	same = now.record.ino == record->ino &&
+	       cat_same_object(now.record.native_id, now.record.etag, record->native_id, record->etag);
+	cat_key_clear(&now.record);
+	return same ? cat_key_delete(txn, 0, removed->key) : 0; /* else another has the key by now */
 }
 
 /* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */
@@ -1752,15 +1784,20 @@ static int clear_key(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
+/* The key of an object that was left at what a job names. */
+static int left_key(const struct placement *placement, const struct facts *facts, const char *left, struct buf *ret_key)
+{
+	buf_adds(ret_key, left);
+	if (S_ISDIR(facts->inode.mode) && ret_key->len && ret_key->data[ret_key->len - 1] != '/')
+		buf_addc(ret_key, '/');
+	return fit_key(placement, facts->inode.file_id, ret_key);
+}
+
 static int clear_left(struct placement *placement, const struct facts *facts, const char *left, struct err *err)
 {
 	AUTO_BUF key = BUF_INIT;
-	int result;
+	int result = left_key(placement, facts, left, &key);
 
-	buf_adds(&key, left);
-	if (S_ISDIR(facts->inode.mode) && key.len && key.data[key.len - 1] != '/')
-		buf_addc(&key, '/');
-	result = fit_key(placement, facts->inode.file_id, &key);
 	return result ? result : clear_key(placement, facts, key.data, err);
 }
 
@@ -1810,10 +1847,78 @@ static int clear_sent(struct placement *placement, const struct facts *facts, st
 	return clear_unrecorded(placement, facts, err);
 }
 
+struct left_walk {
+	const struct facts *facts;
+	struct link *list;
+};
+
+static int note_key(struct left_walk *walk, const char *left)
+{
+	AUTO_BUF key = BUF_INIT;
+	struct link *link;
+	int err = left ? left_key(walk->facts->placement, walk->facts, left, &key) : 0;
+
+	if (err || !left)
+		return err;
+	link = calloc(1, sizeof(*link));
+	if (!link)
+		return -ENOMEM;
+	link->key = buf_detach(&key);
+	link->next = walk->list;
+	walk->list = link;
+	return link->key ? 0 : -ENOMEM;
+}
+
+static int note_keys(void *arg, struct cat_job *job)
+{
+	int err = note_key(arg, job->key);
+
+	return err ? err : note_key(arg, job->sent);
+}
+
+/* Does an object of the inode lie there, where it has no name? 1, 0, -errno. */
+static int lies_left(struct placement *placement, const struct facts *facts, const char *key)
+{
+	struct key_get get = {.key = key};
+	int result = catalog_view(placement->catalog, get_key, &get);
+
+	if (result)
+		return result == -ENOENT ? 0 : result;
+	result = get.record.ino == facts->inode.ino && !has_link(facts, key);
+	cat_key_clear(&get.record);
+	return result;
+}
+
 /*
- * A file and a directory changed places, and where keys are paths neither can take the other's while that is there:
- * what we moved last makes way. A file waits under a key of its own, what is made from the catalog alone nowhere.
+ * A file and a directory changed places, and where keys are paths neither can take the other's while that is there. So
+ * whoever finds his place taken leaves at once every place that is his no more: what younger jobs of the inode would
+ * clear, which wait for this one, may be in the way of who is in ours. 1: something was cleared; 0; -errno. The keys
+ * are not claimed: what is removed is compared.
  */
+static int leave_all(struct placement *placement, const struct facts *facts)
+{
+	struct left_walk walk = {.facts = facts};
+	struct err err = {0};
+	int result = catalog_jobs_of(placement->catalog, facts->inode.ino, 0, note_keys, &walk), cleared = 0;
+
+	while (walk.list) {
+		struct link *link = walk.list;
+
+		walk.list = link->next;
+		if (!result)
+			result = lies_left(placement, facts, link->key);
+		if (result == 1) {
+			result = clear_key(placement, facts, link->key, &err);
+			cleared = 1;
+		}
+		free(link->key);
+		free(link);
+	}
+	return result ? result : cleared;
+}
+
+/* What we moved last makes way as well. A file waits under a key of its own, what is made from the catalog alone
+ * nowhere. */
 static int step_aside(struct placement *placement, const struct facts *facts)
 {
 	AUTO_FREE char *at = facts->copy.key ? strdup(facts->copy.key) : NULL;
@@ -1821,15 +1926,13 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 	AUTO_BUF aside = BUF_INIT;
 	int result = 0;
 
-	if (!S_ISREG(facts->inode.mode))
-		return facts->job->key ? clear_left(placement, facts, facts->job->key, &err) : 0;
-	if (!at || has_link(facts, at) || is_own_key(at))
-		return 0;
-	own_key(&facts->inode, facts->version.seq, &aside);
-	if (buf_failed(&aside))
-		return -ENOMEM;
-	result = relocate(placement, facts, aside.data, &err);
-	return result ? result : clear_key(placement, facts, at, &err);
+	if (S_ISREG(facts->inode.mode) && at && !has_link(facts, at) && !is_own_key(at)) {
+		own_key(&facts->inode, facts->version.seq, &aside);
+		result = buf_failed(&aside) ? -ENOMEM : relocate(placement, facts, aside.data, &err);
+		if (!result)
+			result = clear_key(placement, facts, at, &err);
+	}
+	return result ? result : leave_all(placement, facts);
 }
 
 static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
@@ -1854,7 +1957,7 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 	} else {
 		result = place_special(placement, &facts, err);
 	}
-	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts))
+	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts) < 0)
 		log_debug("placement", "file %" PRIu64 " cannot make way", facts.inode.ino); /* it is tried again */
 	if (!result && job->key)
 		result = clear_left(placement, &facts, job->key, err);
@@ -1890,14 +1993,14 @@ static int note_left(void *arg, const char *key, const struct cat_key *record)
 	return left->key ? 0 : -ENOMEM;
 }
 
-struct left_walk {
+struct tree_walk {
 	const char *prefix;
 	struct left_behind *list;
 };
 
 static int list_left(struct cat_txn *txn, void *arg)
 {
-	struct left_walk *walk = arg;
+	struct tree_walk *walk = arg;
 
 	return cat_key_each(txn, 0, walk->prefix, note_left, &walk->list);
 }
@@ -1909,28 +2012,6 @@ static struct left_behind *drop_first(struct left_behind *list)
 	free(list->key);
 	free(list);
 	return next;
-}
-
-/* 1: something was cleared; 0; -errno. */
-static int clear_own_beneath(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
-{
-	AUTO_BUF prefix = BUF_INIT;
-	struct left_walk walk = {0};
-	int result, cleared = 0;
-
-	buf_addf(&prefix, "%s/", key);
-	if (buf_failed(&prefix))
-		return -ENOMEM;
-	walk.prefix = prefix.data;
-	result = catalog_view(placement->catalog, list_left, &walk);
-	while (walk.list) {
-		if (!result && walk.list->ino == facts->inode.ino) {
-			result = clear_key(placement, facts, walk.list->key, err);
-			cleared |= !result;
-		}
-		walk.list = drop_first(walk.list);
-	}
-	return result ? result : cleared;
 }
 
 /* A batch of PLACE jobs; moves *at past those it made. */
@@ -1958,7 +2039,7 @@ static int run_tree(struct placement *placement, struct cat_job *job, const stru
 		    struct err *err)
 {
 	AUTO_BUF prefix = BUF_INIT;
-	struct left_walk walk = {0};
+	struct tree_walk walk = {0};
 	struct left_behind *at;
 	int result;
 

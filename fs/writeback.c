@@ -8,10 +8,10 @@
  *
  * Invariants
  *  1. Two jobs that touch one inode or one key never run at the same time, and the older runs first, to its end; unless
- *     they came to touch the same only by a rename, while the younger was running, or the older waits for something
- *     that lies in its way.
+ *     they came to touch the same key only by a rename, while the younger was running, or the older is held up: by
+ *     something that lies in its way, or behind a job of its inode that is.
  *  2. `pending` holds, in order of seq, every job of the journal up to `loaded`; what is beyond is loaded as room
- * comes. So a job is only ever compared with all that are older.
+ * comes. So a job is only ever compared with all that are older. Who is held up takes no room.
  *  3. A job leaves only when it is done. A failure is kept in the journal and tried again, ever more slowly up to
  *     BACKOFF_MAX, at once after writeback_hurry.
  *  4. Nothing starts while the lease does not allow it.
@@ -74,7 +74,7 @@ struct job {
 	uint64_t moved;     /* that, and what was fetched */
 	int64_t not_before; /* monotonic */
 	bool running, again, urgent, refreshing;
-	enum err_kind failing; /* of the last attempt */
+	enum err_kind failing; /* of the last attempt; CONFLICT: something lies in its way */
 	char error[256];
 };
 
@@ -97,6 +97,8 @@ struct writeback {
 	struct list running_jobs;
 	struct table by_ino;
 	size_t pending_count, failed; /* failed: for good, as it seems */
+	size_t in_the_way;            /* jobs that something lies in the way of */
+	size_t held_up;               /* these, and who waits behind them for the same inode: of the last round */
 	unsigned running;
 	uint64_t loaded, done, bytes;
 	uint64_t moved;          /* sum of all jobs' */
@@ -105,8 +107,8 @@ struct writeback {
 	unsigned waiting;        /* in writeback_wait */
 	unsigned urgent;         /* jobs that are, and do not run */
 	char last_error[256];
-	bool outage;     /* a job failed for want of the store; the first success tries all others at once */
-	bool in_the_way; /* a job failed because something lay where it belongs; likewise */
+	bool outage;  /* a job failed for want of the store; the first success tries all others at once */
+	bool blocked; /* a job failed because something lay where it belongs; likewise */
 	bool loading;
 	int64_t loaded_ns; /* monotonic: when the journal was last looked at */
 	int64_t look_at;   /* monotonic: the scheduler sleeps until then, unless it is poked */
@@ -171,12 +173,15 @@ static void pending_remove(struct writeback *writeback, struct job *job)
 	writeback->pending_count--;
 	writeback->bytes -= job->bytes;
 	writeback->failed -= err_is_permanent(job->failing);
+	writeback->in_the_way -= job->failing == ERR_CONFLICT;
 }
 
 static void set_failing(struct writeback *writeback, struct job *job, enum err_kind kind)
 {
 	writeback->failed += err_is_permanent(kind);
 	writeback->failed -= err_is_permanent(job->failing);
+	writeback->in_the_way += kind == ERR_CONFLICT;
+	writeback->in_the_way -= job->failing == ERR_CONFLICT;
 	job->failing = kind;
 }
 
@@ -208,13 +213,13 @@ static void load(struct writeback *writeback)
 
 	{
 		LOCK_GUARD(&writeback->lock);
-		if (!writeback->more || writeback->pending_count >= LOADED_MAX)
+		if (!writeback->more || writeback->pending_count >= LOADED_MAX + writeback->held_up)
 			return;
 		writeback->more = false;
 		writeback->loading = true;
 		writeback->loaded_ns = clock_monotonic();
 		after = writeback->loaded;
-		room = LOADED_MAX - writeback->pending_count;
+		room = LOADED_MAX + writeback->held_up - writeback->pending_count;
 	}
 	err = catalog_jobs(writeback->catalog, after, room, load_one, &loaded);
 	if (err)
@@ -340,6 +345,18 @@ static unsigned window_of(const struct writeback *writeback)
 	return writeback->urgent ? LOADED_MAX : WINDOW;
 }
 
+static bool yields(const struct job *job, int64_t now)
+{
+	return !job->running && job->failing == ERR_CONFLICT && job->not_before > now;
+}
+
+/* While something lies in the way of an inode's first job, that one and all behind it keep the inode and no key: what
+ * lies there may have to leave, or to come to, any of them. */
+static bool is_held_up(const struct writeback *writeback, const struct job *job, int64_t now)
+{
+	return writeback->in_the_way && !job->running && yields(first_of(writeback, job->record.ino), now);
+}
+
 /* Those of the window whose claims are not known, or void. From here on a rename makes them void again. */
 static void take_stale(struct writeback *writeback)
 {
@@ -355,6 +372,8 @@ static void take_stale(struct writeback *writeback)
 	     at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
 
+		if (is_held_up(writeback, job, now))
+			continue;
 		looked += job->not_before <= now;
 		if (job->running || job->claims_of == writeback->tree)
 			continue;
@@ -388,16 +407,21 @@ static bool claims_known(const struct writeback *writeback, const struct job *jo
 	       (!job->refreshing && (job->claims_of == writeback->tree || job->refreshed == writeback->round));
 }
 
-/* While something lies in a job's way it keeps its inode, but not its keys: what lies there may have to leave them. */
-static bool yields(const struct job *job, int64_t now)
-{
-	return !job->running && job->failing == ERR_CONFLICT && job->not_before > now;
-}
-
 /* It failed for good, as it seems, and its time has not come to be tried once more. */
 static bool is_refused(const struct job *job, int64_t now)
 {
 	return err_is_permanent(job->failing) && job->not_before > now;
+}
+
+static unsigned limit_of(const struct writeback *writeback, const struct job *job)
+{
+	return writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
+}
+
+/* Of two times; 0: never. */
+static int64_t earlier(int64_t a, int64_t b)
+{
+	return !a || (b && b < a) ? b : a;
 }
 
 /* One walk over the window, up to the first whose claims are not known. Returns when to look again: a backoff's end, 0
@@ -411,25 +435,31 @@ static int64_t start_ready(struct writeback *writeback)
 	claims_forget(writeback);
 	claim_running(writeback);
 	writeback->hopeless = false;
+	writeback->held_up = 0;
 	for (struct list *at = writeback->pending.next;
 	     at != &writeback->pending && looked < window_of(writeback) && writeback->taken_count < CLAIMS_MAX;
 	     at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
-		unsigned limit = writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
 
 		if (is_full(writeback))
 			return next;
+		if (is_held_up(writeback, job, now)) {
+			hope = true;
+			writeback->held_up++;
+			next = yields(job, now) ? earlier(next, job->not_before) : next;
+			continue;
+		}
 		looked += job->not_before <= now; /* those that back off must not hide the others */
 		if (!claims_known(writeback, job))
 			return now;
 		if (!job->running && claims_free(writeback, &job->claims)) {
 			hope |= !is_refused(job, now);
 			if (job->not_before > now)
-				next = !next || job->not_before < next ? job->not_before : next;
-			else if (writeback->running < limit)
+				next = earlier(next, job->not_before);
+			else if (writeback->running < limit_of(writeback, job))
 				start(writeback, job);
 		}
-		for (unsigned i = 0; i < (yields(job, now) ? 1 : job->claims.count); i++)
+		for (unsigned i = 0; i < job->claims.count; i++)
 			claim_take(writeback, job->claims.hashes[i]);
 	}
 	/* A window that ends early holds some whose time has come. */
@@ -519,7 +549,7 @@ static void job_free(struct job *job)
  * who found another's object in their way, which may be gone now. */
 static void went_through(struct writeback *writeback)
 {
-	if (!writeback->outage && !writeback->in_the_way)
+	if (!writeback->outage && !writeback->blocked)
 		return;
 	for (struct list *at = writeback->pending.next; at != &writeback->pending; at = at->next) {
 		struct job *job = list_entry(at, struct job, node);
@@ -527,7 +557,7 @@ static void went_through(struct writeback *writeback)
 		if (job->failing == ERR_CONFLICT || (writeback->outage && err_is_transient(job->failing)))
 			job->not_before = 0;
 	}
-	writeback->outage = writeback->in_the_way = false;
+	writeback->outage = writeback->blocked = false;
 }
 
 /* What it moved since this was last asked, if that is news. */
@@ -575,7 +605,7 @@ static void finish(struct job *job, int result, const struct err *error)
 		job->not_before = clock_monotonic() + wait;
 		job->again = true;
 		writeback->outage |= err_is_transient(error->kind);
-		writeback->in_the_way |= error->kind == ERR_CONFLICT;
+		writeback->blocked |= error->kind == ERR_CONFLICT;
 		set_failing(writeback, job, error->kind);
 		void_claims(job);
 		memcpy(job->error, error->message, sizeof(job->error));
@@ -907,6 +937,7 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 	placement.ahead = writeback->ahead;
 	if (!err)
 		err = placement_new(&placement, &writeback->placement);
+	catalog_on_jobs(writeback->catalog, notify, writeback); /* before the first job runs, which may make others */
 	if (!err && !options->read_only)
 		err = -pthread_create(&writeback->scheduler, NULL, schedule, writeback);
 	if (err) {
@@ -914,7 +945,6 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 		return err;
 	}
 	writeback->started = !options->read_only;
-	catalog_on_jobs(writeback->catalog, notify, writeback);
 	*ret_writeback = writeback;
 	return 0;
 }

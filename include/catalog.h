@@ -57,7 +57,7 @@ struct cat_inode {
 	uint32_t flags; /* enum cat_inode_flag */
 	uint64_t size;
 	int64_t atime, mtime, ctime;
-	int64_t btime;     /* 0: a directory that was found, and may have been there all along */
+	int64_t btime;     /* of a directory that was found: not there before; 0: it may have been there all along */
 	uint64_t parent;   /* directory: its parent's ino (the root: itself). Else 0 */
 	uint64_t past_dir; /* directory: the first that had this name, was removed and made again; 0: itself. Their past
 			    * names are one past, under that one's number. Else 0 */

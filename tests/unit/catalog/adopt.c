@@ -142,6 +142,19 @@ Test(adopt, directory_found_later_was_not_there_before)
 	cr_assert_gt(inode_of(ino_of(ROOT, "e")).btime, 0);
 }
 
+Test(adopt, directory_in_one_found_later_was_not_there_before_either)
+{
+	struct cat_found top[] = {prefix("d", "d/"), prefix("e", "e/")}, in_d = prefix("s", "d/s/"),
+			 in_e = prefix("s", "e/s/");
+
+	adopt(ROOT, top, 1);
+	adopt(ROOT, top, 2);
+	adopt(ino_of(ROOT, "d"), &in_d, 1);
+	adopt(ino_of(ROOT, "e"), &in_e, 1);
+	cr_assert_eq(inode_of(ino_of(ino_of(ROOT, "d"), "s")).btime, 0, "nobody knows since when");
+	cr_assert_eq(inode_of(ino_of(ino_of(ROOT, "e"), "s")).btime, inode_of(ino_of(ROOT, "e")).btime);
+}
+
 Test(adopt, nothing_vanishes_for_want_of_what_a_listing_hides)
 {
 	struct cat_found found = object("a", "e1", 5);

@@ -14,17 +14,23 @@ struct world {
 	struct writeback *writeback;
 };
 
-static struct world world_new(void)
+static struct world world_on(enum store_kind kind, uint32_t hidden)
 {
-	struct world world = {.store = store_new(STORE_MEMORY)};
+	struct world world = {.store = store_new(kind)};
 	AUTO_FREE char *cache = fixture_path(world.store->dir, "cache");
 	struct contents_options options = {.cache_dir = cache, .cache_limit = 64 << 20};
 
+	world.store->hidden = hidden;
 	world.machine = machine_on(world.store, "here");
 	options.catalog = world.machine.catalog;
 	options.transfer = world.machine.transfer;
 	cr_assert(zero(int, contents_new(&options, &world.contents)));
 	return world;
+}
+
+static struct world world_new(void)
+{
+	return world_on(STORE_MEMORY, 0);
 }
 
 static void world_start(struct world *world)
@@ -341,4 +347,407 @@ Test(writeback, a_renamed_directory_s_job_remembers_where_its_marker_may_be, .ti
 	cr_assert(eq(sz, store_count(world.store, "e/", false, NULL), 1));
 	cr_assert(zero(sz, store_count(world.store, "d/", false, NULL)));
 	world_free(&world);
+}
+
+/* --- a file and a directory that change places -----------------------------------------------------------------------
+ * Where keys are paths, one cannot come before the other has gone. What is done while nothing can be sent meets all of
+ * it at once.
+ */
+
+static uint64_t dir_and_name(const struct world *world, const char *path, const char **ret_name)
+{
+	uint64_t dir = CAT_ROOT_INO;
+	const char *slash;
+
+	for (; (slash = strchr(path, '/')); path = slash + 1) {
+		char name[32];
+		struct cat_inode inode;
+
+		(void)snprintf(name, sizeof(name), "%.*s", (int)(slash - path), path);
+		cr_assert(zero(int, catalog_lookup(world->machine.catalog, dir, name, &inode)), "%s", name);
+		dir = inode.ino;
+	}
+	*ret_name = path;
+	return dir;
+}
+
+static void make_directory(const struct world *world, const char *path)
+{
+	struct cat_create create = {.mode = S_IFDIR | 0755};
+	struct cat_inode inode;
+
+	create.parent = dir_and_name(world, path, &create.name);
+	cr_assert(zero(int, catalog_create(world->machine.catalog, &create, &inode)), "%s", path);
+}
+
+static void write_to(const struct world *world, const char *path, const char *text)
+{
+	struct cat_create create = {.mode = S_IFREG | 0644};
+	struct cat_inode inode;
+
+	create.parent = dir_and_name(world, path, &create.name);
+	if (catalog_lookup(world->machine.catalog, create.parent, create.name, &inode))
+		cr_assert(zero(int, catalog_create(world->machine.catalog, &create, &inode)), "%s", path);
+	(void)save(world, inode.ino, text);
+}
+
+static void move(const struct world *world, const char *from, const char *to)
+{
+	struct cat_unlinked replaced;
+	struct cat_rename rename = {0};
+
+	rename.parent = dir_and_name(world, from, &rename.name);
+	rename.new_parent = dir_and_name(world, to, &rename.new_name);
+	cr_assert(zero(int, catalog_rename(world->machine.catalog, &rename, &replaced)), "%s to %s", from, to);
+}
+
+static void remove_path(const struct world *world, const char *path)
+{
+	struct cat_unlinked removed;
+	const char *name;
+	uint64_t dir = dir_and_name(world, path, &name);
+	int err = catalog_rmdir(world->machine.catalog, dir, name, (struct cat_actor){0}, &removed);
+
+	if (err == -ENOTDIR)
+		err = catalog_unlink(world->machine.catalog, dir, name, (struct cat_actor){0}, &removed);
+	cr_assert(zero(int, err), "%s", path);
+}
+
+static void store_all(struct world *world)
+{
+	world_start(world);
+	cr_assert(zero(int, writeback_drain(world->writeback, 20 * NS_PER_SEC, NULL)), "not everything was stored");
+	writeback_free(world->writeback);
+	world->writeback = NULL;
+}
+
+static void expect_stored(const struct world *world, const char *path, const char *text)
+{
+	AUTO_BUF content = BUF_INIT;
+
+	cr_assert(store_get(world->store, path, &content), "%s is not in the store", path);
+	cr_assert(eq(sz, content.len, strlen(text)));
+	cr_assert(zero(int, memcmp(content.data, text, content.len)), "%s is not %s", path, text);
+}
+
+/* Each had to go where what the other left still lay, and left it only after it had gone there. */
+Test(writeback, changed_files_take_the_names_of_each_other_s_directories, .timeout = 120)
+{
+	struct world world = world_on(STORE_FILE, 0);
+
+	make_directory(&world, "a");
+	make_directory(&world, "b");
+	write_to(&world, "a/x", "1");
+	write_to(&world, "b/y", "1");
+	store_all(&world);
+	write_to(&world, "a/x", "22");
+	write_to(&world, "b/y", "333");
+	move(&world, "a/x", "s");
+	move(&world, "b/y", "t");
+	remove_path(&world, "a");
+	remove_path(&world, "b");
+	move(&world, "s", "b");
+	move(&world, "t", "a");
+	store_all(&world);
+	expect_stored(&world, "b", "22");
+	expect_stored(&world, "a", "333");
+	cr_assert(eq(sz, store_count(world.store, "", false, NULL), 2));
+	world_free(&world);
+}
+
+Test(writeback, a_changed_file_goes_into_a_directory_of_its_own_old_name, .timeout = 120)
+{
+	struct world world = world_on(STORE_FILE, 0);
+
+	write_to(&world, "a", "1");
+	store_all(&world);
+	write_to(&world, "a", "22");
+	move(&world, "a", "t");
+	make_directory(&world, "a");
+	move(&world, "t", "a/x");
+	store_all(&world);
+	expect_stored(&world, "a/x", "22");
+	cr_assert(eq(sz, store_count(world.store, "", false, NULL), 1));
+	world_free(&world);
+}
+
+/* The marker's removal waited behind a job that waited behind the upload that waited for the marker's removal. */
+Test(writeback, a_changed_and_moved_file_takes_the_name_of_an_empty_directory, .timeout = 120)
+{
+	struct world world = world_on(STORE_FILE, 0);
+
+	make_directory(&world, "b");
+	write_to(&world, "x", "1");
+	store_all(&world);
+	write_to(&world, "x", "22");
+	move(&world, "x", "t");
+	remove_path(&world, "b");
+	move(&world, "t", "b");
+	store_all(&world);
+	expect_stored(&world, "b", "22");
+	cr_assert(eq(sz, store_count(world.store, "", false, NULL), 1));
+	world_free(&world);
+}
+
+/* The file that had the name before was stored under it after the one that has it now, and removed there. */
+Test(writeback, a_replaced_file_s_last_version_does_not_take_the_name_back, .timeout = 120)
+{
+	struct world world = world_new();
+
+	write_to(&world, "c", "1");
+	store_all(&world);
+	write_to(&world, "c", "22");
+	write_to(&world, "b", "333");
+	move(&world, "c", "b");
+	store_all(&world);
+	expect_stored(&world, "b", "22");
+	world_free(&world);
+}
+
+static int removal_takes_long(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	(void)err;
+	if (call == SHIM_REMOVE && strcmp(key, "c") == 0)
+		pause_ms(300);
+	return 0;
+}
+
+/* What lay beneath the directory's old key was looked for when another's object was there already. */
+Test(writeback, a_file_of_a_renamed_directory_is_moved_though_another_was_written_over_it, .timeout = 120)
+{
+	struct world world = world_new();
+
+	make_directory(&world, "b");
+	write_to(&world, "b/a", "1");
+	write_to(&world, "c", "1");
+	write_to(&world, "x", "1");
+	store_all(&world);
+	world.store->hook = removal_takes_long;
+	write_to(&world, "x", "22");
+	remove_path(&world, "c");
+	move(&world, "b", "c");
+	make_directory(&world, "b");
+	move(&world, "x", "b/a");
+	store_all(&world);
+	expect_stored(&world, "b/a", "22");
+	expect_stored(&world, "c/a", "1");
+	world_free(&world);
+}
+
+/* Random work on few names; what each inode holds is told by a number. */
+#define PLAY_INODES 65536
+
+struct play {
+	struct world world;
+	uint64_t dice;
+	unsigned number, held[PLAY_INODES];
+	struct buf keys; /* in the store, each between newlines */
+	size_t count;    /* of keys that should be */
+	char path[512];
+};
+
+static unsigned roll(struct play *play, unsigned sides)
+{
+	play->dice = play->dice * 6364136223846793005u + 1442695040888963407u;
+	return (unsigned)(play->dice >> 33) % sides;
+}
+
+static void roll_path(struct play *play, char ret_path[static 8])
+{
+	unsigned depth = 1 + roll(play, 3);
+
+	for (unsigned i = 0; i < depth; i++)
+		(void)snprintf(ret_path + 2 * i, 3, "%c/", 'a' + (char)roll(play, 3));
+	ret_path[2 * depth - 1] = '\0';
+}
+
+/* 0: there is nothing; -ENOTDIR: nothing can be there. */
+static int type_of(struct play *play, const char *path, uint64_t *ret_parent, const char **ret_name, uint64_t *ret_ino)
+{
+	struct cat_inode inode = {.ino = CAT_ROOT_INO, .mode = S_IFDIR};
+	char names[8];
+	char *rest = NULL;
+
+	(void)snprintf(names, sizeof(names), "%s", path);
+	for (char *name = strtok_r(names, "/", &rest); name; name = strtok_r(NULL, "/", &rest)) {
+		if (!S_ISDIR(inode.mode))
+			return -ENOTDIR;
+		*ret_parent = inode.ino;
+		if (catalog_lookup(play->world.machine.catalog, inode.ino, name, &inode)) {
+			*ret_name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+			return strtok_r(NULL, "/", &rest) ? -ENOTDIR : 0;
+		}
+	}
+	*ret_name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+	*ret_ino = inode.ino;
+	return (int)(inode.mode & S_IFMT);
+}
+
+static void write_number(struct play *play, uint64_t ino)
+{
+	char text[32];
+
+	cr_assert(lt(u64, ino, PLAY_INODES));
+	play->held[ino] = ++play->number;
+	(void)snprintf(text, sizeof(text), "%u", play->number);
+	(void)save(&play->world, ino, text);
+}
+
+static void play_rename(struct play *play, uint64_t parent, const char *name)
+{
+	char path[8];
+	struct cat_unlinked replaced;
+	struct cat_rename rename = {.parent = parent, .name = name};
+	uint64_t ino;
+
+	roll_path(play, path);
+	if (type_of(play, path, &rename.new_parent, &rename.new_name, &ino) >= 0) /* else what the catalog refuses */
+		(void)catalog_rename(play->world.machine.catalog, &rename, &replaced);
+}
+
+static void play_once(struct play *play)
+{
+	struct catalog *catalog = play->world.machine.catalog;
+	struct cat_create create = {0};
+	struct cat_unlinked removed;
+	struct cat_inode inode;
+	char path[8];
+	uint64_t ino = 0;
+	int type;
+
+	roll_path(play, path);
+	type = type_of(play, path, &create.parent, &create.name, &ino);
+	if (type == 0) {
+		create.mode = roll(play, 2) ? S_IFDIR | 0755 : S_IFREG | 0644;
+		cr_assert(zero(int, catalog_create(catalog, &create, &inode)));
+		if (S_ISREG(create.mode))
+			write_number(play, inode.ino);
+	} else if (type > 0 && roll(play, 2)) {
+		play_rename(play, create.parent, create.name);
+	} else if (type == S_IFREG && roll(play, 3)) {
+		write_number(play, ino);
+	} else if (type == S_IFREG) {
+		cr_assert(zero(int,
+			       catalog_unlink(catalog, create.parent, create.name, (struct cat_actor){0}, &removed)));
+	} else if (type == S_IFDIR) { /* unless something is in it */
+		(void)catalog_rmdir(catalog, create.parent, create.name, (struct cat_actor){0}, &removed);
+	}
+}
+
+static int take_name(void *arg, const struct cat_name *name)
+{
+	struct cat_name *names = arg;
+
+	for (; names->ino; names++)
+		;
+	*names = *name;
+	return 0;
+}
+
+static void expect_beneath(struct play *play, uint64_t dir)
+{
+	struct cat_name *names = calloc(8, sizeof(*names)); /* of three there may be */
+	size_t len = strlen(play->path);
+
+	cr_assert(ne(ptr, names, NULL));
+	cr_assert(zero(int, catalog_each_name(play->world.machine.catalog, dir, take_name, names)));
+	for (const struct cat_name *name = names; name->ino; name++) {
+		bool directory = name->type == S_IFDIR;
+		size_t before = play->count;
+		char text[64];
+
+		(void)snprintf(play->path + len, sizeof(play->path) - len, "%s%s", name->name, directory ? "/" : "");
+		if (directory)
+			expect_beneath(play, name->ino);
+		(void)snprintf(text, sizeof(text), "\n%s\n", play->path);
+		if (strstr(play->keys.data, text))
+			play->count++;
+		else /* a directory with something in it needs no object */
+			cr_assert(lt(sz, before, play->count), "%s is not among%s", play->path, play->keys.data);
+		(void)snprintf(text, sizeof(text), "%u", play->held[name->ino % PLAY_INODES]);
+		if (!directory)
+			expect_stored(&play->world, play->path, text);
+		play->path[len] = '\0';
+	}
+	free(names);
+}
+
+static void expect_tree(struct play *play)
+{
+	size_t found;
+
+	play->count = 0;
+	buf_reset(&play->keys);
+	buf_addc(&play->keys, '\n');
+	found = store_count(play->world.store, "", false, &play->keys) -
+		store_count(play->world.store, ".varve/", false, NULL);
+	buf_addc(&play->keys, '\0');
+	expect_beneath(play, CAT_ROOT_INO);
+	cr_assert(eq(sz, found, play->count), "%s", play->keys.data);
+}
+
+/* Nothing can be put or removed but now and then. */
+static int store_is_away_mostly(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)key;
+	return call != SHIM_HEAD && atomic_fetch_add(&store->countdown, 1) % 3
+		       ? err_set(err, ERR_UNAVAILABLE, "no answer")
+		       : 0;
+}
+
+/* Some of it is done, and then the journal is found again. */
+static void store_some(struct play *play)
+{
+	play->world.store->hook = store_is_away_mostly;
+	world_start(&play->world);
+	cr_assert(ne(int, writeback_drain(play->world.writeback, 50 * NS_PER_MS, NULL), -EIO));
+	writeback_free(play->world.writeback);
+	play->world.writeback = NULL;
+	play->world.store->hook = NULL;
+}
+
+static void play_through(struct world world, uint64_t seed)
+{
+	struct play *play = calloc(1, sizeof(*play));
+
+	cr_assert(ne(ptr, play, NULL));
+	play->world = world;
+	play->dice = seed;
+	for (unsigned round = 0; round < 25; round++) {
+		for (unsigned i = roll(play, 40); i; i--)
+			play_once(play);
+		if (roll(play, 3) == 0)
+			store_some(play);
+		for (unsigned i = roll(play, 10); i; i--)
+			play_once(play);
+		store_all(&play->world);
+		expect_tree(play);
+	}
+	world_free(&play->world);
+	buf_free(&play->keys);
+	free(play);
+}
+
+static void play_on(enum store_kind kind, uint32_t hidden)
+{
+	const char *seed = getenv("VARVE_TEST_SEED");
+
+	for (uint64_t i = 1; i <= (seed ? 1 : 2); i++)
+		play_through(world_on(kind, hidden), seed ? strtoull(seed, NULL, 10) : i);
+}
+
+Test(writeback, whatever_takes_whose_name_all_of_it_is_stored_in_a_directory, .timeout = 300)
+{
+	play_on(STORE_FILE, 0);
+}
+
+Test(writeback, whatever_takes_whose_name_all_of_it_is_stored_with_versions, .timeout = 300)
+{
+	play_on(STORE_MEMORY, 0);
+}
+
+Test(writeback, whatever_takes_whose_name_all_of_it_is_stored_without_versions, .timeout = 300)
+{
+	play_on(STORE_MEMORY, BACKEND_VERSIONS);
 }
