@@ -1166,18 +1166,59 @@ void content_discard_locked(struct content *content)
 	cache_file_unlink(content->owner->cache, content->id);
 }
 
+/* What the records say of a file that may have gone. */
+struct leaving {
+	uint64_t ino;
+	struct cat_inode inode;
+	bool stored, has_extent;
+};
+
+static int read_leaving(struct cat_txn *txn, void *arg)
+{
+	struct leaving *leaving = arg;
+	struct cat_inode *inode = &leaving->inode;
+	struct cat_extent extent = {0};
+	struct cat_version version;
+	int err = cat_inode_get(txn, leaving->ino, inode);
+
+	if (err)
+		return err;
+	leaving->stored = !(inode->flags & (CAT_DIRTY | CAT_FLUSHED)) &&
+			  (!inode->version || (cat_version_get(txn, inode->ino, inode->version, &version) == 0 &&
+					       (version.state == CAT_STORED || version.state == CAT_EXPIRED)));
+	leaving->has_extent = cat_extent_get(txn, inode->ino, &extent) == 0;
+	cat_extent_clear(&extent);
+	return 0;
+}
+
+static void forget_locked(struct content *content)
+{
+	struct leaving leaving = {.ino = content->ino};
+	int err = catalog_view(content->owner->catalog, read_leaving, &leaving);
+
+	if (err || leaving.inode.nlink)
+		return;
+	if (!content->loaded && leaving.stored) { /* nothing in it is worth a look */
+		if (leaving.has_extent)
+			err = catalog_update(content->owner->catalog, delete_extent, &content->ino);
+		if (!err)
+			cache_file_unlink(content->owner->cache, content->id);
+		return;
+	}
+	err = content->loaded ? 0 : content_load(content);
+	if (!err && !content->writers && (!content->changed || content_has_no_future(&leaving.inode)))
+		content_discard_locked(content);
+}
+
 void content_forget(struct contents *contents, uint64_t ino)
 {
-	struct content *content;
-	struct cat_inode inode;
+	struct content *content = contents_reach(contents, ino);
 
-	if (content_get(contents, ino, 0, &content))
+	if (!content)
 		return;
-	if (catalog_getattr(contents->catalog, ino, &inode) == 0 && inode.nlink == 0) {
-		LOCK_GUARD(&content->lock);
-		if (!content->writers && (!content->changed || content_has_no_future(&inode)))
-			content_discard_locked(content);
-	}
+	lock_acquire(&content->lock);
+	forget_locked(content);
+	lock_release(&content->lock);
 	content_put(content);
 }
 

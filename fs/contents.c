@@ -441,6 +441,11 @@ static struct content *find_or_add(struct contents *contents, const struct conte
 	return content;
 }
 
+struct content *contents_reach(struct contents *contents, uint64_t ino)
+{
+	return find_or_add(contents, &(struct content){.id = ino, .ino = ino});
+}
+
 struct state_of {
 	uint64_t ino, seq;
 	enum cat_state state;
