@@ -289,6 +289,7 @@ void mounted_settle(const struct mounted *mounted, int seconds)
 		sleep_ms(100);
 	}
 	show_log(mounted);
+	(void)mounted_shell(mounted, "\"$VARVE\" status --json \"$MNT\" >&2", NULL, 0);
 	cr_assert_fail("still %ld jobs pending", (long)mounted_status(mounted, "writeback.pending"));
 }
 
