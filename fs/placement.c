@@ -876,10 +876,46 @@ static int find_left(void *arg, struct cat_job *job)
 	return 1;
 }
 
+struct dweller {
+	const char *key;
+	uint64_t except;
+	bool lives;
+};
+
+static int dweller_closure(struct cat_txn *txn, void *arg)
+{
+	struct dweller *dweller = arg;
+	struct cat_inode inode;
+	struct cat_key record;
+	int err = cat_key_get(txn, 0, dweller->key, &record);
+
+	dweller->lives = false;
+	if (err)
+		return err == -ENOENT ? 0 : err;
+	if (record.ino != dweller->except) {
+		err = cat_inode_get(txn, record.ino, &inode);
+		dweller->lives = !err && inode.nlink;
+	}
+	cat_key_clear(&record);
+	return err == -ENOENT ? 0 : err;
+}
+
+/* Has a file that lives its object at the key, as when it took the name while its own upload was waiting? What is only
+ * history would hide it, and then be removed from above it. */
+static int is_lived_in(struct placement *placement, const struct facts *facts, const char *key, bool *ret_lives)
+{
+	struct dweller dweller = {.key = key, .except = facts->inode.ino};
+	int err = catalog_view(placement->catalog, dweller_closure, &dweller);
+
+	*ret_lives = dweller.lives;
+	return err;
+}
+
 static int upload_key(struct placement *placement, const struct facts *facts, const struct cat_job *job, char **ret_key)
 {
 	AUTO_FREE char *left = NULL;
 	AUTO_BUF key = BUF_INIT;
+	bool lived_in = false;
 	int err;
 
 	/* Kept, but never as the file. */
@@ -893,9 +929,11 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 		return *ret_key ? 0 : -ENOMEM;
 	}
 	err = catalog_jobs_of(placement->catalog, job->ino, job->seq, find_left, &left);
+	if (err >= 0 && left)
+		err = is_lived_in(placement, facts, left, &lived_in);
 	if (err < 0)
 		return err;
-	if (left)
+	if (left && !lived_in)
 		buf_adds(&key, left);
 	if (!key.len) /* it has no name any more and nobody says where it was: history still finds it by its copy */
 		own_key(&facts->inode, facts->version.seq, &key);
@@ -1575,7 +1613,9 @@ static int place_file(struct placement *placement, const struct facts *facts, st
 	result = is_contested(placement, facts, err);
 	if (result)
 		return result < 0 ? result : 0;
-	if (strcmp(facts->copy.key, facts->links->key) != 0)
+	/* Where it was written over at its own key, it comes back from beneath. */
+	if (strcmp(facts->copy.key, facts->links->key) != 0 ||
+	    !at_key(placement, facts->links->key, CAT_KEY_DATA, facts->inode.ino, facts->version.seq))
 		result = relocate(placement, facts, facts->links->key, err);
 	for (const struct link *link = facts->links->next; link && !result; link = link->next) {
 		struct small marker = {.key = link->key, .kind = CAT_KEY_LINK, .body = ""};
