@@ -46,6 +46,7 @@ struct adopt {
 	bool names_done;
 	/* Of the update that runs: */
 	bool was_listed, held; /* held: a directory above is being moved; all names are left alone */
+	int64_t birth;         /* of the directory; 0: it may have been there all along */
 	struct buf dir_key;    /* with its '/', or empty for the root */
 	int nlink_change;
 	bool touched;
@@ -183,6 +184,7 @@ static int adopt_begin(struct cat_txn *txn, struct adopt *adopt)
 	if (buf_failed(&adopt->dir_key))
 		return -ENOMEM;
 	adopt->was_listed = dir.flags & CAT_LISTED;
+	adopt->birth = dir.ino == CAT_ROOT_INO ? 0 : dir.btime;
 	rc = held_above(txn, adopt->dir_key.data);
 	adopt->held = rc == 1;
 	return rc < 0 ? rc : 0;
@@ -666,7 +668,7 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 
 	fill_inode(txn, adopt->request, found, &inode);
 	if (S_ISDIR(inode.mode) && !adopt->was_listed)
-		inode.btime = 0; /* it may have been there all along; else it came after the last listing */
+		inode.btime = adopt->birth; /* it may have been there all along; else it came after the last listing */
 	if (is_ours(found))
 		cat_seq_above(txn, found->seq);
 	if (S_ISREG(inode.mode))

@@ -142,6 +142,19 @@ Test(adopt, directory_found_later_was_not_there_before)
 	cr_assert_gt(inode_of(ino_of(ROOT, "e")).btime, 0);
 }
 
+Test(adopt, directory_was_not_there_before_the_one_it_is_in)
+{
+	struct cat_found both[] = {prefix("d", "d/"), prefix("e", "e/")};
+	struct cat_found in_d = prefix("f", "d/f/"), in_e = prefix("f", "e/f/");
+
+	adopt(ROOT, both, 1);
+	adopt(ROOT, both, 2);
+	adopt(ino_of(ROOT, "d"), &in_d, 1);
+	adopt(ino_of(ROOT, "e"), &in_e, 1);
+	cr_assert_eq(inode_of(ino_of(ino_of(ROOT, "d"), "f")).btime, 0);
+	cr_assert_eq(inode_of(ino_of(ino_of(ROOT, "e"), "f")).btime, inode_of(ino_of(ROOT, "e")).btime);
+}
+
 Test(adopt, nothing_vanishes_for_want_of_what_a_listing_hides)
 {
 	struct cat_found found = object("a", "e1", 5);
