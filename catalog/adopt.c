@@ -1733,17 +1733,74 @@ static int take_link_name(void *arg, const struct cat_name *link)
 	return 1;
 }
 
-/* Was it deleted before a directory that we made, or moved here, had its name? Then it is another's past. */
+#define EARLIER_MAX 16 /* directories of one name; what was deleted before all of these is not shown */
+#define EARLIER_ROWS 256
+
+/* Directories that had a name before, the latest first. */
+struct earlier {
+	struct {
+		uint64_t ino;
+		int64_t since_ns;
+		bool found;
+	} cells[EARLIER_MAX];
+	size_t count;
+};
+
+static int take_earlier(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+	struct earlier *earlier = arg;
+	struct cat_past past;
+	int rc = cat_check_row(key, schema_decode_past(key, value, &past));
+
+	if (rc || !S_ISDIR(past.type))
+		return rc;
+	earlier->cells[earlier->count].ino = past.ino;
+	earlier->cells[earlier->count].since_ns = past.since_ns;
+	earlier->cells[earlier->count].found = past.began == CAT_HOW_ADOPT;
+	return ++earlier->count == EARLIER_MAX;
+}
+
+/* Did a directory of this name with whose past this one goes on have it at that time? 1, 0, -errno. */
+static int went_on_then(struct cat_txn *txn, const struct cat_name *name, int64_t at)
+{
+	struct schema_key from, to;
+	struct earlier earlier = {0};
+	uint64_t past_dir, own, others;
+	int rc = cat_past_dir(txn, name->parent, &past_dir);
+
+	if (rc == 0)
+		rc = cat_past_dir(txn, name->ino, &own);
+	if (rc < 0)
+		return rc;
+	schema_key_past(&from, past_dir, name->name, 0);
+	schema_key_past(&to, past_dir, name->name, UINT64_MAX);
+	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, EARLIER_ROWS, take_earlier,
+		     &earlier);
+	for (size_t i = 0; i < earlier.count && rc >= 0; i++) {
+		rc = cat_past_dir(txn, earlier.cells[i].ino, &others);
+		if (rc < 0 || others != own)
+			return rc;
+		if (earlier.cells[i].found || at > earlier.cells[i].since_ns)
+			return 1;
+	}
+	return rc < 0 ? rc : 0;
+}
+
+/* Was it deleted before a directory that we made, or moved here, had its name, and before those with whose past it goes
+ * on? Then it is another's past. */
 static int is_older_than_directory(struct cat_txn *txn, const struct cat_deleted *request)
 {
+	/* The marker that we left for such a directory may be younger: the oldest of what was in it tells. */
+	int64_t at = request->directory ? request->since_ns : request->until_ns;
 	struct cat_name name;
 	int rc = cat_link_each(txn, request->dir, take_link_name, &name);
 
 	if (rc != 1) /* the top, or a directory of the past */
 		return rc == -ENOENT ? 0 : rc;
-	/* The marker that we left for such a directory may be younger: the oldest of what was in it tells. */
-	return name.how != CAT_HOW_ADOPT &&
-	       (request->directory ? request->since_ns : request->until_ns) <= name.since_ns;
+	if (name.how == CAT_HOW_ADOPT || at > name.since_ns)
+		return 0;
+	rc = went_on_then(txn, &name, at);
+	return rc < 0 ? rc : !rc;
 }
 
 static int deleted_closure(struct cat_txn *txn, void *arg)

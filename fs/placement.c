@@ -1609,7 +1609,9 @@ static int place_file(struct placement *placement, const struct facts *facts, st
 	result = is_contested(placement, facts, err);
 	if (result)
 		return result < 0 ? result : 0;
-	if (strcmp(facts->copy.key, facts->links->key) != 0)
+	/* Where it was written over at its own key, it comes back from beneath. */
+	if (strcmp(facts->copy.key, facts->links->key) != 0 ||
+	    !at_key(placement, facts->links->key, CAT_KEY_DATA, facts->inode.ino, facts->version.seq))
 		result = relocate(placement, facts, facts->links->key, err);
 	for (const struct link *link = facts->links->next; link && !result; link = link->next) {
 		struct small marker = {.key = link->key, .kind = CAT_KEY_LINK, .body = ""};

@@ -658,8 +658,8 @@ class Run:
             for n, content in enumerate(puts):
                 node.versions.insert(len(node.versions) - 1, Version(unsent[-1].step - 0.5 + n / 1000, content))
             return
-        for version in unsent:
-            version.conflict = True
+        for version in unsent:  # the further names of a file have no content at their keys to be in conflict with
+            version.conflict = self.model.links()[node][0][1] == path
         if node:
             self.model.tick()
             self.model.release(self.model.walk(parts[:-1]), parts[-1])

@@ -502,6 +502,34 @@ ON_BOTH(what_a_new_file_writes_over_follows_its_renamed_directory)
 	proxy_free(&proxy);
 }
 
+/* Its last upload is the younger, so that the key is the other's already when it comes. */
+ON_BOTH(a_file_replaced_before_it_was_sent_does_not_take_the_key)
+{
+	char options[200];
+	struct proxy proxy;
+
+	mounted_new(&m, *store);
+	proxy_new(&proxy);
+	snprintf(options, sizeof(options), "endpoint=%s", proxy.endpoint);
+	mounted_start(&m, options);
+	cr_assert_not(is("f", ""));
+	proxy_toxic(&proxy, "latency", "\"latency\":300");
+	file_puts(at("stays"), "sent as this");
+	file_puts(at("f"), "sent as this");
+	file_puts(at("stays"), "stays");
+	file_puts(at("f"), "replaced");
+	OK(rename(at("stays"), at("f")));
+	mounted_settle(&m, 60);
+	proxy_clear(&proxy);
+	object_is("f", "stays");
+	cr_assert_str_eq(past_of("f"), "sent as this|replaced|stays|");
+	forget_everything();
+	cr_assert(is("f", "stays"));
+	cr_assert_str_eq(past_of("f"), "sent as this|replaced|stays|");
+	end_clean();
+	proxy_free(&proxy);
+}
+
 /* The job that the link left found nothing stored that it could point to. */
 ON_BOTH(a_link_made_before_the_first_close_gets_its_marker)
 {

@@ -728,6 +728,30 @@ Test(adopt, directories_of_which_nothing_is_left_have_a_key_and_names_of_their_o
 	cr_assert_eq(assert_clean().past_names, 3);
 }
 
+Test(adopt, deleted_versions_are_of_the_directory_with_whose_past_a_new_one_goes_on)
+{
+	struct cat_found found = older("v1", 1, 10), other = older("v2", 2, 20);
+	uint64_t dir, moved;
+
+	cr_assert_eq(deleted(ROOT, "d", NULL, 0), 0);
+	dir = make_dir(ROOT, "d");
+	found.key = "d/a";
+	cr_assert_eq(deleted(dir, "a", &found, 1), 0);
+	assert_history(dir, "a", "A1");
+	/* Not of one that came here from elsewhere, nor of one after that. */
+	moved = make_dir(ROOT, "moved");
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
+	cr_assert_eq(move(ROOT, "moved", ROOT, "d"), 0);
+	other.key = "d/b";
+	cr_assert_eq(deleted(moved, "b", &other, 1), 0);
+	cr_assert_eq(move(ROOT, "d", ROOT, "moved"), 0);
+	dir = make_dir(ROOT, "d");
+	cr_assert_eq(deleted(dir, "b", &other, 1), 0);
+	cr_assert_eq(catalog_past(catalog, moved, "b", take_past_name, &(struct cat_past){0}), 0);
+	cr_assert_eq(assert_clean().versions, 1);
+	finish_jobs();
+}
+
 Test(adopt, more_deleted_versions_than_one_update_takes)
 {
 	struct cat_found *found = calloc(1200, sizeof(*found));
