@@ -161,7 +161,7 @@ Test(writeback, jobs_of_one_file_go_in_order_and_all_of_them_go)
 	AUTO_BUF content = BUF_INIT;
 
 	for (int i = 0; i < 5; i++) {
-		char text[16];
+		char text[32];
 
 		(void)snprintf(text, sizeof(text), "text %d", i);
 		(void)save(&world, ino, text);
@@ -655,7 +655,7 @@ static void expect_beneath(struct play *play, uint64_t dir)
 	for (const struct cat_name *name = names; name->ino; name++) {
 		bool directory = name->type == S_IFDIR;
 		size_t before = play->count;
-		char text[64];
+		char text[sizeof(play->path) + 2];
 
 		(void)snprintf(play->path + len, sizeof(play->path) - len, "%s%s", name->name, directory ? "/" : "");
 		if (directory)
