@@ -7,9 +7,10 @@
  * own versioning, or, without it, by a copy under `.varve/versions/` made first (preserve) and a conditional write.
  *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id.
  *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
- *  5. An upload replaces what the catalog knows to lie at the key, and nothing else. Where somebody else's object is
- *     there by now, that one is the file: ours goes to a key of its own, as a version of origin `conflict`, and the
- * next listing gives theirs the name. Where the store knows no conditions, ours is written and theirs found beneath it.
+ *  5. An upload or a relocation replaces what the catalog knows to lie at the key, and nothing else. Where somebody
+ *     else's object is there by now, that one is the file: ours goes to a key of its own, as a version of origin
+ * `conflict`, and the next listing gives theirs the name. Where the store knows no conditions, ours is written and
+ * theirs found beneath it.
  *
  * Every step reads the catalog anew, so a job can stop anywhere and run again.
  * Threads: pool threads; no state but the pointers and `cancelled`.
@@ -1456,23 +1457,17 @@ static int put_small(struct placement *placement, const struct facts *facts, con
 	return result;
 }
 
-/* The copy is there, whole, and ours. */
-static int verify_copy(struct placement *placement, const struct facts *facts, const struct object_info *made,
-		       const char *key, struct object_info *ret_info, struct err *err)
+/* What was sent is there: *info becomes what the store tells of it. */
+static int look_at_sent(struct placement *placement, struct object_info *info, struct err *err)
 {
 	struct call call = call_for(placement, 0);
-	struct object_ref ref = {.key = key, .native_id = made->native_id};
-	int result = transfer_head(placement->transfer, &call, &ref, ret_info, err);
+	struct object_info seen = {0};
+	int result = transfer_head(placement->transfer, &call,
+				   &(struct object_ref){.key = info->key, .native_id = info->native_id}, &seen, err);
 
-	if (result)
-		return result;
-	if (ret_info->size != facts->version.size) {
-		object_info_clear(ret_info);
-		*ret_info = (struct object_info){0};
-		return err_set(err, ERR_CORRUPT, "the copy at %s has %" PRIu64 " bytes instead of %" PRIu64, key,
-			       made->size, facts->version.size);
-	}
-	return 0;
+	object_info_clear(info);
+	*info = result ? (struct object_info){0} : seen;
+	return result;
 }
 
 /* In parts, or through this machine where the store cannot copy. -EIDRM: the store has it no more, which the catalog
@@ -1498,12 +1493,13 @@ static int copy_through(struct placement *placement, const struct facts *facts, 
 		result = -EIDRM;
 	}
 	put_content(content);
-	return result;
+	return result ? result : look_at_sent(placement, ret_info, err);
 }
 
-static int copy_to(struct placement *placement, const struct facts *facts, const char *key,
+static int copy_to(struct placement *placement, const struct facts *facts, const struct target *target,
 		   struct object_info *ret_info, struct err *err)
 {
+	const char *key = target->key;
 	struct call call = call_for(placement, facts->version.size);
 	struct meta meta = {0};
 	AUTO_FREE char *etag = NULL;
@@ -1521,7 +1517,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	int result = meta_of(placement, facts, &meta);
 
 	if (!result)
-		result = preserve(placement, key, &request.condition, &etag, err);
+		result = guard_key(placement, key, target->guard, target->seen, &request.condition, &etag, err);
 	if (!result)
 		result = note_placing(placement, facts->job, key);
 	if (!result) {
@@ -1538,24 +1534,58 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	return result;
 }
 
+/* The store refused the condition: what is at the new key is not what we knew. -EAGAIN: somebody else's, who has the
+ * name. */
+static int copy_where_others_are(struct placement *placement, const struct facts *facts, const struct target *refused,
+				 struct object_info *ret_info, struct err *err)
+{
+	struct target again = {.key = refused->key, .guard = GUARD_NONE};
+	struct object_info info = {0};
+	int result;
+
+	*err = (struct err){0};
+	result = head_whole(placement, refused->key, &info, err);
+	if (result)
+		return result;
+	if (info.key && is_this_version(facts, &info)) { /* put there by an attempt that was not recorded */
+		*ret_info = info;
+		return 0;
+	}
+	if (!info.key) {
+		result = copy_to(placement, facts, &again, ret_info, err);
+	} else if (catalog_view(placement->catalog, known_closure, &info) == 0) {
+		again.guard = GUARD_SEEN;
+		again.seen = info.etag;
+		result = copy_to(placement, facts, &again, ret_info, err);
+	} else {
+		result = stand_aside(placement, facts, refused->key);
+	}
+	object_info_clear(&info);
+	return result;
+}
+
 static int relocate(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
 {
-	struct object_info made = {0}, seen = {0};
+	struct object_info made = {0}; /* as the store shows it: a backend that copies looks at the copy */
 	struct cat_copy copy = {.ino = facts->inode.ino,
 				.seq = facts->version.seq,
 				.state = CAT_STORED,
 				.key = (char *)key, /* borrowed: the catalog copies */
 				.storage_class = facts->copy.storage_class};
 	struct placed placed = {.copy = &copy, .key = key};
-	int result = copy_to(placement, facts, key, &made, err);
+	const struct target target = {.key = key, .guard = GUARD_RECORDED};
+	int result = copy_to(placement, facts, &target, &made, err);
 
+	if (result && err->kind == ERR_PRECONDITION)
+		result = copy_where_others_are(placement, facts, &target, &made, err);
 	killpoint("relocation-copied");
-	if (!result)
-		result = verify_copy(placement, facts, &made, key, &seen, err);
+	if (!result && made.size != facts->version.size)
+		result = err_set(err, ERR_CORRUPT, "the copy at %s has %" PRIu64 " bytes instead of %" PRIu64, key,
+				 made.size, facts->version.size);
 	if (!result) {
 		copy.stored_ns = clock_wall();
-		copy.native_id = made.native_id ? made.native_id : seen.native_id;
-		copy.etag = seen.etag;
+		copy.native_id = made.native_id;
+		copy.etag = made.etag;
 		placed.record = (struct cat_key){.kind = CAT_KEY_DATA,
 						 .ino = copy.ino,
 						 .seq = copy.seq,
@@ -1565,7 +1595,6 @@ static int relocate(struct placement *placement, const struct facts *facts, cons
 	}
 	killpoint("relocation-recorded");
 	object_info_clear(&made);
-	object_info_clear(&seen);
 	return result;
 }
 
@@ -1575,17 +1604,21 @@ static bool still_ours(const struct cat_key *record, const struct object_info *i
 	return cat_same_object(record->native_id, record->etag, info->native_id, info->etag);
 }
 
-/* Is the object at the key the marker of one of the file's names? */
-static bool is_marker(struct placement *placement, const struct facts *facts, const struct object_info *info)
+/* Is the object at the key what we know to lie there, or a version that we know? */
+static int not_others(struct cat_txn *txn, void *arg)
 {
-	struct key_get get = {.key = info->key};
+	struct object_info *info = arg;
+	struct cat_key record;
 	bool ours;
+	int err = cat_key_get(txn, 0, info->key, &record);
 
-	if (catalog_view(placement->catalog, get_key, &get))
-		return false;
-	ours = get.record.kind == CAT_KEY_LINK && get.record.ino == facts->inode.ino && still_ours(&get.record, info);
-	cat_key_clear(&get.record);
-	return ours;
+	if (err == -ENOENT)
+		return known_closure(txn, info);
+	if (err)
+		return err;
+	ours = still_ours(&record, info);
+	cat_key_clear(&record);
+	return ours ? 0 : known_closure(txn, info);
 }
 
 /* Somebody else's object is still where a version that had to stand aside would belong. 1, 0, -errno. */
@@ -1594,29 +1627,53 @@ static int is_contested(struct placement *placement, const struct facts *facts, 
 	struct object_info info = {0};
 	int result;
 
-	if (facts->version.origin != CAT_ORIGIN_CONFLICT || !is_own_key(facts->copy.key))
+	if (facts->version.origin != CAT_ORIGIN_CONFLICT)
 		return 0;
-	result = head_current(placement, facts->links->key, &info, err);
-	if (!result)
-		result = info.key && !is_marker(placement, facts, &info);
+	result = head_whole(placement, facts->links->key, &info, err);
+	if (!result && info.key) {
+		result = catalog_view(placement->catalog, not_others, &info);
+		result = result == -ENOENT ? 1 : result;
+	}
 	object_info_clear(&info);
 	return result;
 }
 
+static int relocate_aside(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	AUTO_BUF aside = BUF_INIT;
+
+	own_key(&facts->inode, facts->version.seq, &aside);
+	return buf_failed(&aside) ? -ENOMEM : relocate(placement, facts, aside.data, err);
+}
+
+/* The content to the oldest name's key. 1: that is somebody else's. */
+static int place_content(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	const char *key = facts->links->key;
+	int result;
+
+	/* Where it was written over at its own key, it comes back from beneath. */
+	if (strcmp(facts->copy.key, key) == 0 &&
+	    at_key(placement, key, CAT_KEY_DATA, facts->inode.ino, facts->version.seq))
+		return 0;
+	result = is_contested(placement, facts, err);
+	if (result < 0)
+		return result;
+	if (!result)
+		return relocate(placement, facts, key, err);
+	result = is_own_key(facts->copy.key) ? 0 : relocate_aside(placement, facts, err);
+	return result ? result : 1;
+}
+
+/* 1: somebody else's object has the name. */
 static int place_file(struct placement *placement, const struct facts *facts, struct err *err)
 {
-	int result = 0;
+	int result;
 
 	/* What is not stored yet is placed by its own upload. */
 	if (!facts->links || !facts->has_version || facts->version.state != CAT_STORED || !facts->copy.key)
 		return 0;
-	result = is_contested(placement, facts, err);
-	if (result)
-		return result < 0 ? result : 0;
-	/* Where it was written over at its own key, it comes back from beneath. */
-	if (strcmp(facts->copy.key, facts->links->key) != 0 ||
-	    !at_key(placement, facts->links->key, CAT_KEY_DATA, facts->inode.ino, facts->version.seq))
-		result = relocate(placement, facts, facts->links->key, err);
+	result = place_content(placement, facts, err);
 	for (const struct link *link = facts->links->next; link && !result; link = link->next) {
 		struct small marker = {.key = link->key, .kind = CAT_KEY_LINK, .body = ""};
 
@@ -1846,23 +1903,21 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 {
 	AUTO_FREE char *at = facts->copy.key ? strdup(facts->copy.key) : NULL;
 	struct err err = {0};
-	AUTO_BUF aside = BUF_INIT;
-	int result = 0;
+	int result;
 
 	if (!S_ISREG(facts->inode.mode))
 		return facts->job->key ? clear_left(placement, facts, facts->job->key, &err) : 0;
 	if (!at || has_link(facts, at) || is_own_key(at))
 		return 0;
-	own_key(&facts->inode, facts->version.seq, &aside);
-	if (buf_failed(&aside))
-		return -ENOMEM;
-	result = relocate(placement, facts, aside.data, &err);
+	result = relocate_aside(placement, facts, &err);
 	return result ? result : clear_key(placement, facts, at, &err);
 }
 
 static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		     struct err *err)
 {
+	const struct placement_others *others = &placement->others;
+	bool contested = false;
 	struct facts facts;
 	int result = facts_of(placement, job, &facts);
 
@@ -1875,7 +1930,8 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		goto out;
 	if (S_ISREG(facts.inode.mode)) {
 		result = place_file(placement, &facts, err);
-		if (result == -EIDRM && !err->kind) /* what it held is nowhere any more, and that was said */
+		contested = result == 1;
+		if (contested || (result == -EIDRM && !err->kind)) /* what it held is nowhere, and that was said */
 			result = 0;
 	} else if (S_ISDIR(facts.inode.mode)) {
 		result = place_directory(placement, &facts, err);
@@ -1888,6 +1944,8 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		result = clear_left(placement, &facts, job->key, err);
 	if (!result)
 		result = job_done(placement, job);
+	if (!result && contested && others->contested)
+		others->contested(others->arg, facts.inode.ino);
 out:
 	facts_clear(&facts);
 	return result;

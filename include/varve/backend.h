@@ -243,6 +243,7 @@ struct backend_ops {
 	/* Atomic: readers see the old object or the whole new one. ret_info: key, native_id, etag, size at least. */
 	int (*put)(struct backend *backend, const struct call *call, const struct put_request *request,
 		   struct object_info *ret_info, struct err *err);
+	/* ret_info: as for put, of the new object as the store has it. */
 	int (*copy)(struct backend *backend, const struct call *call, const struct copy_request *request,
 		    struct object_info *ret_info, struct err *err);
 	/* native_id NULL: the current object (with BACKEND_VERSIONS a delete marker is left, whose id is
