@@ -158,7 +158,8 @@ int cat_version_at(struct cat_txn *txn, uint64_t ino, uint64_t at, struct cat_ve
 int cat_copy_replace(struct cat_txn *txn, const struct cat_copy *before, const struct cat_copy *after);
 int cat_job_add(struct cat_txn *txn, enum cat_job_type type, uint64_t ino, const char *key);
 int cat_job_get(struct cat_txn *txn, uint64_t seq, struct cat_job *ret_job);
-int cat_jobs_on_inode(struct cat_txn *txn, uint64_t ino);      /* 1, 0, -errno */
+int cat_jobs_on_inode(struct cat_txn *txn, uint64_t ino); /* 1, 0, -errno */
+int cat_jobs_of(struct cat_txn *txn, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg);
 int cat_jobs_on_key(struct cat_txn *txn, const char *key);     /* 1, 0, -errno */
 int cat_jobs_beneath(struct cat_txn *txn, const char *prefix); /* likewise, on any key that begins so */
 

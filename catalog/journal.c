@@ -57,26 +57,19 @@ int catalog_jobs(struct catalog *catalog, uint64_t after, size_t max, cat_job_vi
 	return catalog_view(catalog, jobs_closure, &jobs);
 }
 
-struct jobs_of {
-	uint64_t ino, after;
-	cat_job_visit visit;
-	void *arg;
-};
-
-static int jobs_of_closure(struct cat_txn *txn, void *arg)
+int cat_jobs_of(struct cat_txn *txn, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg)
 {
-	const struct jobs_of *of = arg;
 	struct kv_bytes key, value;
 	struct schema_parts parts;
 	struct schema_key prefix;
 	struct rows rows;
 	int rc = 0;
 
-	if (of->after == UINT64_MAX)
+	if (after == UINT64_MAX)
 		return 0;
-	schema_key_number(&prefix, SCHEMA_JOB_INODE, of->ino);
+	schema_key_number(&prefix, SCHEMA_JOB_INODE, ino);
 	rows_open(&rows, &prefix, KV_FORWARD);
-	schema_key_pair(&rows.from, SCHEMA_JOB_INODE, of->ino, of->after + 1);
+	schema_key_pair(&rows.from, SCHEMA_JOB_INODE, ino, after + 1);
 	rows.batch = 16;
 	while (rc == 0) {
 		struct cat_job job;
@@ -87,12 +80,25 @@ static int jobs_of_closure(struct cat_txn *txn, void *arg)
 		if (rc == 0)
 			rc = cat_job_get(txn, parts.second, &job);
 		if (rc == 0) {
-			rc = of->visit(of->arg, &job);
+			rc = visit(arg, &job);
 			cat_job_clear(&job);
 		}
 	}
 	rows_close(&rows);
 	return rc == -ENOENT ? 0 : rc;
+}
+
+struct jobs_of {
+	uint64_t ino, after;
+	cat_job_visit visit;
+	void *arg;
+};
+
+static int jobs_of_closure(struct cat_txn *txn, void *arg)
+{
+	const struct jobs_of *of = arg;
+
+	return cat_jobs_of(txn, of->ino, of->after, of->visit, of->arg);
 }
 
 int catalog_jobs_of(struct catalog *catalog, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg)

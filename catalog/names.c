@@ -260,6 +260,13 @@ static int is_at_key(void *arg, const struct cat_name *name)
 	return key.len == left->len && memcmp(key.data, left->key, left->len) == 0;
 }
 
+static int clears_key(void *arg, struct cat_job *job)
+{
+	const char *key = arg;
+
+	return job->type == CAT_JOB_PLACE && job->key && strcmp(job->key, key) == 0;
+}
+
 int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key)
 {
 	struct left left = {.txn = txn, .key = key, .len = strlen(key)};
@@ -273,7 +280,7 @@ int cat_key_left(struct cat_txn *txn, uint64_t ino, const char *key)
 	if (rc)
 		return rc < 0 ? rc : 0;
 	bare = strndup(key, left.len);
-	rc = bare ? cat_jobs_on_key(txn, bare) : -ENOMEM;
+	rc = bare ? cat_jobs_of(txn, ino, 0, clears_key, bare) : -ENOMEM; /* those of others leave it alone */
 	return rc ? (rc < 0 ? rc : 0) : cat_job_add(txn, CAT_JOB_PLACE, ino, bare);
 }
 

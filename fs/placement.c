@@ -7,9 +7,10 @@
  * own versioning, or, without it, by a copy under `.varve/versions/` made first (preserve) and a conditional write.
  *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id.
  *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
- *  5. An upload replaces what the catalog knows to lie at the key, and nothing else. Where somebody else's object is
- *     there by now, that one is the file: ours goes to a key of its own, as a version of origin `conflict`, and the
- * next listing gives theirs the name. Where the store knows no conditions, ours is written and theirs found beneath it.
+ *  5. An upload or a relocation replaces what the catalog knows to lie at the key, and nothing else. Where somebody
+ *     else's object is there by now, that one is the file: ours goes to a key of its own, as a version of origin
+ * `conflict`, and the next listing gives theirs the name. Where the store knows no conditions, ours is written and
+ * theirs found beneath it.
  *
  * Every step reads the catalog anew, so a job can stop anywhere and run again.
  * Threads: pool threads; no state but the pointers and `cancelled`.
@@ -1498,9 +1499,10 @@ static int copy_through(struct placement *placement, const struct facts *facts, 
 	return result;
 }
 
-static int copy_to(struct placement *placement, const struct facts *facts, const char *key,
+static int copy_to(struct placement *placement, const struct facts *facts, const struct target *target,
 		   struct object_info *ret_info, struct err *err)
 {
+	const char *key = target->key;
 	struct call call = call_for(placement, facts->version.size);
 	struct meta meta = {0};
 	AUTO_FREE char *etag = NULL;
@@ -1518,7 +1520,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	int result = meta_of(placement, facts, &meta);
 
 	if (!result)
-		result = preserve(placement, key, &request.condition, &etag, err);
+		result = guard_key(placement, key, target->guard, target->seen, &request.condition, &etag, err);
 	if (!result)
 		result = note_placing(placement, facts->job, key);
 	if (!result) {
@@ -1537,6 +1539,36 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 	return result;
 }
 
+/* The store refused the condition: what is at the new key is not what we knew. -EAGAIN: somebody else's, who has the
+ * name. */
+static int copy_where_others_are(struct placement *placement, const struct facts *facts, const struct target *refused,
+				 struct object_info *ret_info, struct err *err)
+{
+	struct target again = {.key = refused->key, .guard = GUARD_NONE};
+	struct object_info info = {0};
+	int result;
+
+	*err = (struct err){0};
+	result = head_whole(placement, refused->key, &info, err);
+	if (result)
+		return result;
+	if (info.key && is_this_version(facts, &info)) { /* put there by an attempt that was not recorded */
+		*ret_info = info;
+		return 0;
+	}
+	if (!info.key) {
+		result = copy_to(placement, facts, &again, ret_info, err);
+	} else if (catalog_view(placement->catalog, known_closure, &info) == 0) {
+		again.guard = GUARD_SEEN;
+		again.seen = info.etag;
+		result = copy_to(placement, facts, &again, ret_info, err);
+	} else {
+		result = stand_aside(placement, facts, refused->key);
+	}
+	object_info_clear(&info);
+	return result;
+}
+
 static int relocate(struct placement *placement, const struct facts *facts, const char *key, struct err *err)
 {
 	struct object_info made = {0};
@@ -1546,8 +1578,11 @@ static int relocate(struct placement *placement, const struct facts *facts, cons
 				.key = (char *)key, /* borrowed: the catalog copies */
 				.storage_class = facts->copy.storage_class};
 	struct placed placed = {.copy = &copy, .key = key};
-	int result = copy_to(placement, facts, key, &made, err);
+	const struct target target = {.key = key, .guard = GUARD_RECORDED};
+	int result = copy_to(placement, facts, &target, &made, err);
 
+	if (result && err->kind == ERR_PRECONDITION)
+		result = copy_where_others_are(placement, facts, &target, &made, err);
 	killpoint("relocation-copied");
 	if (!result) {
 		copy.stored_ns = clock_wall();
@@ -1571,17 +1606,21 @@ static bool still_ours(const struct cat_key *record, const struct object_info *i
 	return cat_same_object(record->native_id, record->etag, info->native_id, info->etag);
 }
 
-/* Is the object at the key the marker of one of the file's names? */
-static bool is_marker(struct placement *placement, const struct facts *facts, const struct object_info *info)
+/* Is the object at the key what we know to lie there, or a version that we know? */
+static int not_others(struct cat_txn *txn, void *arg)
 {
-	struct key_get get = {.key = info->key};
+	struct object_info *info = arg;
+	struct cat_key record;
 	bool ours;
+	int err = cat_key_get(txn, 0, info->key, &record);
 
-	if (catalog_view(placement->catalog, get_key, &get))
-		return false;
-	ours = get.record.kind == CAT_KEY_LINK && get.record.ino == facts->inode.ino && still_ours(&get.record, info);
-	cat_key_clear(&get.record);
-	return ours;
+	if (err == -ENOENT)
+		return known_closure(txn, info);
+	if (err)
+		return err;
+	ours = still_ours(&record, info);
+	cat_key_clear(&record);
+	return ours ? 0 : known_closure(txn, info);
 }
 
 /* Somebody else's object is still where a version that had to stand aside would belong. 1, 0, -errno. */
@@ -1590,29 +1629,53 @@ static int is_contested(struct placement *placement, const struct facts *facts, 
 	struct object_info info = {0};
 	int result;
 
-	if (facts->version.origin != CAT_ORIGIN_CONFLICT || !is_own_key(facts->copy.key))
+	if (facts->version.origin != CAT_ORIGIN_CONFLICT)
 		return 0;
-	result = head_current(placement, facts->links->key, &info, err);
-	if (!result)
-		result = info.key && !is_marker(placement, facts, &info);
+	result = head_whole(placement, facts->links->key, &info, err);
+	if (!result && info.key) {
+		result = catalog_view(placement->catalog, not_others, &info);
+		result = result == -ENOENT ? 1 : result;
+	}
 	object_info_clear(&info);
 	return result;
 }
 
+static int relocate_aside(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	AUTO_BUF aside = BUF_INIT;
+
+	own_key(&facts->inode, facts->version.seq, &aside);
+	return buf_failed(&aside) ? -ENOMEM : relocate(placement, facts, aside.data, err);
+}
+
+/* The content to the oldest name's key. 1: that is somebody else's. */
+static int place_content(struct placement *placement, const struct facts *facts, struct err *err)
+{
+	const char *key = facts->links->key;
+	int result;
+
+	/* Where it was written over at its own key, it comes back from beneath. */
+	if (strcmp(facts->copy.key, key) == 0 &&
+	    at_key(placement, key, CAT_KEY_DATA, facts->inode.ino, facts->version.seq))
+		return 0;
+	result = is_contested(placement, facts, err);
+	if (result < 0)
+		return result;
+	if (!result)
+		return relocate(placement, facts, key, err);
+	result = is_own_key(facts->copy.key) ? 0 : relocate_aside(placement, facts, err);
+	return result ? result : 1;
+}
+
+/* 1: somebody else's object has the name. */
 static int place_file(struct placement *placement, const struct facts *facts, struct err *err)
 {
-	int result = 0;
+	int result;
 
 	/* What is not stored yet is placed by its own upload. */
 	if (!facts->links || !facts->has_version || facts->version.state != CAT_STORED || !facts->copy.key)
 		return 0;
-	result = is_contested(placement, facts, err);
-	if (result)
-		return result < 0 ? result : 0;
-	/* Where it was written over at its own key, it comes back from beneath. */
-	if (strcmp(facts->copy.key, facts->links->key) != 0 ||
-	    !at_key(placement, facts->links->key, CAT_KEY_DATA, facts->inode.ino, facts->version.seq))
-		result = relocate(placement, facts, facts->links->key, err);
+	result = place_content(placement, facts, err);
 	for (const struct link *link = facts->links->next; link && !result; link = link->next) {
 		struct small marker = {.key = link->key, .kind = CAT_KEY_LINK, .body = ""};
 
@@ -1925,12 +1988,10 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 {
 	AUTO_FREE char *at = facts->copy.key ? strdup(facts->copy.key) : NULL;
 	struct err err = {0};
-	AUTO_BUF aside = BUF_INIT;
 	int result = 0;
 
 	if (S_ISREG(facts->inode.mode) && at && !has_link(facts, at) && !is_own_key(at)) {
-		own_key(&facts->inode, facts->version.seq, &aside);
-		result = buf_failed(&aside) ? -ENOMEM : relocate(placement, facts, aside.data, &err);
+		result = relocate_aside(placement, facts, &err);
 		if (!result)
 			result = clear_key(placement, facts, at, &err);
 	}
@@ -1940,6 +2001,8 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		     struct err *err)
 {
+	const struct placement_others *others = &placement->others;
+	bool contested = false;
 	struct facts facts;
 	int result = facts_of(placement, job, &facts);
 
@@ -1952,7 +2015,8 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		goto out;
 	if (S_ISREG(facts.inode.mode)) {
 		result = place_file(placement, &facts, err);
-		if (result == -EIDRM && !err->kind) /* what it held is nowhere any more, and that was said */
+		contested = result == 1;
+		if (contested || (result == -EIDRM && !err->kind)) /* what it held is nowhere, and that was said */
 			result = 0;
 	} else if (S_ISDIR(facts.inode.mode)) {
 		result = place_directory(placement, &facts, err);
@@ -1965,6 +2029,8 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 		result = clear_left(placement, &facts, job->key, err);
 	if (!result)
 		result = job_done(placement, job);
+	if (!result && contested && others->contested)
+		others->contested(others->arg, facts.inode.ino);
 out:
 	facts_clear(&facts);
 	return result;

@@ -372,7 +372,7 @@ Test(moved, a_directory_that_was_filled_meanwhile_leaves_no_marker, .fini = leav
 	char options[128], *keys;
 
 	start_slow(&proxy, options, "small-sent", "echo first >\"$MNT/first\"");
-	cr_assert_eq(mounted_shell(&moved, "mkdir \"$MNT/one\" && echo f >\"$MNT/one/f\"", NULL, 0), 0);
+	cr_assert_eq(mounted_shell(&moved, "mkdir \"$MNT/one\" && sleep 0.3 && echo f >\"$MNT/one/f\"", NULL, 0), 0);
 	cr_assert(mounted_died(&moved, 30));
 	proxy_clear(&proxy);
 	mounted_start(&moved, options);

@@ -489,6 +489,41 @@ Test(outside, the_next_name_is_promoted_after_a_conflict_at_the_first)
 	cr_assert(object_is("b", "ours"));
 }
 
+/* What others put at a name while a file of ours is on its way to it is the file, as where a change of ours is. */
+static void name_taken_meanwhile(enum mounted_store store)
+{
+	new_store(store);
+	start_through_proxy("sweep=0");
+	write_line("f", "ours");
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	OK(rename(at("f"), at("g")));
+	cr_assert(shows("g", "ours"));
+	other_puts("g", "theirs");
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	SOON(shows("g", "theirs"));
+	cr_assert(object_is("g", "theirs"));
+	cr_assert(is_absent("f"));
+	cr_assert_eq(count_conflicts("g", "ours"), 1);
+	cr_assert_eq(mounted_status(&m, "writeback.conflicts"), 1);
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, "sweep=0");
+	cr_assert(shows("g", "theirs") && is_absent("f"));
+	cr_assert_eq(count_conflicts("g", "ours"), 1);
+}
+
+Test(outside, a_name_that_others_took_before_a_rename_was_done_is_theirs_in_a_versioned_bucket)
+{
+	name_taken_meanwhile(MOUNTED_S3);
+}
+
+Test(outside, a_name_that_others_took_before_a_rename_was_done_is_theirs_in_a_plain_bucket)
+{
+	name_taken_meanwhile(MOUNTED_S3_UNVERSIONED);
+}
+
 /* In a plain bucket it is lost, which must not keep the journal waiting. */
 Test(outside, nothing_waits_for_what_others_took_from_a_file_of_two_names)
 {

@@ -308,6 +308,37 @@ Test(versions, what_arrives_where_no_name_is_any_more_is_to_be_moved)
 	finish_jobs();
 }
 
+/* The job of who has the key's name now would not clear it. */
+Test(versions, what_arrives_where_another_is_to_come_is_to_be_moved)
+{
+	uint64_t dir = make_dir(ROOT, "d"), ino = make_file(dir, "a"), again, other;
+	struct cat_version version;
+	struct cat_copy copy = {.ino = ino, .key = (char *)"d/a", .etag = (char *)"e"};
+	struct cat_job job;
+	char expected[100];
+
+	finish_jobs();
+	version = commit(ino, 1);
+	copy.seq = version.seq;
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0); /* while its upload is running */
+	again = make_dir(ROOT, "d");
+	other = make_file(again, "a");
+	(void)commit(other, 2);
+	cr_assert_eq(remove_file(again, "a"), 0);
+	cr_assert_eq(catalog_stored(catalog, job.seq, &copy, NULL), 0);
+	cat_job_clear(&job);
+	(void)snprintf(expected, sizeof(expected), "place %" PRIu64 " d/a; ", ino);
+	{
+		struct buf text = BUF_INIT;
+
+		jobs_text(&text);
+		cr_assert(strstr(text.data, expected), "%s: %s", expected, text.data);
+		buf_free(&text);
+	}
+	finish_jobs();
+}
+
 Test(versions, what_is_written_over_before_it_followed_its_directory_is_to_be_placed)
 {
 	uint64_t dir = make_dir(ROOT, "d"), moved = make_file(dir, "a"), removed = make_file(dir, "b"), again;
