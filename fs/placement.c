@@ -1313,8 +1313,13 @@ static int others_beneath(struct placement *placement, const char *key, struct e
 		return -ENOMEM;
 	request.prefix = prefix.data;
 	result = transfer_list(placement->transfer, &call, &request, &page, err);
-	for (size_t i = 0; !result && i < page.count; i++)
-		result = is_others(placement, page.entries[i].key, err);
+	for (size_t i = 0; !result && i < page.count; i++) {
+		const char *beneath = page.entries[i].key;
+
+		/* A directory without anything gives way, and may be what is just left of ours. */
+		if (bare_length(beneath) == strlen(beneath))
+			result = is_others(placement, beneath, err);
+	}
 	list_page_clear(&page);
 	return result;
 }
