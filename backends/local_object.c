@@ -467,20 +467,21 @@ static int describe(const struct local_commit *commit, const char *id, struct lo
 }
 
 /* Directories without an object in them, and that no stamp makes one, are what a kill left of a put or a removal: a
- * file that needs the name has them away. -EISDIR: they are more than that. */
+ * file that needs the name has them away. -EISDIR: they are more than that. Whoever removes what was in them may take
+ * them away meanwhile. */
 static int give_way(struct local *local, const char *path)
 {
 	AUTO_CLOSE int parent = -1;
 	const struct dirent *entry;
 	const char *name;
 	int rc = local_stamped_dir(local, path) ? -EISDIR : local_open_parent(local->root, path, &parent, &name);
-	int fd = rc ? -1 : local_open(parent, name, O_RDONLY | O_DIRECTORY, 0);
+	int fd = rc ? rc : local_open(parent, name, O_RDONLY | O_DIRECTORY, 0);
 	DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
 
-	if (rc || !dir) {
+	if (!dir) {
 		if (fd >= 0)
 			(void)close(fd); /* only read */
-		return rc ? rc : -EISDIR;
+		return fd == -ENOENT ? 0 : rc ? rc : -EISDIR;
 	}
 	while (!rc && (entry = readdir(dir))) {
 		AUTO_FREE char *below = NULL;

@@ -259,7 +259,7 @@ static int take_past(void *arg, struct kv_bytes key, struct kv_bytes value)
 }
 
 /* Did a name that is free now end after the listing was begun? 1, 0, -errno. */
-static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const char *name)
+static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const struct cat_found *found, const char *name)
 {
 	struct schema_key from, to;
 	struct cat_past past;
@@ -275,6 +275,8 @@ static int ended_lately(struct cat_txn *txn, const struct adopt *adopt, const ch
 		return rc;
 	if (past.ended == CAT_HOW_RENAME && escape_is_clash(past.to_name, strlen(past.to_name)))
 		return 0; /* by this listing: it made room for the directory that is to come */
+	if (past.ended == CAT_HOW_VANISH && S_ISDIR(past.type) != found->directory)
+		return 0; /* likewise: others put the one in the other's place */
 	return past.until_ns >= adopt->request->listed_at;
 }
 
@@ -957,7 +959,7 @@ static int meet_free(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 		     const struct meeting *meeting)
 {
 	int64_t stored_ns = 0;
-	int rc = adopt->was_listed || meeting->recorded ? ended_lately(txn, adopt, meeting->name.name) : 0;
+	int rc = adopt->was_listed || meeting->recorded ? ended_lately(txn, adopt, found, meeting->name.name) : 0;
 
 	if (rc)
 		return rc < 0 ? rc : 0;
@@ -1050,6 +1052,17 @@ static int adopt_file(struct cat_txn *txn, struct adopt *adopt, const struct cat
 	return meet_free(txn, adopt, found, meeting);
 }
 
+/* A directory where a file lives that the listing does not have: one with changes of ours keeps the name for now. */
+static int meet_file(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found,
+		     const struct meeting *meeting)
+{
+	int rc = is_settled(txn, adopt, &meeting->name);
+
+	if (rc == 1)
+		rc = stands_aside(txn, meeting->name.ino);
+	return rc == 1 ? put_newcomer(txn, adopt, found, meeting->name.name, &meeting->name) : rc;
+}
+
 static int adopt_dir(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found, struct meeting *meeting)
 {
 	struct cat_inode inode;
@@ -1061,7 +1074,9 @@ static int adopt_dir(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 			txn, found->key); /* what a directory of this name held is still on its way elsewhere */
 		return rc ? (rc < 0 ? rc : 0) : meet_free(txn, adopt, found, meeting);
 	}
-	if (rc < 0 || meeting->name.type != S_IFDIR) /* a file with changes of ours keeps the name for now */
+	if (rc == 0 && meeting->name.type != S_IFDIR)
+		return meet_file(txn, adopt, found, meeting);
+	if (rc < 0)
 		return rc;
 	if (!found->etag && !found->native_id && !found->resolved)
 		return 0;

@@ -11,6 +11,8 @@
  *     else's object is there by now, that one is the file: ours goes to a key of its own, as a version of origin
  * `conflict`, and the next listing gives theirs the name. Where the store knows no conditions, ours is written and
  * theirs found beneath it.
+ *  6. Where keys are paths, nobody waits for ever for a place that a file or a directory of another name has: what is
+ *     ours leaves every place that has no name of its own any more (leave_all), and to what is others' ours gives way.
  *
  * Every step reads the catalog anew, so a job can stop anywhere and run again.
  * Threads: pool threads; no state but the pointers and `cancelled`.
@@ -48,6 +50,7 @@
 #define JOB_LEAST_RATE_SHIFT 14 /* bytes per second: 16 KiB */
 #define TREE_BATCH 256
 #define REPROBE_PAUSE_NS (60 * NS_PER_SEC)
+#define CONFLICTS_MIN 3 /* refusals, until others may be the reason */
 #define KEPT CAT_OWN_KEYS "versions/"
 
 struct placement {
@@ -965,15 +968,19 @@ static int upload_key(struct placement *placement, const struct facts *facts, co
 /* --- claims
  * ------------------------------------------------------------------------------------------------------------- */
 
-/* A directory's marker "d/" and its key "d" are one claim: both forms are in use. */
-static void claim_key(struct placement_claims *claims, const char *key)
+/* Without a directory's '/'. */
+static size_t bare_length(const char *key)
 {
 	size_t len = strlen(key);
 
-	if (len && key[len - 1] == '/')
-		len--;
+	return len && key[len - 1] == '/' ? len - 1 : len;
+}
+
+/* A directory's marker "d/" and its key "d" are one claim: both forms are in use. */
+static void claim_key(struct placement_claims *claims, const char *key)
+{
 	if (claims->count < PLACEMENT_CLAIMS)
-		claims->hashes[claims->count++] = hash_bytes(key, len) | 1;
+		claims->hashes[claims->count++] = hash_bytes(key, bare_length(key)) | 1;
 }
 
 /* What a run of the job with these facts will touch. */
@@ -1287,6 +1294,87 @@ static int send_aside(struct placement *placement, const struct facts *facts, st
 	return result ? result : send_to(placement, facts, *key, ret_info, err);
 }
 
+/* A file or directory that the catalog knows, by what an object of it tells. */
+static int is_of_known(struct cat_txn *txn, void *arg)
+{
+	const struct object_info *info = arg;
+	struct objmeta meta;
+	uint64_t ino;
+
+	objmeta_decode(&info->meta, &meta);
+	return meta.has & OBJMETA_FILE_ID ? cat_file_find(txn, meta.file_id, &ino) : -ENOENT;
+}
+
+/* Is an object there that is not ours, recorded or not yet? 1, 0, -errno. */
+static int is_others(struct placement *placement, const char *key, struct err *err)
+{
+	struct key_get get = {.key = key};
+	struct object_info info = {0};
+	int result = catalog_view(placement->catalog, get_key, &get);
+
+	if (!result)
+		cat_key_clear(&get.record);
+	if (result != -ENOENT)
+		return result;
+	result = head_whole(placement, key, &info, err);
+	if (!result && info.key) {
+		result = catalog_view(placement->catalog, is_of_known, &info);
+		result = result == -ENOENT ? 1 : result;
+	}
+	object_info_clear(&info);
+	return result;
+}
+
+static int others_above(struct placement *placement, const char *key, struct err *err)
+{
+	AUTO_FREE char *above = strdup(key);
+	int result = above ? 0 : -ENOMEM;
+	char *slash;
+
+	while (!result && (slash = strrchr(above, '/'))) {
+		*slash = '\0';
+		result = is_others(placement, above, err);
+	}
+	return result;
+}
+
+static int others_beneath(struct placement *placement, const char *key, struct err *err)
+{
+	struct call call = call_for(placement, 0);
+	struct list_page page = {0};
+	AUTO_BUF prefix = BUF_INIT;
+	struct list_request request = {0};
+	int result;
+
+	buf_addf(&prefix, "%.*s/", (int)bare_length(key), key);
+	if (buf_failed(&prefix))
+		return -ENOMEM;
+	request.prefix = prefix.data;
+	result = transfer_list(placement->transfer, &call, &request, &page, err);
+	for (size_t i = 0; !result && i < page.count; i++) {
+		const char *beneath = page.entries[i].key;
+
+		/* A directory without anything gives way, and may be what is just left of ours. */
+		if (bare_length(beneath) == strlen(beneath))
+			result = is_others(placement, beneath, err);
+	}
+	list_page_clear(&page);
+	return result;
+}
+
+/* Is it others whose object is in the way, a file where a directory would have to be or the other way? What is ours
+ * will go, and mostly has: only who was refused a few times asks. 1, 0, -errno. */
+static int others_in_the_way(struct placement *placement, const struct facts *facts, const char *key)
+{
+	struct err err = {0};
+	int result;
+
+	if (facts->job->attempts < CONFLICTS_MIN)
+		return 0;
+	result = others_above(placement, key, &err);
+	return result ? result : others_beneath(placement, key, &err);
+}
+
 static int leave_all(struct placement *placement, const struct facts *facts);
 
 /* What lies in the way may be the file's own, and the job that would clear it waits for this one. */
@@ -1337,6 +1425,8 @@ static int run_upload(struct placement *placement, struct cat_job *job, const st
 			result = send_aside(placement, &facts, job, &key, &info, err);
 		else if (result && err->kind == ERR_CONFLICT && facts.links)
 			result = send_over_own(placement, &facts, key, &info, err);
+		if (result && err->kind == ERR_CONFLICT && others_in_the_way(placement, &facts, key) == 1)
+			result = stand_aside(placement, &facts, key);
 	}
 	if ((result == -ENODATA || result == -EIDRM) && !err->kind) {
 		result = give_up(placement, &facts, job->seq,
@@ -1998,6 +2088,32 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 	return result ? result : leave_all(placement, facts);
 }
 
+/* 0: theirs is there to stay, and nothing more is to be done; else `refused`, and it is tried again. */
+static int make_way(struct placement *placement, const struct facts *facts, int refused)
+{
+	const struct placement_others *others = &placement->others;
+	const struct link *link = facts->links;
+	bool file = S_ISREG(facts->inode.mode);
+
+	if (step_aside(placement, facts) < 0) {
+		log_debug("placement", "file %" PRIu64 " cannot make way", facts->inode.ino);
+		return refused;
+	}
+	while (link && others_in_the_way(placement, facts, link->key) != 1)
+		link = link->next;
+	if (!link)
+		return refused;
+	file = file && link == facts->links;
+	if (file && catalog_conflict(placement->catalog, facts->inode.ino, facts->version.seq))
+		return refused;
+	atomic_fetch_add(&placement->conflicts, 1);
+	log_warn("placement", "conflict: %s cannot be stored under its name, which others gave to a %s", link->key,
+		 S_ISDIR(facts->inode.mode) ? "file" : "directory");
+	if (file && others->contested)
+		others->contested(others->arg, facts->inode.ino);
+	return 0;
+}
+
 static int run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
 		     struct err *err)
 {
@@ -2023,8 +2139,8 @@ static int run_place(struct placement *placement, struct cat_job *job, const str
 	} else {
 		result = place_special(placement, &facts, err);
 	}
-	if (result && err->kind == ERR_CONFLICT && step_aside(placement, &facts) < 0)
-		log_debug("placement", "file %" PRIu64 " cannot make way", facts.inode.ino); /* it is tried again */
+	if (result && err->kind == ERR_CONFLICT)
+		result = make_way(placement, &facts, result);
 	if (!result && job->key)
 		result = clear_left(placement, &facts, job->key, err);
 	if (!result)

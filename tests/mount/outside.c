@@ -876,6 +876,57 @@ Test(outside, a_conflict_keeps_both_in_a_directory)
 	both_are_kept(MOUNTED_LOCAL);
 }
 
+static void their_directory(const char *name)
+{
+	char words[300];
+
+	snprintf(words, sizeof(words), "f=\"$ROOT/store/%s\"; rm \"$f\"; mkdir \"$f\"; echo theirs >\"$f/x\"", name);
+	OK(mounted_shell(&m, words, NULL, 0));
+}
+
+Test(outside, a_directory_of_others_takes_the_name_of_a_changed_file)
+{
+	start_for_conflict(MOUNTED_LOCAL);
+	write_line("f", "base");
+	mounted_settle(&m, 30);
+	change_while("f", "ours", their_directory);
+	SOON(shows("f/x", "theirs"));
+	cr_assert_eq(count_conflicts("f", "ours"), 1);
+}
+
+static void their_file(const char *name)
+{
+	(void)name;
+	OK(mounted_shell(&m, "rm -r \"$ROOT/store/d\"; echo theirs >\"$ROOT/store/d\"", NULL, 0));
+}
+
+Test(outside, a_file_of_others_in_the_place_of_a_directory_does_not_hold_up_what_is_in_it)
+{
+	start_for_conflict(MOUNTED_LOCAL);
+	OK(mkdir(at("d"), 0755));
+	write_line("d/x", "base");
+	mounted_settle(&m, 30);
+	change_while("d/x", "ours", their_file);
+	cr_assert_eq(mounted_status(&m, "writeback.conflicts"), 1);
+	OK(mounted_shell(&m, "\"$VARVE\" sweep \"$MNT\"", NULL, 0));
+	cr_assert(shows("d", "theirs"));
+	cr_assert_eq(mounted_shell(&m, "grep -rqx ours \"$ROOT/store/.varve/versions\"", NULL, 0), 0);
+}
+
+/* What is moved, not changed. */
+Test(outside, a_directory_of_others_takes_the_name_that_a_file_was_moved_to)
+{
+	start_for_conflict(MOUNTED_LOCAL);
+	write_line("f", "ours");
+	mounted_settle(&m, 30);
+	(void)is_absent("g");
+	OK(mounted_shell(&m, "mkdir \"$ROOT/store/g\"; echo theirs >\"$ROOT/store/g/x\"", NULL, 0));
+	OK(rename(at("f"), at("g")));
+	mounted_settle(&m, 60);
+	SOON(shows("g/x", "theirs"));
+	cr_assert_eq(count_conflicts("g", "ours"), 1);
+}
+
 Test(outside, a_conflict_survives_a_crash_in_its_middle)
 {
 	new_store(MOUNTED_S3);

@@ -537,7 +537,8 @@ ON_BOTH(a_link_made_before_the_first_close_gets_its_marker)
 	int fd;
 
 	begin(*store, NULL);
-	fd = open(at("a"), O_WRONLY | O_CREAT, 0644);
+	/* Who inherited it and ends would close it, and what is closed waits to be stored. */
+	fd = open(at("a"), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
 	cr_assert(fd >= 0 && write(fd, "shared", 6) == 6);
 	OK(link(at("a"), at("b")));
 	mounted_settle(&m, 30);

@@ -8,8 +8,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,7 +28,7 @@ static const struct call now = {0};
 static char dir[256];
 static char url[300];
 static struct backend *backend;
-static struct err err;
+static _Thread_local struct err err;
 
 #define OK(expression)                                                                                                 \
 	do {                                                                                                           \
@@ -361,6 +363,32 @@ Test(local_store, directories_without_anything_give_way_to_a_file)
 	FAILS(ERR_CONFLICT, put("o", "x"));
 	expect_keys("n/m/ o/ s");
 	cr_assert_eq(leftovers(), 0);
+}
+
+static void *come_and_go(void *arg)
+{
+	for (int i = 0; i < 3000; i++) {
+		(void)put("n/m/o/p", "x"); /* refused while the file is there */
+		(void)drop("n/m/o/p", NULL);
+	}
+	atomic_store((atomic_bool *)arg, true);
+	return NULL;
+}
+
+/* Directories that go while they are looked through are no error of the file that needs their name. */
+Test(local_store, a_file_meets_directories_that_go_by_themselves)
+{
+	atomic_bool done = false;
+	pthread_t thread;
+
+	cr_assert_eq(pthread_create(&thread, NULL, come_and_go, &done), 0);
+	while (!atomic_load(&done)) {
+		if (put("n/m", "y"))
+			cr_assert_eq(err.kind, ERR_CONFLICT, "%s", err.message);
+		else
+			OK(drop("n/m", NULL));
+	}
+	cr_assert_eq(pthread_join(thread, NULL), 0);
 }
 
 Test(local_store, own_folders_are_closed_to_keys)

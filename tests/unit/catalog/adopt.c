@@ -182,6 +182,19 @@ Test(adopt, object_that_is_gone_goes_to_the_past)
 	assert_jobs("");
 }
 
+Test(adopt, directory_in_the_place_of_a_file_has_its_name_at_once)
+{
+	struct cat_found file = object("a", "e1", 5), dir = prefix("a", "a/");
+	uint64_t ino;
+
+	adopt(ROOT, &file, 1);
+	ino = ino_of(ROOT, "a");
+	adopt(ROOT, &dir, 1);
+	cr_assert_eq(inode_of(ino).nlink, 0);
+	cr_assert(S_ISDIR(inode_of(ino_of(ROOT, "a")).mode));
+	assert_history(ROOT, "a", "A5");
+}
+
 Test(adopt, vanished_directory_goes_with_all_beneath)
 {
 	struct cat_found top = prefix("d", "d/"),

@@ -489,6 +489,38 @@ Test(writeback, a_changed_and_moved_file_takes_the_name_of_an_empty_directory, .
 	world_free(&world);
 }
 
+static int removal_is_slower_than_five_puts(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	if (call == SHIM_PUT && strcmp(key, "b") == 0)
+		atomic_fetch_add(&store->countdown, 1);
+	if (call == SHIM_LIST) {
+		AUTO_FREE char *empty = fixture_path(store->dir, "store/b/z");
+
+		(void)mkdir(empty, 0755); /* it is there from the look before, maybe */
+	}
+	return call == SHIM_REMOVE && strcmp(key, "b/y") == 0 && atomic_load(&store->countdown) < 5
+		       ? err_set(err, ERR_UNAVAILABLE, "no answer")
+		       : 0;
+}
+
+/* An empty directory, as one is for a moment whenever its last file is removed, is nothing to give way to. */
+Test(writeback, what_is_in_the_way_for_long_is_not_taken_for_others_work, .timeout = 120)
+{
+	struct world world = world_on(STORE_FILE, 0);
+
+	make_directory(&world, "b");
+	write_to(&world, "b/y", "1");
+	store_all(&world);
+	remove_path(&world, "b/y");
+	remove_path(&world, "b");
+	write_to(&world, "b", "22");
+	world.store->hook = removal_is_slower_than_five_puts;
+	store_all(&world);
+	cr_assert(ge(u32, world.store->countdown, 5));
+	expect_stored(&world, "b", "22");
+	world_free(&world);
+}
+
 /* The file that had the name before was stored under it after the one that has it now, and removed there. */
 Test(writeback, a_replaced_file_s_last_version_does_not_take_the_name_back, .timeout = 120)
 {
