@@ -1380,6 +1380,15 @@ static int unknown_closure(struct cat_txn *txn, void *arg)
 	return 0;
 }
 
+/* Those of one key move down to where those before it end. */
+static void pack_findings(struct findings *findings, struct lost *lost, size_t *used)
+{
+	if (lost->count) /* of a directory alone there may be none */
+		memmove(findings->found + *used, findings->found + lost->first, lost->count * sizeof(*findings->found));
+	lost->first = *used;
+	*used += lost->count;
+}
+
 /* Keeps the losses that tell something new, and packs their versions. */
 static int losses_sift(struct losses *losses)
 {
@@ -1393,11 +1402,8 @@ static int losses_sift(struct losses *losses)
 			return rc;
 		if (!unknown.any)
 			continue;
-		memmove(losses->findings.found + used, losses->findings.found + losses->cells[i].first,
-			losses->cells[i].count * sizeof(*losses->findings.found));
-		losses->cells[kept] = losses->cells[i];
-		losses->cells[kept].first = used;
-		used += losses->cells[kept++].count;
+		pack_findings(&losses->findings, &losses->cells[i], &used);
+		losses->cells[kept++] = losses->cells[i];
 	}
 	losses->count = kept;
 	losses->findings.count = used;
@@ -2168,10 +2174,7 @@ static void whole_pack(struct losses *losses)
 
 		if (!lost->count && !lost->named.directory)
 			continue;
-		memmove(losses->findings.found + used, losses->findings.found + lost->first,
-			lost->count * sizeof(*losses->findings.found));
-		lost->first = used;
-		used += lost->count;
+		pack_findings(&losses->findings, lost, &used);
 		losses->cells[kept++] = *lost;
 	}
 	losses->count = kept;

@@ -270,7 +270,7 @@ static int forget_slots(struct catalog *catalog)
 	int err = 0;
 
 	for (int slot = 0; slot < 8 && !err; slot++) {
-		char name[16];
+		char name[32];
 
 		snprintf(name, sizeof(name), "ahead.%d", slot);
 		err = catalog_setting_put(catalog, name, "");
