@@ -117,6 +117,8 @@ int cat_end(struct cat_txn *txn, const struct cat_name *name, const struct cat_e
 int cat_past_dir(struct cat_txn *txn, uint64_t dir, uint64_t *ret_dir);
 /* Sets past_dir of a directory that is to take a free name: it goes on with the past of the one removed last. */
 int cat_dir_goes_on(struct cat_txn *txn, uint64_t parent, const char *name, struct cat_inode *dir);
+/* The newest row of the past of a name. -ENOENT: it never had any. */
+int cat_past_last(struct cat_txn *txn, uint64_t dir, const char *name, struct cat_past *ret_past);
 /* mtime and ctime of a directory whose names changed, and its link count. */
 int cat_dir_touch(struct cat_txn *txn, uint64_t ino, int nlink_change);
 void cat_name_set(char ret_field[static CAT_NAME_MAX + 1], const char *name);
@@ -132,6 +134,38 @@ struct cat_changes {
 	size_t count, cap;
 };
 int cat_change_note(struct cat_changes *changes, uint64_t parent, const char *name, uint64_t ino);
+
+/* --- objects found in the store (found.c) ------------------------------------------------------------ */
+
+/* A hard link's object tells of its file, not of itself. */
+bool cat_found_is_link(const struct cat_found *found);
+/* One of a file that we, or another varve, stored. */
+bool cat_found_is_ours(const struct cat_found *found);
+bool cat_found_is_at(const struct cat_found *found, const struct cat_key *record);
+/* Type and permissions. Strangers' metadata gives no privilege: no set-id bits, no device nodes. */
+uint32_t cat_found_mode(const struct cat_found *found, uint32_t fallback);
+/* The facts that it tells of the version it is; ino, seq and shown_ms are the caller's. */
+void cat_found_version(const struct cat_found *found, const struct cat_inode *inode, struct cat_version *version);
+/* Borrows found's strings. */
+void cat_found_copy(const struct cat_found *found, uint64_t ino, uint64_t seq, struct cat_copy *ret_copy);
+/* A new inode; of the request its directory and the defaults are used. */
+void cat_found_inode(struct cat_txn *txn, const struct cat_adopt *request, const struct cat_found *found,
+		     struct cat_inode *ret_inode);
+int cat_found_put_key(struct cat_txn *txn, const struct cat_found *found, const struct cat_inode *inode);
+/* The first version of a newly found file, and where it lies. */
+int cat_found_put_content(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode);
+/* Only the catalog can tell the component of a digest name. */
+int cat_found_component(struct cat_txn *txn, uint64_t dir, const struct cat_found *found, struct buf *ret_component);
+int cat_found_put_component(struct cat_txn *txn, uint64_t dir, const struct cat_found *found, const char *name);
+/* One more copy of a version that we made, of this file or of one that had the key before or will have it: a copy whose
+ * record is about to be written, or never was, because we were killed before. 1, 0, -errno. (adopt_versions.c) */
+int cat_holds_found(struct cat_txn *txn, const struct cat_found *found);
+/* A found file whose object is a hard link's joins its file, `inode` then is that; others are joined by who waited. */
+int cat_found_meet_links(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode,
+			 struct cat_changes *changes);
+/* HEAD's answer into *inode, which is left to be written. (resolve.c) */
+int cat_resolve_inode(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode,
+		      struct cat_changes *changes);
 
 /* --- hard links found in the store (links.c) -------------------------------------------------------- */
 

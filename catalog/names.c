@@ -105,6 +105,27 @@ int cat_past_dir(struct cat_txn *txn, uint64_t dir, uint64_t *ret_dir)
 	return rc == -ENOENT ? 0 : rc;
 }
 
+static int take_past(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+	int rc = cat_check_row(key, schema_decode_past(key, value, arg));
+
+	return rc ? rc : 1;
+}
+
+int cat_past_last(struct cat_txn *txn, uint64_t dir, const char *name, struct cat_past *ret_past)
+{
+	struct schema_key from, to;
+	uint64_t past_dir;
+	int rc = cat_past_dir(txn, dir, &past_dir);
+
+	if (rc < 0)
+		return rc;
+	schema_key_past(&from, past_dir, name, 0);
+	schema_key_past(&to, past_dir, name, UINT64_MAX);
+	rc = kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_BACKWARD, 1, take_past, ret_past);
+	return rc < 0 ? rc : rc == 1 ? 0 : -ENOENT;
+}
+
 static int take_past_directory(void *arg, struct kv_bytes key, struct kv_bytes value)
 {
 	struct cat_past *past = arg;
