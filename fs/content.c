@@ -1191,16 +1191,25 @@ static int read_leaving(struct cat_txn *txn, void *arg)
 	return 0;
 }
 
+static int is_upload(void *arg, struct cat_job *job)
+{
+	(void)arg;
+	return job->type == CAT_JOB_UPLOAD;
+}
+
 static void forget_locked(struct content *content)
 {
+	struct catalog *catalog = content->owner->catalog;
 	struct leaving leaving = {.ino = content->ino};
-	int err = catalog_view(content->owner->catalog, read_leaving, &leaving);
+	int err = catalog_view(catalog, read_leaving, &leaving);
 
 	if (err || leaving.inode.nlink)
 		return;
-	if (!content->loaded && leaving.stored) { /* nothing in it is worth a look */
+	/* Nothing in it is worth a look, unless a version waits that is not the current one, as a conflict does: it may
+	 * share the file and its record. */
+	if (!content->loaded && leaving.stored && catalog_jobs_of(catalog, content->ino, 0, is_upload, NULL) == 0) {
 		if (leaving.has_extent)
-			err = catalog_update(content->owner->catalog, delete_extent, &content->ino);
+			err = catalog_update(catalog, delete_extent, &content->ino);
 		if (!err)
 			cache_file_unlink(content->owner->cache, content->id);
 		return;
