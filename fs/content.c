@@ -1166,56 +1166,18 @@ void content_discard_locked(struct content *content)
 	cache_file_unlink(content->owner->cache, content->id);
 }
 
-/* What the records say of a file that may have gone. */
-struct leaving {
-	uint64_t ino;
-	struct cat_inode inode;
-	bool stored, has_extent;
-};
-
-static int read_leaving(struct cat_txn *txn, void *arg)
-{
-	struct leaving *leaving = arg;
-	struct cat_inode *inode = &leaving->inode;
-	struct cat_extent extent = {0};
-	struct cat_version version;
-	int err = cat_inode_get(txn, leaving->ino, inode);
-
-	if (err)
-		return err;
-	leaving->stored = !(inode->flags & (CAT_DIRTY | CAT_FLUSHED)) &&
-			  (!inode->version || (cat_version_get(txn, inode->ino, inode->version, &version) == 0 &&
-					       (version.state == CAT_STORED || version.state == CAT_EXPIRED)));
-	leaving->has_extent = cat_extent_get(txn, inode->ino, &extent) == 0;
-	cat_extent_clear(&extent);
-	return 0;
-}
-
-static int is_upload(void *arg, struct cat_job *job)
-{
-	(void)arg;
-	return job->type == CAT_JOB_UPLOAD;
-}
-
 static void forget_locked(struct content *content)
 {
-	struct catalog *catalog = content->owner->catalog;
-	struct leaving leaving = {.ino = content->ino};
-	int err = catalog_view(catalog, read_leaving, &leaving);
+	struct contents *contents = content->owner;
+	struct cat_inode inode;
+	int err = catalog_getattr(contents->catalog, content->ino, &inode);
 
-	if (err || leaving.inode.nlink)
+	if (err || inode.nlink)
 		return;
-	/* Nothing in it is worth a look, unless a version waits that is not the current one, as a conflict does: it may
-	 * share the file and its record. */
-	if (!content->loaded && leaving.stored && catalog_jobs_of(catalog, content->ino, 0, is_upload, NULL) == 0) {
-		if (leaving.has_extent)
-			err = catalog_update(catalog, delete_extent, &content->ino);
-		if (!err)
-			cache_file_unlink(content->owner->cache, content->id);
+	if (!content->loaded && contents_drop_idle(contents, content->id)) /* nothing in it is worth a look */
 		return;
-	}
 	err = content->loaded ? 0 : content_load(content);
-	if (!err && !content->writers && (!content->changed || content_has_no_future(&leaving.inode)))
+	if (!err && !content->writers && (!content->changed || content_has_no_future(&inode)))
 		content_discard_locked(content);
 }
 

@@ -157,6 +157,8 @@ int content_save_as(struct content *content, uint64_t id);
 void content_thin(struct content *content);
 /* A referenced content that is in use, by cache number; NULL else. */
 struct content *contents_peek_id(struct contents *contents, uint64_t id);
+/* The cache file of one that is not loaded, and cannot be meanwhile, goes if all of it is in the store. */
+bool contents_drop_idle(struct contents *contents, uint64_t id);
 /* The live content, loaded or not. NULL: no memory. */
 struct content *contents_reach(struct contents *contents, uint64_t ino);
 

@@ -673,7 +673,7 @@ void content_thin(struct content *content)
 /* Nobody uses it: is all of it in the store? */
 struct idle {
 	uint64_t id;
-	bool clean;
+	bool clean, has_record;
 };
 
 static int is_clean(struct cat_txn *txn, void *arg)
@@ -682,18 +682,13 @@ static int is_clean(struct cat_txn *txn, void *arg)
 	struct cat_extent extent = {0};
 	struct cat_inode inode;
 	struct cat_version version;
-	int err;
+	int err = cat_extent_get(txn, idle->id, &extent);
 
-	idle->clean = false;
-	if (idle->id & CACHE_VERSION)
-		return 0;
-	if (idle->id & CACHE_HISTORY) {
-		idle->clean = true;
-		return 0;
-	}
-	err = cat_extent_get(txn, idle->id, &extent);
+	idle->has_record = err == 0;
 	idle->clean = err == -ENOENT || (!err && extent.dirty.count == 0);
 	cat_extent_clear(&extent);
+	if (idle->id & CACHE_HISTORY)
+		return 0;
 	err = cat_inode_get(txn, idle->id, &inode);
 	if (err || (inode.flags & CAT_DIRTY))
 		idle->clean = idle->clean && err == -ENOENT;
@@ -702,22 +697,39 @@ static int is_clean(struct cat_txn *txn, void *arg)
 	return 0;
 }
 
-static uint64_t evict_idle(struct contents *contents, uint64_t id)
+/* A version that waits for its upload may be another than the current one, as a conflict is, and share the cache file:
+ * that has to stay although what it holds may be nothing. */
+static int is_upload(void *arg, struct cat_job *job)
+{
+	(void)arg;
+	return job->type == CAT_JOB_UPLOAD;
+}
+
+bool contents_drop_idle(struct contents *contents, uint64_t id)
 {
 	struct idle idle = {.id = id};
+
+	if (id & CACHE_VERSION || catalog_view(contents->catalog, is_clean, &idle) || !idle.clean)
+		return false;
+	if (!(id & CACHE_HISTORY) && catalog_jobs_of(contents->catalog, id, 0, is_upload, NULL))
+		return false;
+	if (idle.has_record && catalog_update(contents->catalog, drop_record, &id))
+		return false;
+	cache_file_unlink(contents->cache, id);
+	return true;
+}
+
+static uint64_t evict_idle(struct contents *contents, uint64_t id)
+{
 	struct stat st = {0};
 	int fd;
 
-	if (catalog_view(contents->catalog, is_clean, &idle) || !idle.clean)
-		return 0;
 	if (cache_file_open(contents->cache, id, O_RDONLY, &fd) == 0) {
 		(void)fstat(fd, &st);
 		(void)close(fd);
 	}
-	if (catalog_update(contents->catalog, drop_record, &id))
-		return 0;
-	cache_file_unlink(contents->cache, id);
-	return (uint64_t)st.st_blocks * 512 + 1; /* an empty file's entry is a gain too */
+	/* An empty file's entry is a gain, too. */
+	return contents_drop_idle(contents, id) ? (uint64_t)st.st_blocks * 512 + 1 : 0;
 }
 
 /* What was fetched of a stored version, and whose is not known here: holding the table keeps it idle. */
