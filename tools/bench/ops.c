@@ -7,8 +7,8 @@
  * Both hold 1,000 files f0000 to f0999 of 4,096 bytes in a directory "d" and a file "f". Each call is made so that it
  * is a request: attributes are asked for with AT_STATX_FORCE_SYNC, pages and directory entries are dropped before. The
  * two take turns, ROUNDS times; before each turn of the judged one OPS_SETTLE is run by the shell, until what earlier
- * calls left to do in the background is done. The figure is the lower quartile of the rounds' averages: the machine may
- * be busy otherwise. Not part of varve.
+ * calls left to do in the background is done. The figures are the twentieth from below of a hundred calls and the
+ * median: the machine may be busy otherwise. Not part of varve.
  */
 #include <errno.h>
 #include <fcntl.h>
