@@ -60,6 +60,13 @@ static int fail_lost_versions(struct cat_txn *txn, uint64_t ino)
 	return rc;
 }
 
+/* Was it the file's content? A conflict is, as long as nobody else's object has taken the name. */
+static bool was_content(const struct cat_inode *inode, const struct cat_version *version)
+{
+	return version->origin != CAT_ORIGIN_SUSPECT &&
+	       (version->origin != CAT_ORIGIN_CONFLICT || version->seq == inode->version);
+}
+
 /* Steps back to the newest version that reached the store and was the file's content; that it is gone from there since
  * makes no older one the newest. */
 static int show_newest_stored(struct cat_txn *txn, struct cat_inode *inode)
@@ -72,8 +79,7 @@ static int show_newest_stored(struct cat_txn *txn, struct cat_inode *inode)
 		rc = cat_version_at(txn, inode->ino, at, &version);
 		if (rc < 0)
 			break;
-		if ((version.state == CAT_STORED || version.state == CAT_EXPIRED) &&
-		    version.origin != CAT_ORIGIN_SUSPECT && version.origin != CAT_ORIGIN_CONFLICT)
+		if ((version.state == CAT_STORED || version.state == CAT_EXPIRED) && was_content(inode, &version))
 			break;
 		if (version.seq == 0) {
 			rc = -ENOENT;

@@ -121,6 +121,20 @@ Test(rebuilt, what_lies_only_where_versions_are_kept_stays_there)
 	assert_jobs("");
 }
 
+/* Others' object at its key has taken the name, or will when it is listed; until then the file is what it was. */
+Test(rebuilt, conflict_that_still_has_the_name_is_the_file)
+{
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_version version = commit(ino, 1);
+
+	cr_assert_eq(catalog_conflict(catalog, ino, version.seq), 0);
+	arrive_at(ino, version.seq, ".varve/versions/x/1");
+	finish_jobs();
+	lose_and_rebuild();
+	cr_assert_eq(inode_of(ino).version, version.seq);
+	cr_assert_eq(inode_of(ino).size, 1);
+}
+
 Test(rebuilt, expired_version_makes_no_older_one_the_newest)
 {
 	uint64_t ino = make_file(ROOT, "a");
