@@ -245,21 +245,30 @@ static int went_on_then(struct cat_txn *txn, const struct cat_name *name, int64_
 	return rc < 0 ? rc : 0;
 }
 
-/* Was it deleted before a directory that we made, or moved here, had its name, and before those with whose past it goes
- * on? Then it is another's past. */
+int cat_dir_came_after(struct cat_txn *txn, uint64_t dir, int64_t at)
+{
+	struct cat_name name;
+	int rc = 0;
+
+	for (unsigned depth = 0; depth < CAT_DEPTH_MAX; depth++) {
+		rc = cat_link_each(txn, dir, take_link_name, &name);
+		if (rc != 1) /* the top, or a directory of the past */
+			return rc;
+		if (name.how != CAT_HOW_ADOPT && at <= name.since_ns) {
+			rc = went_on_then(txn, &name, at);
+			if (rc <= 0)
+				return rc < 0 ? rc : 1;
+		}
+		dir = name.parent;
+	}
+	return -EBADMSG; /* its own ancestor */
+}
+
+/* Was it deleted before its directory came there? Then it is another's past. */
 static int is_older_than_directory(struct cat_txn *txn, const struct cat_deleted *request)
 {
 	/* The marker that we left for such a directory may be younger: the oldest of what was in it tells. */
-	int64_t at = request->directory ? request->since_ns : request->until_ns;
-	struct cat_name name;
-	int rc = cat_link_each(txn, request->dir, take_link_name, &name);
-
-	if (rc != 1) /* the top, or a directory of the past */
-		return rc == -ENOENT ? 0 : rc;
-	if (name.how == CAT_HOW_ADOPT || at > name.since_ns)
-		return 0;
-	rc = went_on_then(txn, &name, at);
-	return rc < 0 ? rc : !rc;
+	return cat_dir_came_after(txn, request->dir, request->directory ? request->since_ns : request->until_ns);
 }
 
 static int deleted_closure(struct cat_txn *txn, void *arg)

@@ -6,6 +6,7 @@
  *     What never was the content (suspect, conflict) may be newer.
  *  2. No version that is known gets another number, time or name.
  *  3. What we made ourselves and only did not record is no further version.
+ *  4. What lay at the file's key before its directory came there is another's past (is_of_another_directory).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -15,6 +16,7 @@
 
 #include "array.h"
 #include "catalog/catalog_internal.h"
+#include "cleanup.h"
 #include "clock.h"
 
 #define BATCH 500
@@ -192,6 +194,48 @@ static int is_anothers(struct cat_txn *txn, const struct cat_found *found, const
 	return found->modified_ns > newest.commit_ns;
 }
 
+static int take_first_name(void *arg, const struct cat_name *name)
+{
+	*(struct cat_name *)arg = *name;
+	return 1;
+}
+
+static int is_at_key_of(struct cat_txn *txn, const struct cat_found *found, uint64_t ino)
+{
+	AUTO_BUF key = BUF_INIT;
+	int rc = cat_key_of(txn, ino, &key);
+
+	if (rc)
+		return rc == -EINVAL ? 0 : rc; /* no key maps to its name */
+	return buf_failed(&key) ? -ENOMEM : key.len && strcmp(key.data, found->key) == 0;
+}
+
+/* Did it lie at the file's key when that was beneath another directory of the name? What we stored of the file did not,
+ * whatever the clocks say, nor what came before others' object that lay there first and was found in it later. 1, 0,
+ * -errno. */
+static int is_of_another_directory(struct cat_txn *txn, const struct versions *versions, const struct cat_found *found,
+				   const struct cat_inode *inode)
+{
+	struct cat_name name;
+	int rc;
+
+	if (!inode->nlink || (cat_found_is_ours(found) && !memcmp(found->file_id, inode->file_id, CAT_FILE_ID_SIZE)))
+		return 0;
+	rc = cat_link_each(txn, inode->ino, take_first_name, &name);
+	if (rc == 1)
+		rc = cat_dir_came_after(txn, name.parent, found->modified_ns);
+	if (rc == 1)
+		rc = is_at_key_of(txn, found, inode->ino);
+	if (rc <= 0 || name.how != CAT_HOW_ADOPT || !versions->known_count)
+		return rc;
+	rc = cat_dir_came_after(txn, name.parent, name.since_ns); /* then the file came with it */
+	if (rc == 0) {
+		rc = cat_dir_came_after(txn, name.parent, versions->known[0].commit_ns);
+		rc = rc < 0 ? rc : !rc;
+	}
+	return rc;
+}
+
 struct same_version {
 	uint32_t identity;
 	int64_t commit_ns; /* 0: any. Two machines may have given one number to two versions of a file */
@@ -277,6 +321,8 @@ static int add_older(struct cat_txn *txn, struct versions *versions, const struc
 		rc = cat_holds_found(txn, found);
 	if (rc == 0 && !versions->aside)
 		rc = is_anothers(txn, found, inode);
+	if (rc == 0 && !versions->aside)
+		rc = is_of_another_directory(txn, versions, found, inode);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	cat_found_version(found, inode, &version);

@@ -27,6 +27,7 @@ struct lease {
 #define CAT_SEQ_STRIDE 16
 #define CAT_SEQ_FIRST (UINT64_C(1) << 48) /* below: versions found older than all that were known of their file */
 #define CAT_SEQ_MAX (UINT64_C(1) << 62)   /* a sequence number from a stranger's metadata beyond this is not believed */
+#define CAT_DEPTH_MAX 4096                /* directories above one name; beyond it the tree is a ring */
 
 struct catalog {
 	struct kv *kv;
@@ -160,6 +161,9 @@ int cat_found_put_component(struct cat_txn *txn, uint64_t dir, const struct cat_
 /* One more copy of a version that we made, of this file or of one that had the key before or will have it: a copy whose
  * record is about to be written, or never was, because we were killed before. 1, 0, -errno. (adopt_versions.c) */
 int cat_holds_found(struct cat_txn *txn, const struct cat_found *found);
+/* Did the directory, or one above it, that we made or moved come to its name after that time, and so did those with
+ * whose past it goes on? What lay beneath its key then is another's past. 1, 0, -errno. (adopt_deleted.c) */
+int cat_dir_came_after(struct cat_txn *txn, uint64_t dir, int64_t at);
 /* A found file whose object is a hard link's joins its file, `inode` then is that; others are joined by who waited. */
 int cat_found_meet_links(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode,
 			 struct cat_changes *changes);

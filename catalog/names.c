@@ -27,7 +27,6 @@
 #include "cleanup.h"
 
 #define XATTR_TOTAL_MAX (64 << 10)
-#define DEPTH_MAX 4096
 #define NAMES_PAGE 1024  /* names read in one view */
 #define GOES_ON_BACK 256 /* past holders of a name looked at for a directory */
 
@@ -721,7 +720,7 @@ static int is_within(struct cat_txn *txn, uint64_t dir, uint64_t ancestor)
 {
 	struct cat_inode inode;
 
-	for (int depth = 0; depth < DEPTH_MAX; depth++) {
+	for (int depth = 0; depth < CAT_DEPTH_MAX; depth++) {
 		int rc;
 
 		if (dir == ancestor)

@@ -22,8 +22,6 @@
 #include "escape.h"
 #include "log.h"
 
-#define DEPTH_MAX 4096 /* directories above one name; beyond it the tree is a ring */
-
 void cat_copy_clear(struct cat_copy *copy)
 {
 	free(copy->key);
@@ -231,7 +229,7 @@ int cat_key_of_name(struct cat_txn *txn, uint64_t parent, const char *name, stru
 
 	memccpy(link.name, name, '\0', sizeof(link.name));
 	link.name[CAT_NAME_MAX] = '\0';
-	for (depth = 0; depth < DEPTH_MAX; depth++) {
+	for (depth = 0; depth < CAT_DEPTH_MAX; depth++) {
 		size_t start = reversed.len;
 
 		rc = cat_component_of(txn, link.parent, link.name, &reversed);
@@ -244,7 +242,7 @@ int cat_key_of_name(struct cat_txn *txn, uint64_t parent, const char *name, stru
 		if (rc < 0)
 			return rc;
 	}
-	if (depth == DEPTH_MAX) {
+	if (depth == CAT_DEPTH_MAX) {
 		log_error("catalog", "directory %llu is its own ancestor", (unsigned long long)parent);
 		return -EBADMSG;
 	}

@@ -765,6 +765,52 @@ Test(adopt, deleted_versions_are_of_the_directory_with_whose_past_a_new_one_goes
 	finish_jobs();
 }
 
+Test(adopt, older_versions_are_not_of_a_directory_that_came_later)
+{
+	struct cat_found found[] = {older("v1", 1, 10), older("v2", 2, 20)};
+	uint64_t dir = make_dir(ROOT, "was"), deeper = make_dir(dir, "e"), ino, back;
+
+	commit(make_file(deeper, "a"), 3);
+	cr_assert_eq(move(ROOT, "was", ROOT, "d"), 0);
+	finish_jobs();
+	found[0].key = "d/e/a"; /* others put and deleted it when all of d was another */
+	found[1].key = "elsewhere/a";
+	ino = ino_of(deeper, "a");
+	cr_assert_eq(catalog_adopt_versions(catalog, ino, found, 1), 0);
+	assert_history(deeper, "a", "3*");
+	cr_assert_eq(catalog_adopt_versions(catalog, ino, found + 1, 1), 0);
+	assert_history(deeper, "a", "2 3*");
+	/* A directory that comes back to its name had it then. */
+	cr_assert_eq(deleted(ROOT, "x", NULL, 0), 0);
+	back = make_dir(ROOT, "x");
+	commit(make_file(back, "a"), 4);
+	cr_assert_eq(move(ROOT, "x", ROOT, "y"), 0);
+	cr_assert_eq(move(ROOT, "y", ROOT, "x"), 0);
+	finish_jobs();
+	found[0].key = "x/a";
+	cr_assert_eq(catalog_adopt_versions(catalog, ino_of(back, "a"), found, 1), 0);
+	assert_history(back, "a", "1 4*");
+	(void)assert_clean();
+}
+
+Test(adopt, older_versions_are_of_what_others_had_before_our_directory)
+{
+	struct cat_found listed = older("v5", 5, 50), found = older("v3", 3, 30), moved = older("v1", 1, 10);
+	uint64_t dir = make_dir(ROOT, "d");
+
+	listed.key = found.key = "d/a";
+	adopt(dir, &listed, 1);
+	cr_assert_eq(catalog_adopt_versions(catalog, ino_of(dir, "a"), &found, 1), 0);
+	assert_history(dir, "a", "A3 A5*");
+	/* Not where it came with the directory. */
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
+	finish_jobs();
+	moved.key = "e/a";
+	cr_assert_eq(catalog_adopt_versions(catalog, ino_of(dir, "a"), &moved, 1), 0);
+	assert_history(dir, "a", "A3 A5*");
+	(void)assert_clean();
+}
+
 Test(adopt, more_deleted_versions_than_one_update_takes)
 {
 	struct cat_found *found = calloc(1200, sizeof(*found));
