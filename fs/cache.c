@@ -312,6 +312,24 @@ void cache_file_unlink(struct cache *cache, uint64_t id)
 		entry_drop(cache, entry);
 }
 
+/* The old file may be the only one with a version's bytes, and we may be killed at any time: the name always has one of
+ * the two. */
+static int link_over(struct cache *cache, const char *from, const char *to)
+{
+	char temporary[NAME_SIZE + 8];
+	int err;
+
+	(void)snprintf(temporary, sizeof(temporary), "%s.link", to);
+	if (unlinkat(cache->dirfd, temporary, 0) && errno != ENOENT)
+		return -errno;
+	if (linkat(cache->dirfd, from, cache->dirfd, temporary, 0))
+		return -errno;
+	err = renameat(cache->dirfd, temporary, cache->dirfd, to) ? -errno : 0;
+	/* It does nothing if the two are one file. */
+	(void)unlinkat(cache->dirfd, temporary, 0);
+	return err;
+}
+
 int cache_file_link(struct cache *cache, uint64_t id, uint64_t version_id)
 {
 	char from[NAME_SIZE], to[NAME_SIZE];
@@ -322,12 +340,7 @@ int cache_file_link(struct cache *cache, uint64_t id, uint64_t version_id)
 		return 0;
 	if (errno == ENOENT)
 		return make_folder(cache, to) || linkat(cache->dirfd, from, cache->dirfd, to, 0) ? -ENOENT : 0;
-	if (errno == EEXIST) {
-		if (unlinkat(cache->dirfd, to, 0) || linkat(cache->dirfd, from, cache->dirfd, to, 0))
-			return -errno;
-		return 0;
-	}
-	return -errno;
+	return errno == EEXIST ? link_over(cache, from, to) : -errno;
 }
 
 /* Data segments only, so that a sparse file stays sparse. */

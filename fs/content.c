@@ -233,11 +233,13 @@ static int freeze_by_clone(struct content *content)
 
 /*
  * Somebody may have deleted the cache file while we have it open: what it holds gets its names again, before anything
- * is acknowledged that is nowhere else. The descriptor keeps its number, and readers find the same bytes behind it.
- * Whoever has the shared version open keeps the deleted file, which nobody writes to any more.
+ * is acknowledged that is nowhere else. The descriptor keeps its number, and readers find the same bytes behind it. A
+ * discarded file has given its own name up; the version that it shares with has one. Who has that version open goes on
+ * in a file of its own.
  */
 int content_keep_named(struct content *content)
 {
+	unsigned names = (content->discarded ? 0 : 1) + (content->shared ? 1 : 0);
 	struct cache *cache = content->owner->cache;
 	struct content *frozen;
 	struct stat st;
@@ -245,8 +247,10 @@ int content_keep_named(struct content *content)
 
 	if (fstat(content->fd, &st))
 		return -errno;
-	if (st.st_nlink >= (content->shared ? 2u : 1u))
+	if (st.st_nlink >= names)
 		return 0;
+	if (content->discarded)
+		return freeze_by_clone(content);
 	while (fetch_is_writing(content, 0, UINT64_MAX)) { /* into the file that is about to be replaced */
 		content->settling++;
 		(void)lock_wait(&content->lock, &content->cond, 0);
@@ -263,12 +267,10 @@ int content_keep_named(struct content *content)
 	if (err || !content->shared)
 		return err;
 	frozen = contents_peek_id(content->owner, CACHE_VERSION | content->shared);
-	if (frozen) {
-		content->shared = 0;
-		content_put(frozen);
-		return 0;
-	}
-	return cache_file_link(cache, content->id, CACHE_VERSION | content->shared);
+	if (!frozen)
+		return cache_file_link(cache, content->id, CACHE_VERSION | content->shared);
+	content_put(frozen);
+	return freeze_by_clone(content);
 }
 
 static bool interrupted(const struct waiter *waiter)
@@ -1142,16 +1144,55 @@ static int forget_changes(struct cat_txn *txn, void *arg)
 	return err ? err : cat_extent_delete(txn, content->ino);
 }
 
+static int take_version(void *arg, const struct cat_version *version)
+{
+	*(struct cat_version *)arg = *version;
+	return 0;
+}
+
+/* A version that is newer than the current one waits, and has no record but ours: it shares the cache file. */
+static int find_sharing(struct cat_txn *txn, void *arg)
+{
+	struct content *content = arg;
+	struct cat_version version = {.state = CAT_STORED};
+	struct cat_extent extent = {0};
+	struct cat_inode inode;
+	int err = cat_inode_get(txn, content->ino, &inode);
+
+	if (!err)
+		err = cat_version_each(txn, content->ino, inode.version + 1, UINT64_MAX, take_version, &version);
+	if (err || version.state == CAT_STORED || version.state == CAT_EXPIRED)
+		return err;
+	err = cat_extent_get(txn, CACHE_VERSION | version.seq, &extent);
+	if (err == -ENOENT && cat_extent_get(txn, content->ino, &extent) == 0)
+		content->shared = version.seq;
+	cat_extent_clear(&extent);
+	return err == -ENOENT ? 0 : err;
+}
+
+/* A closed version may still wait for its upload: it keeps the bytes, under a name and with a record of its own. */
+static int leave_to_version(struct content *content)
+{
+	struct stat st;
+	int err = 0;
+
+	if (!content->shared && !content->changed && !content->lost)
+		err = catalog_view(content->owner->catalog, find_sharing, content);
+	if (err || !content->shared)
+		return err;
+	if (fstat(content->fd, &st))
+		return -errno;
+	return st.st_nlink > 1 ? content_save_as(content, CACHE_VERSION | content->shared) : freeze_by_clone(content);
+}
+
 void content_discard_locked(struct content *content)
 {
 	const struct contents_watch *watch = atomic_load(&content->owner->watch);
-	int err = 0;
+	int err;
 
 	if (content->discarded || content->seq)
 		return;
-	/* A closed version may still wait for its upload: it keeps the bytes under its own name. */
-	if (content->shared)
-		err = content_save_as(content, CACHE_VERSION | content->shared);
+	err = leave_to_version(content);
 	if (!err)
 		err = catalog_update(content->owner->catalog, forget_changes, content);
 	if (err) {

@@ -185,6 +185,8 @@ static int load_shared(struct content *content, const struct load *load)
 	    load->version.state == CAT_EXPIRED || (load->inode.flags & CAT_DIRTY))
 		return 0;
 	err = cache_file_open(cache, version_id, O_RDONLY, &fd);
+	if (err == -ENOENT && !load->has_extent && load->version.size)
+		return 0;     /* ours was made a moment ago, and holds nothing of it */
 	if (err == -ENOENT) { /* killed between commit and link */
 		err = cache_file_link(cache, content->id, version_id);
 		content->shared = load->version.seq;

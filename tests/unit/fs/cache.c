@@ -1,5 +1,7 @@
 /* Tests of fs/cache.c: how much goes when room is needed. */
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 
 #include "fs/cache.h"
@@ -87,6 +89,62 @@ Test(cache, the_limit_is_kept_by_evicting_a_little_more_than_is_needed)
 	cache_figures(cache, &figures);
 	cr_assert(eq(u64, figures.evicted, 5 * FILE_SIZE)); /* 64 MiB ahead */
 	cr_assert(eq(u64, figures.limit, FILES * FILE_SIZE));
+	cache_close(cache);
+	store_free(store);
+}
+
+struct watcher {
+	struct cache *cache;
+	uint64_t id;
+	atomic_uint looks, misses;
+	atomic_bool stop;
+};
+
+static void *look(void *arg)
+{
+	struct watcher *watcher = arg;
+
+	while (!atomic_load(&watcher->stop)) {
+		int fd, err = cache_file_open(watcher->cache, watcher->id, O_RDONLY, &fd);
+
+		if (err)
+			atomic_fetch_add(&watcher->misses, 1);
+		else
+			(void)close(fd);
+		atomic_fetch_add(&watcher->looks, 1);
+	}
+	return NULL;
+}
+
+static uint64_t number_of(struct cache *cache, uint64_t id, int flags)
+{
+	struct stat st;
+	int fd;
+
+	cr_assert(zero(int, cache_file_open(cache, id, flags, &fd)));
+	cr_assert(zero(int, fstat(fd, &st)));
+	(void)close(fd);
+	return (uint64_t)st.st_ino;
+}
+
+/* Killed at any time, there is one or the other. */
+Test(cache, a_version_always_has_a_file_while_another_takes_its_place)
+{
+	struct store *store = store_new(STORE_MEMORY);
+	struct cache *cache = open_cache(store, 0, 0);
+	struct watcher watcher = {.cache = cache, .id = CACHE_VERSION | 3};
+	uint64_t numbers[2] = {number_of(cache, 1, O_RDWR | O_CREAT), number_of(cache, 2, O_RDWR | O_CREAT)};
+	pthread_t thread;
+
+	cr_assert(zero(int, cache_file_link(cache, 1, watcher.id)));
+	cr_assert(zero(int, pthread_create(&thread, NULL, look, &watcher)));
+	for (unsigned i = 0; i < 2000 || atomic_load(&watcher.looks) < 2000; i++) {
+		cr_assert(zero(int, cache_file_link(cache, 1 + i / 2 % 2, watcher.id))); /* each twice */
+		cr_assert(eq(u64, number_of(cache, watcher.id, O_RDONLY), numbers[i / 2 % 2]));
+	}
+	atomic_store(&watcher.stop, true);
+	(void)pthread_join(thread, NULL);
+	cr_assert(eq(u32, atomic_load(&watcher.misses), 0));
 	cache_close(cache);
 	store_free(store);
 }

@@ -1,6 +1,8 @@
 /* Tests of fs/content.c: what is a version and what is not. */
 #include <errno.h>
+#include <inttypes.h>
 
+#include "fs/cache.h"
 #include "tests/unit/fs/content_fixture.h"
 
 #define HALF (SIZE / 2)
@@ -49,5 +51,191 @@ Test(content, a_truncation_makes_no_version_of_what_a_writer_has_half_written)
 	cr_assert(eq(u64, size, 10));
 	contents_cancel(world.contents);
 	content_put(content);
+	world_close(&world);
+}
+
+/* --- what a version that is not stored keeps ------------------------------------------------------------------- */
+
+static void cache_path(const struct world *world, uint64_t id, char ret_path[static 256])
+{
+	(void)snprintf(ret_path, 256, "%s/%02" PRIx64 "/%" PRIx64, world->cache, id & 0xff, id);
+}
+
+/* 0: there is none. */
+static uint64_t file_number(const struct world *world, uint64_t id)
+{
+	char path[256];
+	struct stat st;
+
+	cache_path(world, id, path);
+	return stat(path, &st) ? 0 : (uint64_t)st.st_ino;
+}
+
+static void delete_file(const struct world *world, uint64_t id)
+{
+	char path[256];
+
+	cache_path(world, id, path);
+	cr_assert(zero(int, unlink(path)));
+}
+
+static uint64_t number_of(struct world *world, const char *name)
+{
+	struct cat_inode inode;
+
+	cr_assert(zero(int, catalog_lookup(world->machine.catalog, CAT_ROOT_INO, name, &inode)));
+	return inode.ino;
+}
+
+/* All of it, and nothing else. */
+static bool is_all(struct world *world, uint64_t ino, uint64_t seq, char byte)
+{
+	AUTO_FREE char *bytes = calloc(1, SIZE);
+	struct content *content;
+	bool all = false;
+
+	if (content_get(world->contents, ino, seq, &content))
+		return false;
+	if (content_pread(content, bytes, SIZE, 0, NULL) == (ssize_t)SIZE)
+		all = bytes[0] == byte && memcmp(bytes, bytes + 1, SIZE - 1) == 0;
+	content_put(content);
+	return all;
+}
+
+static void unlink_name(struct world *world, const char *name)
+{
+	struct cat_unlinked gone = {0};
+
+	cr_assert(zero(int, catalog_unlink(world->machine.catalog, CAT_ROOT_INO, name, (struct cat_actor){0}, &gone)));
+	cr_assert(zero(int, (int)gone.inode.nlink));
+}
+
+/* Whoever reads a version of a removed file that somebody still has open, as an upload does. */
+Test(content, a_version_is_left_alone_in_the_cache_file_that_a_removed_file_left_it)
+{
+	struct content *content;
+	uint64_t ino, seq, size, number;
+	struct world world;
+
+	world_open(&world);
+	content = make_file(&world, "f");
+	ino = number_of(&world, "f");
+	seq = newest(&world, ino, &size);
+	number = file_number(&world, ino);
+	cr_assert(ne(u64, number, 0));
+	unlink_name(&world, "f");
+	content_forget(world.contents, ino);
+	cr_assert(eq(u64, file_number(&world, ino), 0));
+	cr_assert(is_all(&world, ino, seq, 'a'));
+	cr_assert(eq(u64, file_number(&world, ino), 0), "a removed file got a cache file anew");
+	cr_assert(eq(u64, file_number(&world, CACHE_VERSION | seq), number), "the version's file was replaced");
+	delete_file(&world, CACHE_VERSION | seq); /* the reader has it still */
+	cr_assert(is_all(&world, ino, seq, 'a'));
+	content_put(content);
+	cr_assert(is_all(&world, ino, seq, 'a'), "what was made anew has no name or no record");
+	world_close(&world);
+}
+
+Test(content, a_file_made_a_moment_ago_never_passes_for_a_version)
+{
+	struct content *content;
+	uint64_t ino, seq, size;
+	struct world world;
+
+	world_open(&world);
+	content = make_file(&world, "f");
+	ino = number_of(&world, "f");
+	seq = newest(&world, ino, &size);
+	unlink_name(&world, "f");
+	content_forget(world.contents, ino);
+	content_put(content);
+	delete_file(&world, CACHE_VERSION | seq);
+	cr_assert(ne(int, content_get(world.contents, ino, seq, &content), 0), "zeros pass for the version");
+	world_close(&world);
+}
+
+Test(content, a_version_in_use_has_its_own_record_when_the_live_file_was_made_anew)
+{
+	struct content *content, *version;
+	uint64_t ino, seq, size;
+	struct world world;
+
+	world_open(&world);
+	content = make_file(&world, "f");
+	ino = number_of(&world, "f");
+	seq = newest(&world, ino, &size);
+	cr_assert(zero(int, content_get(world.contents, ino, seq, &version)));
+	delete_file(&world, ino);
+	delete_file(&world, CACHE_VERSION | seq);
+	cr_assert(is_all(&world, ino, seq, 'a'));
+	content_put(version);
+	unlink_name(&world, "f");
+	content_forget(world.contents, ino);
+	content_put(content);
+	cr_assert(is_all(&world, ino, seq, 'a'));
+	world_close(&world);
+}
+
+Test(content, a_version_without_its_second_name_gets_it_before_the_removed_file_goes)
+{
+	struct content *content;
+	uint64_t ino, seq, size;
+	struct world world;
+
+	world_open(&world);
+	content = make_file(&world, "f");
+	ino = number_of(&world, "f");
+	seq = newest(&world, ino, &size);
+	delete_file(&world, CACHE_VERSION | seq);
+	unlink_name(&world, "f");
+	content_forget(world.contents, ino);
+	content_put(content);
+	cr_assert(is_all(&world, ino, seq, 'a'));
+	world_close(&world);
+}
+
+static int take_upload(void *arg, struct cat_job *job)
+{
+	if (job->type == CAT_JOB_UPLOAD)
+		*(uint64_t *)arg = job->seq;
+	return 0;
+}
+
+static uint64_t upload_job(struct world *world, uint64_t ino)
+{
+	uint64_t seq = 0;
+
+	cr_assert(zero(int, catalog_jobs_of(world->machine.catalog, ino, 0, take_upload, &seq)));
+	cr_assert(ne(u64, seq, 0));
+	return seq;
+}
+
+/* The current version is stored, and another one, which is not to be shown as the file, waits. */
+Test(content, what_waits_beside_the_current_version_outlives_the_removed_file)
+{
+	AUTO_FREE char *bytes = malloc(SIZE);
+	struct content_write write = {.len = SIZE, .fill = fill, .arg = bytes};
+	struct cat_copy copy = {.key = (char *)"f", .etag = (char *)"e"};
+	struct content *content;
+	uint64_t ino, stored, seq, size;
+	struct world world;
+
+	world_open(&world);
+	content = make_file(&world, "f");
+	ino = number_of(&world, "f");
+	stored = newest(&world, ino, &size);
+	copy.ino = ino;
+	copy.seq = stored;
+	cr_assert(zero(int, content_stored(world.contents, ino, stored, upload_job(&world, ino), &copy)));
+	memset(bytes, 'b', SIZE);
+	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)SIZE));
+	cr_assert(zero(int, content_commit(content, CAT_ORIGIN_SUSPECT, 0, &seq)));
+	cr_assert(zero(int, catalog_conflict(world.machine.catalog, ino, seq)));
+	cr_assert(eq(u64, newest(&world, ino, &size), stored));
+	content_put(content);
+	unlink_name(&world, "f");
+	content_forget(world.contents, ino);
+	cr_assert(eq(u64, file_number(&world, ino), 0));
+	cr_assert(is_all(&world, ino, seq, 'b'));
 	world_close(&world);
 }
