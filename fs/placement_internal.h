@@ -157,8 +157,8 @@ int placement_guard_key(struct placement *placement, const char *key, enum guard
 /* --- who is there -------------------------------------------------------------------------------------- */
 
 bool placement_is_this_version(const struct facts *facts, const struct object_info *info);
-/* A closure over an object_info: 0, a version that we know; -ENOENT. */
-int placement_is_known(struct cat_txn *txn, void *arg);
+/* A version that we know, or what we put for the file itself, though the key's record tells of neither. */
+bool placement_is_ours(struct placement *placement, const struct facts *facts, const struct object_info *info);
 bool placement_still_ours(const struct cat_key *record, const struct object_info *info);
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */
 int placement_stand_aside(struct placement *placement, const struct facts *facts, const char *key);

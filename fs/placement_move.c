@@ -218,7 +218,7 @@ static int copy_where_others_are(struct placement *placement, const struct facts
 	}
 	if (!info.key) {
 		result = copy_to(placement, facts, &again, ret_info, err);
-	} else if (catalog_view(placement->catalog, placement_is_known, &info) == 0) {
+	} else if (placement_is_ours(placement, facts, &info)) {
 		again.guard = GUARD_SEEN;
 		again.seen = info.etag;
 		result = copy_to(placement, facts, &again, ret_info, err);

@@ -43,7 +43,7 @@ bool placement_is_this_version(const struct facts *facts, const struct object_in
 
 /* Is it a version that we know, only not as the key's current object? Or sent by us and not recorded, before a kill:
  * then it is a copy of one. */
-int placement_is_known(struct cat_txn *txn, void *arg)
+static int is_known(struct cat_txn *txn, void *arg)
 {
 	static const unsigned both = OBJMETA_FILE_ID | OBJMETA_SEQ;
 	const struct object_info *info = arg;
@@ -66,6 +66,23 @@ int placement_is_known(struct cat_txn *txn, void *arg)
 	if (err == -ENOENT) /* a rebuilt catalog gave it another number */
 		return 0;
 	return !err && version.size != info->size ? -ENOENT : err;
+}
+
+/* A marker of the file's own further name, put by an attempt that was not recorded: its content belongs there by now.
+ */
+static bool is_own_marker(const struct facts *facts, const struct object_info *info)
+{
+	struct objmeta meta;
+
+	objmeta_decode(&info->meta, &meta);
+	return (meta.has & OBJMETA_LINK) && !info->size &&
+	       memcmp(meta.link_id, facts->inode.file_id, sizeof(meta.link_id)) == 0;
+}
+
+bool placement_is_ours(struct placement *placement, const struct facts *facts, const struct object_info *info)
+{
+	return is_own_marker(facts, info) ||
+	       catalog_view(placement->catalog, is_known, (void *)info) == 0; /* only read */
 }
 
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */
@@ -180,12 +197,12 @@ static int not_others(struct cat_txn *txn, void *arg)
 	int err = cat_key_get(txn, 0, info->key, &record);
 
 	if (err == -ENOENT)
-		return placement_is_known(txn, info);
+		return is_known(txn, info);
 	if (err)
 		return err;
 	ours = placement_still_ours(&record, info);
 	cat_key_clear(&record);
-	return ours ? 0 : placement_is_known(txn, info);
+	return ours ? 0 : is_known(txn, info);
 }
 
 /* Somebody else's object is still where a version that had to stand aside would belong. 1, 0, -errno. */
@@ -197,7 +214,7 @@ int placement_is_contested(struct placement *placement, const struct facts *fact
 	if (facts->version.origin != CAT_ORIGIN_CONFLICT)
 		return 0;
 	result = placement_head_whole(placement, facts->links->key, &info, err);
-	if (!result && info.key) {
+	if (!result && info.key && !is_own_marker(facts, &info)) {
 		result = catalog_view(placement->catalog, not_others, &info);
 		result = result == -ENOENT ? 1 : result;
 	}

@@ -345,7 +345,7 @@ static int meet_others(struct placement *placement, const struct facts *facts, c
 	} else if (placement_is_this_version(facts, &info)) {
 		*ret_info = info;
 		return 0;
-	} else if (catalog_view(placement->catalog, placement_is_known, &info) == 0) {
+	} else if (placement_is_ours(placement, facts, &info)) {
 		again.guard = GUARD_SEEN;
 		again.seen = info.etag;
 		result = upload_to(placement, facts, &again, ret_info, err);

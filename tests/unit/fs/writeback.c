@@ -783,3 +783,35 @@ Test(writeback, whatever_takes_whose_name_all_of_it_is_stored_without_versions, 
 {
 	play_on(STORE_MEMORY, BACKEND_VERSIONS);
 }
+
+/* --- what an attempt put and did not record ----------------------------------------------------------------------- */
+
+static int forget_key(struct cat_txn *txn, void *arg)
+{
+	return cat_key_delete(txn, 0, arg);
+}
+
+/* Killed between putting a link's marker and recording it; then the first name goes. */
+Test(writeback, a_marker_of_the_file_itself_is_nobody_else_s_object, .timeout = 60)
+{
+	struct world world = world_new();
+	uint64_t ino = make_file(&world, "a");
+	struct writeback_figures figures;
+	struct cat_unlinked removed;
+	struct cat_inode inode;
+	AUTO_BUF content = BUF_INIT;
+
+	(void)save(&world, ino, "text");
+	cr_assert(
+		zero(int, catalog_link(world.machine.catalog, ino, CAT_ROOT_INO, "b", (struct cat_actor){0}, &inode)));
+	world_start(&world);
+	cr_assert(zero(int, writeback_drain(world.writeback, 20 * NS_PER_SEC, NULL)));
+	cr_assert(zero(int, catalog_update(world.machine.catalog, forget_key, "b")));
+	cr_assert(zero(int, catalog_unlink(world.machine.catalog, CAT_ROOT_INO, "a", (struct cat_actor){0}, &removed)));
+	cr_assert(zero(int, writeback_drain(world.writeback, 20 * NS_PER_SEC, NULL)));
+	cr_assert(store_get(world.store, "b", &content));
+	cr_assert(eq(str, content.data, "text"));
+	writeback_figures(world.writeback, &figures);
+	cr_assert(zero(u64, figures.conflicts), "our own marker was taken for others' file");
+	world_free(&world);
+}
