@@ -84,18 +84,13 @@ static int names_add(struct names *names, const char *name, const char *suffix)
 	return 0;
 }
 
-static int compare_names(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 static void names_sort(struct names *names)
 {
 	size_t kept = 0;
 
 	if (names->count < 2)
 		return;
-	qsort(names->items, names->count, sizeof(*names->items), compare_names);
+	qsort(names->items, names->count, sizeof(*names->items), array_by_string);
 	for (size_t i = 1; i < names->count; i++) {
 		if (strcmp(names->items[kept], names->items[i]) == 0)
 			free(names->items[i]);

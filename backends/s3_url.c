@@ -5,6 +5,7 @@
  * Pure functions, no state.
  */
 #include "s3_url.h"
+#include "array.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -56,11 +57,6 @@ int s3_url_decode(struct buf *out, const char *text)
 
 /* --- queries --------------------------------------------------------------------------------------- */
 
-static int compare_strings(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 /* Sorting whole pairs is sorting by name then value as long as no name is another's start followed by a character below
  * '=' (a digit, '-', '.', '%'); none of S3's parameters is. */
 int s3_url_query(struct buf *out, const struct http_fields *query)
@@ -77,7 +73,7 @@ int s3_url_query(struct buf *out, const struct http_fields *query)
 			r = -ENOMEM;
 	}
 	if (r == 0) {
-		qsort(pairs, query->count, sizeof(*pairs), compare_strings);
+		qsort(pairs, query->count, sizeof(*pairs), array_by_string);
 		for (size_t i = 0; i < query->count; i++) {
 			if (i > 0)
 				buf_addc(out, '&');

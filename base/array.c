@@ -45,6 +45,11 @@ static size_t position_of(const struct numbers *numbers, uint64_t number)
 	return low;
 }
 
+int array_by_string(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
 void numbers_clear(struct numbers *numbers)
 {
 	free(numbers->cells);

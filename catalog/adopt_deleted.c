@@ -186,12 +186,6 @@ static int put_deleted_versions(struct cat_txn *txn, const struct deleting *dele
 	return rc;
 }
 
-static int take_link_name(void *arg, const struct cat_name *link)
-{
-	*(struct cat_name *)arg = *link;
-	return 1;
-}
-
 #define EARLIER_MAX 16 /* directories of one name; what was deleted before all of these is not shown */
 #define EARLIER_ROWS 256
 
@@ -251,9 +245,9 @@ int cat_dir_came_after(struct cat_txn *txn, uint64_t dir, int64_t at)
 	int rc = 0;
 
 	for (unsigned depth = 0; depth < CAT_DEPTH_MAX; depth++) {
-		rc = cat_link_each(txn, dir, take_link_name, &name);
-		if (rc != 1) /* the top, or a directory of the past */
-			return rc;
+		rc = cat_first_name(txn, dir, &name);
+		if (rc) /* the top, or a directory of the past */
+			return rc == -ENOENT ? 0 : rc;
 		if (name.how != CAT_HOW_ADOPT && at <= name.since_ns) {
 			rc = went_on_then(txn, &name, at);
 			if (rc <= 0)
@@ -351,11 +345,13 @@ static int is_phantom(struct cat_txn *txn, struct fading *fading, const struct c
 {
 	AUTO_BUF key = BUF_INIT;
 	struct cat_key record;
-	int rc = inode->ino == CAT_ROOT_INO || !S_ISDIR(inode->mode) || !inode->nlink || !(inode->flags & CAT_LISTED);
+	int rc;
 
-	rc = rc ? 0 : cat_link_each(txn, inode->ino, take_link_name, &fading->name);
-	if (rc <= 0 || fading->name.how != CAT_HOW_ADOPT)
-		return rc < 0 ? rc : 0;
+	if (inode->ino == CAT_ROOT_INO || !S_ISDIR(inode->mode) || !inode->nlink || !(inode->flags & CAT_LISTED))
+		return 0;
+	rc = cat_first_name(txn, inode->ino, &fading->name);
+	if (rc || fading->name.how != CAT_HOW_ADOPT)
+		return rc == -ENOENT ? 0 : rc;
 	rc = cat_dir_any(txn, inode->ino);
 	if (rc == 0)
 		rc = cat_jobs_on_inode(txn, inode->ino);

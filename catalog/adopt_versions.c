@@ -194,12 +194,6 @@ static int is_anothers(struct cat_txn *txn, const struct cat_found *found, const
 	return found->modified_ns > newest.commit_ns;
 }
 
-static int take_first_name(void *arg, const struct cat_name *name)
-{
-	*(struct cat_name *)arg = *name;
-	return 1;
-}
-
 static int is_at_key_of(struct cat_txn *txn, const struct cat_found *found, uint64_t ino)
 {
 	AUTO_BUF key = BUF_INIT;
@@ -221,9 +215,10 @@ static int is_of_another_directory(struct cat_txn *txn, const struct versions *v
 
 	if (!inode->nlink || (cat_found_is_ours(found) && !memcmp(found->file_id, inode->file_id, CAT_FILE_ID_SIZE)))
 		return 0;
-	rc = cat_link_each(txn, inode->ino, take_first_name, &name);
-	if (rc == 1)
-		rc = cat_dir_came_after(txn, name.parent, found->modified_ns);
+	rc = cat_first_name(txn, inode->ino, &name);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
+	rc = cat_dir_came_after(txn, name.parent, found->modified_ns);
 	if (rc == 1)
 		rc = is_at_key_of(txn, found, inode->ino);
 	if (rc <= 0 || name.how != CAT_HOW_ADOPT || !versions->known_count)

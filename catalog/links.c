@@ -46,12 +46,6 @@ static void joining_clear(struct joining *joining)
 	buf_free(&joining->key);
 }
 
-static int take_name(void *arg, const struct cat_name *name)
-{
-	*(struct cat_name *)arg = *name;
-	return 1;
-}
-
 /* Is it still the empty file that the store showed? 1, 0, -errno. */
 static int is_untouched(struct cat_txn *txn, const struct cat_inode *inode)
 {
@@ -76,9 +70,9 @@ static int joining_load(struct cat_txn *txn, uint64_t ino, struct joining *joini
 		rc = is_untouched(txn, &joining->inode);
 	if (rc <= 0)
 		return rc == -ENOENT ? 0 : rc;
-	rc = cat_link_each(txn, ino, take_name, &joining->name);
-	if (rc <= 0)
-		return rc;
+	rc = cat_first_name(txn, ino, &joining->name);
+	if (rc)
+		return rc == -ENOENT ? 0 : rc;
 	rc = cat_key_of(txn, ino, &joining->key);
 	if (rc == 0)
 		rc = cat_key_get(txn, 0, joining->key.data, &joining->record);

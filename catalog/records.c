@@ -155,6 +155,19 @@ int cat_link_each(struct cat_txn *txn, uint64_t ino, cat_link_visit visit, void 
 	return rc == -ENOENT ? 0 : rc;
 }
 
+static int take_name(void *arg, const struct cat_name *name)
+{
+	*(struct cat_name *)arg = *name;
+	return 1;
+}
+
+int cat_first_name(struct cat_txn *txn, uint64_t ino, struct cat_name *ret_name)
+{
+	int rc = cat_link_each(txn, ino, take_name, ret_name);
+
+	return rc == 1 ? 0 : rc ? rc : -ENOENT;
+}
+
 struct first_link {
 	uint64_t parent;
 	char name[CAT_NAME_MAX + 1];

@@ -31,7 +31,8 @@ static void arena_free(struct arena *arena)
 	}
 }
 
-char *arena_copy(struct arena *arena, const void *bytes, size_t len)
+/* A copy with a NUL behind it, or NULL. */
+static char *arena_copy(struct arena *arena, const void *bytes, size_t len)
 {
 	struct chunk *chunk = arena->chunks;
 	char *copy;
@@ -146,8 +147,7 @@ void found_meta(const struct reconcile_options *options, const struct objmeta *m
 	ret_found->crc32c = meta->crc32c;
 	ret_found->host = meta->has & OBJMETA_HOST ? meta->host : NULL;
 	ret_found->origin = meta->has & OBJMETA_ORIGIN ? meta->origin : CAT_ORIGIN_CLOSE;
-	if (never_was_content(ret_found->origin) &&
-	    strncmp(ret_found->key, FOUND_RESERVED, strlen(FOUND_RESERVED)) != 0)
+	if (never_was_content(ret_found->origin) && strncmp(ret_found->key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) != 0)
 		ret_found->origin = CAT_ORIGIN_CLOSE; /* somebody made it the file's content */
 	if ((meta->has & OBJMETA_LINK) && !ret_found->directory) {
 		ret_found->link_id = meta->link_id;

@@ -12,14 +12,10 @@
 #include "fs/reconcile.h"
 #include "varve/backend.h"
 
-#define FOUND_RESERVED ".varve/" /* keys of our own, never shown */
-
 /* Many small strings that go together. */
 struct arena {
 	struct chunk *chunks;
 };
-/* A copy with a NUL behind it, or NULL. */
-char *arena_copy(struct arena *arena, const void *bytes, size_t len);
 /* NULL stays NULL. */
 int arena_string(struct arena *arena, const char *string, const char **ret_copy);
 

@@ -15,8 +15,6 @@
 #include "fs/placement_internal.h"
 #include "log.h"
 
-#define KEPT CAT_OWN_KEYS "versions/"
-
 struct removed {
 	const char *key;
 	const struct cat_key *record;
@@ -109,7 +107,7 @@ static int remove_recorded(struct placement *placement, const char *key, const s
 static int is_kept(struct placement *placement, const char *key, const struct cat_key *record)
 {
 	struct sole sole = {.key = key, .record = record};
-	int result = strncmp(key, KEPT, strlen(KEPT)) == 0
+	int result = strncmp(key, CAT_OWN_VERSIONS, strlen(CAT_OWN_VERSIONS)) == 0
 			     ? catalog_view(placement->catalog, placement_is_sole_copy, &sole)
 			     : 0;
 

@@ -50,7 +50,7 @@ void placement_own_key(const struct cat_inode *inode, uint64_t seq, struct buf *
 	char hex[2 * CAT_FILE_ID_SIZE + 1];
 
 	hex_encode(inode->file_id, CAT_FILE_ID_SIZE, hex);
-	buf_addf(ret_key, CAT_OWN_KEYS "versions/%s/%016" PRIx64, hex, seq);
+	buf_addf(ret_key, CAT_OWN_VERSIONS "%s/%016" PRIx64, hex, seq);
 }
 
 bool placement_is_own_key(const char *key)

@@ -113,7 +113,7 @@ static void external_key(const struct object_info *info, struct buf *ret_key)
 
 	sha256_of(info->key, strlen(info->key), digest);
 	hex_encode(digest, 16, hex);
-	buf_addf(ret_key, CAT_OWN_KEYS "versions/external/%s/", hex);
+	buf_addf(ret_key, CAT_OWN_VERSIONS "external/%s/", hex);
 	sha256_of(info->etag ? info->etag : "", info->etag ? strlen(info->etag) : 0, digest);
 	hex_encode(digest, 8, hex);
 	buf_adds(ret_key, hex);

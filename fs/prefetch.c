@@ -283,18 +283,15 @@ struct locate {
 	struct place place;
 };
 
-static int first_link(void *arg, const struct cat_name *name)
-{
-	place_set(arg, name);
-	return 1;
-}
-
 static int locate(struct cat_txn *txn, void *arg)
 {
 	struct locate *found = arg;
-	int rc = cat_link_each(txn, found->ino, first_link, &found->place);
+	struct cat_name name;
+	int rc = cat_first_name(txn, found->ino, &name);
 
-	return rc < 0 ? rc : (rc == 1 ? 0 : -ENOENT);
+	if (rc == 0)
+		place_set(&found->place, &name);
+	return rc;
 }
 
 static int is_it(void *arg, const struct cat_name *name, const struct cat_inode *inode)

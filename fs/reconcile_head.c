@@ -21,20 +21,11 @@ struct subject {
 	struct buf key;       /* where it belongs */
 };
 
-static int first_link(void *arg, const struct cat_name *name)
-{
-	struct subject *subject = arg;
-
-	subject->name = *name;
-	return 1; /* the oldest is enough */
-}
-
 static int name_closure(struct cat_txn *txn, void *arg)
 {
 	struct subject *subject = arg;
-	int rc = cat_link_each(txn, subject->ino, first_link, subject);
 
-	return rc == 1 ? 0 : rc ? rc : -ENOENT;
+	return cat_first_name(txn, subject->ino, &subject->name);
 }
 
 int reconcile_name_of(struct reconcile *reconcile, uint64_t ino, struct cat_name *ret_name)
@@ -57,9 +48,9 @@ static int subject_closure(struct cat_txn *txn, void *arg)
 	rc = cat_inode_get(txn, subject->ino, &subject->inode);
 	if (rc || !(subject->inode.flags & CAT_UNRESOLVED))
 		return rc;
-	rc = cat_link_each(txn, subject->ino, first_link, subject);
-	if (rc != 1)
-		return rc ? rc : -ENOENT;
+	rc = cat_first_name(txn, subject->ino, &subject->name);
+	if (rc)
+		return rc;
 	rc = cat_key_of(txn, subject->ino, &subject->key);
 	if (!rc && S_ISDIR(subject->inode.mode))
 		buf_addc(&subject->key, '/');

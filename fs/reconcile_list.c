@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "cleanup.h"
 #include "fs/reconcile_internal.h"
 #include "fs/unlisted.h"
@@ -70,7 +71,7 @@ static int list_entry_add(struct listing *list, const struct object_info *info)
 		list->marker = true; /* HEAD asks for it */
 		return 0;
 	}
-	if (!list->prefix_len && !strcmp(component, FOUND_RESERVED))
+	if (!list->prefix_len && !strcmp(component, CAT_OWN_KEYS))
 		return 0;
 	found.directory = component[len - 1] == '/';
 	len -= found.directory;
@@ -248,11 +249,6 @@ static int keep_hidden(void *arg, const struct cat_name *name)
 	return rc ? rc : findings_add(hidden->findings, &found, hidden->max);
 }
 
-static int by_string(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 /* Directories that are there and not in the listing are added to it. */
 static int add_hidden(struct reconcile *reconcile, const struct call *call, uint64_t dir, struct listing *list)
 {
@@ -271,7 +267,7 @@ static int add_hidden(struct reconcile *reconcile, const struct call *call, uint
 		if (list->findings.found[i].directory)
 			names[count++] = list->findings.found[i].name;
 	}
-	qsort(names, count, sizeof(*names), by_string);
+	qsort(names, count, sizeof(*names), array_by_string);
 	return unlisted_each(unlisted.catalog, dir, names, count, keep_hidden, &hidden);
 }
 

@@ -90,7 +90,7 @@ static int loss_begin(struct losses *losses, const struct object_info *info)
 	int rc;
 
 	losses->now = (struct lost){.first = losses->findings.count};
-	losses->current = !len || (!losses->prefix.len && !strcmp(component, FOUND_RESERVED)); /* of no interest */
+	losses->current = !len || (!losses->prefix.len && !strcmp(component, CAT_OWN_KEYS)); /* of no interest */
 	buf_adds(&losses->key, info->key);
 	if (buf_failed(&losses->key))
 		return -ENOMEM;
@@ -672,17 +672,15 @@ int reconcile_whole(struct reconcile *reconcile, uint64_t dir, const struct call
 
 /* --- versions beside their files' keys ---------------------------------------------------------------------------- */
 
-#define ASIDE ".varve/versions/"
-
 /* ".varve/versions/<file id>/…": whose it is. What was preserved of others' objects lies elsewhere there. */
 bool reconcile_is_aside(const char *key, uint8_t ret_file_id[static CAT_FILE_ID_SIZE])
 {
 	char hex[2 * CAT_FILE_ID_SIZE + 1];
 	const char *slash;
 
-	if (strncmp(key, ASIDE, strlen(ASIDE)) != 0)
+	if (strncmp(key, CAT_OWN_VERSIONS, strlen(CAT_OWN_VERSIONS)) != 0)
 		return false;
-	key += strlen(ASIDE);
+	key += strlen(CAT_OWN_VERSIONS);
 	slash = strchr(key, '/');
 	if (!slash || slash - key != 2 * CAT_FILE_ID_SIZE || !slash[1])
 		return false;
@@ -742,7 +740,7 @@ static int asides_take(struct asides *asides, struct err *err)
 		asides->adopted += rc ? 0 : end - i;
 		rc = rc == -ENOENT ? 0 : rc;
 	}
-	return rc ? err_from_errno(err, -rc, "versions under %s", ASIDE) : 0;
+	return rc ? err_from_errno(err, -rc, "versions under %s", CAT_OWN_VERSIONS) : 0;
 }
 
 static int aside_page(void *arg, struct err *err)
@@ -752,7 +750,7 @@ static int aside_page(void *arg, struct err *err)
 	int rc = catalog_view(asides->losses.reconcile->options.catalog, asides_sift, &asides->losses);
 
 	if (rc)
-		return err_from_errno(err, -rc, "versions under %s", ASIDE);
+		return err_from_errno(err, -rc, "versions under %s", CAT_OWN_VERSIONS);
 	rc = heads_of(&asides->losses, &metas, err);
 	if (!rc)
 		rc = asides_take(asides, err);
@@ -765,7 +763,7 @@ int reconcile_asides(struct reconcile *reconcile, const char *key, const struct 
 {
 	struct asides asides = {.losses = {.reconcile = reconcile, .call = call ? call : &reconcile_patient}};
 	struct reconcile_walk walk = {
-		.request = {.prefix = key ? key : ASIDE,
+		.request = {.prefix = key ? key : CAT_OWN_VERSIONS,
 			    .versions = transfer_can(reconcile->options.transfer, BACKEND_VERSIONS),
 			    .meta = true},
 		.take = aside_entry,

@@ -91,16 +91,11 @@ static int known_closure(struct cat_txn *txn, void *arg)
 	return cat_version_each(txn, known->ino, 0, UINT64_MAX, known_version, known);
 }
 
-static int by_string(const void *a, const void *b)
-{
-	return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
 static bool known_has(const struct known *known, const struct object_info *info)
 {
 	const char *id = cat_object_id(info->native_id, info->etag);
 
-	return known->count && bsearch(&id, known->ids, known->count, sizeof(*known->ids), by_string);
+	return known->count && bsearch(&id, known->ids, known->count, sizeof(*known->ids), array_by_string);
 }
 
 /* One entry of a listing of versions. 1: past the key, nothing more of it follows. */
@@ -315,7 +310,7 @@ int reconcile_versions_run(struct reconcile *reconcile, uint64_t ino, const stru
 	if (rc || !known.key.len)
 		goto out;
 	if (known.count)
-		qsort(known.ids, known.count, sizeof(*known.ids), by_string);
+		qsort(known.ids, known.count, sizeof(*known.ids), array_by_string);
 	rc = versions_list(reconcile, call, &known, &findings, err);
 	if (!rc)
 		rc = versions_take(reconcile, call, ino, &findings, err);

@@ -39,7 +39,6 @@
 #define MODULE "sweep"
 #define FIRST_AFTER (60 * NS_PER_SEC) /* what a mount begins with goes first */
 #define IDENTITY ".varve/id"
-#define RESERVED ".varve/"
 #define ROWS 512 /* looked at in one view */
 #define IDLE_PAGES_MAX 100
 
@@ -272,7 +271,7 @@ static int compare_page(struct cat_txn *txn, void *arg)
 	for (size_t i = 0; i < sweep->page.count && !rc; i++) {
 		const struct object_info *info = &sweep->page.entries[i];
 
-		if (strncmp(info->key, RESERVED, strlen(RESERVED)) == 0) {
+		if (strncmp(info->key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) == 0) {
 			rc = compare_aside(txn, sweep, info);
 			continue;
 		}
@@ -482,7 +481,7 @@ static int take_key(void *arg, const char *key, const struct cat_key *record)
 {
 	struct lost_keys *lost = arg;
 
-	if (strncmp(key, RESERVED, strlen(RESERVED)) == 0 ||
+	if (strncmp(key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS)) == 0 ||
 	    was_seen(lost->sweep, key, record->native_id, record->etag))
 		return 0;
 	lost->cells[lost->count] = strdup(key);

@@ -117,18 +117,13 @@ struct walk {
 	size_t missing_count, missing_cap;
 };
 
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
 static int take_name(void *arg, const struct cat_name *name)
 {
 	struct walk *walk = arg;
 	const char *text = name->name;
 
 	if (name->type != S_IFDIR ||
-	    (walk->count && bsearch(&text, walk->names, walk->count, sizeof(*walk->names), by_text)))
+	    (walk->count && bsearch(&text, walk->names, walk->count, sizeof(*walk->names), array_by_string)))
 		return 0;
 	if (ARRAY_ROOM(walk->missing, walk->missing_cap, walk->missing_count))
 		return -ENOMEM;

@@ -34,14 +34,6 @@ struct facts {
 
 /* --- gathering ------------------------------------------------------------------------------------ */
 
-static int take_first_name(void *arg, const struct cat_name *name)
-{
-	struct facts *facts = arg;
-
-	facts->name = *name;
-	return 1;
-}
-
 static int read_records(struct cat_txn *txn, void *arg)
 {
 	struct facts *facts = arg;
@@ -65,8 +57,8 @@ static int read_records(struct cat_txn *txn, void *arg)
 		facts->stored = !ret;
 	}
 	facts->name.name[0] = '\0';
-	ret = cat_link_each(txn, subject->ino, take_first_name, facts);
-	return ret == 1 || ret == -ENOENT ? 0 : ret;
+	ret = cat_first_name(txn, subject->ino, &facts->name);
+	return ret == -ENOENT ? 0 : ret;
 }
 
 static void clear(struct facts *facts)

@@ -15,6 +15,9 @@
 int array_grow(void *cells_of, size_t *cap, size_t count, size_t size);
 #define ARRAY_ROOM(cells, cap, count) array_grow(&(cells), &(cap), (count), sizeof(*(cells)))
 
+/* For qsort and bsearch of an array of strings. */
+int array_by_string(const void *a, const void *b);
+
 /* In order, each once. {0} is the empty set; freed by numbers_clear. */
 struct numbers {
 	uint64_t *cells;

@@ -38,7 +38,8 @@ struct cat_txn;
 
 /* --- records ----------------------------------------------------------------------------------- */
 
-#define CAT_OWN_KEYS ".varve/" /* keys that begin so are varve's own: no name maps to them */
+#define CAT_OWN_KEYS ".varve/"                    /* keys that begin so are varve's own: no name maps to them */
+#define CAT_OWN_VERSIONS CAT_OWN_KEYS "versions/" /* of these, where versions lie that have no other place */
 
 enum cat_inode_flag {
 	CAT_DIRTY = 1 << 0,      /* the cache file holds changes that no version has yet */
@@ -287,6 +288,8 @@ int cat_symlink_put(struct cat_txn *txn, uint64_t ino, const char *target, size_
 /* Live names of an inode, oldest first. */
 typedef int (*cat_link_visit)(void *arg, const struct cat_name *name);
 int cat_link_each(struct cat_txn *txn, uint64_t ino, cat_link_visit visit, void *arg);
+/* The oldest alone. -ENOENT: it has none. */
+int cat_first_name(struct cat_txn *txn, uint64_t ino, struct cat_name *ret_name);
 
 /*
  * The object key of (parent, name): the names' key components joined by '/',
