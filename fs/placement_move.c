@@ -365,10 +365,10 @@ static int step_aside(struct placement *placement, const struct facts *facts)
 	return result ? result : placement_leave_all(placement, facts);
 }
 
-/* 0: theirs is there to stay, and nothing more is to be done; else `refused`, and it is tried again. */
+/* 0: theirs is there to stay, and nothing more is to be done; 1: so it is, and they are the file; else `refused`, and
+ * it is tried again. */
 static int make_way(struct placement *placement, const struct facts *facts, int refused)
 {
-	const struct placement_others *others = &placement->others;
 	const struct link *link = facts->links;
 	bool file = S_ISREG(facts->inode.mode);
 
@@ -386,9 +386,7 @@ static int make_way(struct placement *placement, const struct facts *facts, int 
 	atomic_fetch_add(&placement->conflicts, 1);
 	log_warn("placement", "conflict: %s cannot be stored under its name, which others gave to a %s", link->key,
 		 S_ISDIR(facts->inode.mode) ? "file" : "directory");
-	if (file && others->contested)
-		others->contested(others->arg, facts->inode.ino);
-	return 0;
+	return file;
 }
 
 int placement_run_place(struct placement *placement, struct cat_job *job, const struct placement_claims *claims,
@@ -416,13 +414,16 @@ int placement_run_place(struct placement *placement, struct cat_job *job, const 
 	} else {
 		result = place_special(placement, &facts, err);
 	}
-	if (result && err->kind == ERR_CONFLICT)
+	if (result && err->kind == ERR_CONFLICT) {
 		result = make_way(placement, &facts, result);
+		contested = result == 1;
+		result = contested ? 0 : result;
+	}
 	if (!result && job->key)
 		result = placement_clear_left(placement, &facts, job->key, err);
 	if (!result)
 		result = placement_job_done(placement, job);
-	if (!result && contested && others->contested)
+	if (!result && contested && others->contested) /* a name with a job is not given to others */
 		others->contested(others->arg, facts.inode.ino);
 out:
 	placement_facts_clear(&facts);

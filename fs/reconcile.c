@@ -12,7 +12,8 @@
  *
  * So nobody waits behind a queue: who needs a queued flight runs it himself.
  * A flight that ended only because its own runner gave up (interrupted, out of
- * time) is no answer for the others; the next of them flies again.
+ * time) is no answer for the others; the next of them flies again. What happened while a flight was under way
+ * it may have missed: who tells of something (`..._soon` after an upload) has it fly once more after its landing.
  *
  * What a flight does, and what it keeps true, is said in the file of its kind (reconcile_internal.h).
  *
@@ -50,6 +51,7 @@ struct flight {
 	uint64_t ino;
 	enum flight_state state;
 	unsigned refs; /* the runner's and each waiter's */
+	bool again;    /* something happened after it began */
 	int rc;
 	struct err err;
 	struct transfer_task task;
@@ -162,11 +164,16 @@ static void flight_unref(struct flight *flight)
 		free(flight);
 }
 
+static void flight_launch(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino,
+			  enum transfer_class class);
+
 static void flight_land(struct flight *flight, int rc, const struct err *err)
 {
 	struct reconcile *reconcile = flight->owner;
 
 	table_remove(&reconcile->flights, &flight->node);
+	if (flight->again && !atomic_load(&reconcile->stop))
+		flight_launch(reconcile, flight->kind, flight->ino, TRANSFER_NORMAL);
 	flight->state = FLIGHT_LANDED;
 	flight->rc = rc;
 	flight->err = *err;
@@ -240,15 +247,12 @@ static void flight_task_dropped(struct transfer_task *task)
 	lock_release(&reconcile->lock);
 }
 
-/* In the background, unless it flies already. Best effort. */
-static void flight_start(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino, enum transfer_class class)
+/* In the background. Best effort. */
+static void flight_launch(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino,
+			  enum transfer_class class)
 {
-	LOCK_GUARD(&reconcile->lock);
-	struct flight *flight;
+	struct flight *flight = flight_new(reconcile, kind, ino, FLIGHT_QUEUED);
 
-	if (atomic_load(&reconcile->stop) || flight_find(reconcile, kind, ino))
-		return;
-	flight = flight_new(reconcile, kind, ino, FLIGHT_QUEUED);
 	if (!flight)
 		return;
 	flight->task.class = class;
@@ -256,6 +260,31 @@ static void flight_start(struct reconcile *reconcile, enum reconcile_kind kind, 
 	flight->task.dropped = flight_task_dropped;
 	reconcile->background++;
 	transfer_submit(reconcile->options.transfer, &flight->task);
+}
+
+/* In the background, unless it flies already. */
+static void flight_start(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino, enum transfer_class class)
+{
+	LOCK_GUARD(&reconcile->lock);
+
+	if (!atomic_load(&reconcile->stop) && !flight_find(reconcile, kind, ino))
+		flight_launch(reconcile, kind, ino, class);
+}
+
+/* The same for what only a flight that begins from now on is sure to see. */
+static void flight_start_anew(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino,
+			      enum transfer_class class)
+{
+	LOCK_GUARD(&reconcile->lock);
+	struct flight *flight;
+
+	if (atomic_load(&reconcile->stop))
+		return;
+	flight = flight_find(reconcile, kind, ino);
+	if (!flight)
+		flight_launch(reconcile, kind, ino, class);
+	else if (flight->state == FLIGHT_RUNNING)
+		flight->again = true;
 }
 
 /* Waits for the landing. 0, or this call is over: -errno. */
@@ -485,7 +514,7 @@ void reconcile_names_soon(struct reconcile *reconcile, uint64_t ino)
 	struct cat_name name;
 
 	if (!reconcile_name_of(reconcile, ino, &name))
-		flight_start(reconcile, RECONCILE_KIND_LIST, name.parent, TRANSFER_NORMAL);
+		flight_start_anew(reconcile, RECONCILE_KIND_LIST, name.parent, TRANSFER_NORMAL);
 }
 
 int reconcile_versions(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
@@ -505,7 +534,7 @@ int reconcile_versions_now(struct reconcile *reconcile, uint64_t ino, const stru
 void reconcile_versions_soon(struct reconcile *reconcile, uint64_t ino)
 {
 	if (transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
-		flight_start(reconcile, RECONCILE_KIND_VERSIONS, ino, TRANSFER_BACKGROUND);
+		flight_start_anew(reconcile, RECONCILE_KIND_VERSIONS, ino, TRANSFER_BACKGROUND);
 }
 
 int reconcile_past(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)

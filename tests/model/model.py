@@ -927,7 +927,7 @@ def main():
     print(f"model: seed {seed} on {options.store}, after {failure[0]} operations: {failure[1]}", flush=True)
     if not options.replay and not options.no_shrink:
         ops = shrink(options.store, ops[:failure[0]], time.monotonic() + SHRINK_SECONDS)
-        path = Path(os.environ.get("TMPDIR") or ".") / f"model-{seed}.json"
+        path = Path(os.environ.get("TMPDIR") or "/tmp") / f"model-{seed}.json"
         path.write_text(json.dumps({"store": options.store, "ops": ops}))
         again = run(options.store, ops, 1)
         print(f"shrunk to {len(ops)} operations in {path}: {again[1] if again else 'not every time'}")

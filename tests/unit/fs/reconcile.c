@@ -719,6 +719,41 @@ Test(reconcile, refreshes_in_the_background_when_old_and_only_then)
 	bench_off(&bench);
 }
 
+/* Something of others comes between two pages of a listing, where the first has gone by, and an upload tells of it. */
+static struct bench *told;
+
+static int missed_by_first_page(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	struct bench *bench = told;
+
+	(void)key;
+	(void)err;
+	if (call != SHIM_LIST || atomic_load(&store->calls[SHIM_LIST]) != 3)
+		return 0;
+	atomic_store(&store->hook, NULL);
+	store_put(store, "a", "x", NULL);
+	reconcile_names_soon(bench->reconcile, lookup(bench, CAT_ROOT_INO, "f").ino);
+	return 0;
+}
+
+Test(reconcile, what_is_told_of_during_a_listing_is_seen_by_another)
+{
+	struct bench bench = bench_on(STORE_MEMORY);
+
+	told = &bench;
+	store_put(bench.store, "f", "x", NULL);
+	list_dir(&bench, CAT_ROOT_INO); /* the first call */
+	store_put(bench.store, "g", "x", NULL);
+	bench.store->page = 1;
+	atomic_store(&bench.store->hook, missed_by_first_page);
+	list_dir(&bench, CAT_ROOT_INO); /* the second and the third */
+	for (int i = 0; i < 300 && !exists(&bench, CAT_ROOT_INO, "a"); i++)
+		pause_ms(10);
+	cr_expect(ne(int, !!(exists(&bench, CAT_ROOT_INO, "a")), 0));
+	cr_expect(ne(int, !!(exists(&bench, CAT_ROOT_INO, "g")), 0));
+	bench_off(&bench);
+}
+
 static int outage(struct store *store, enum shim_call call, const char *key, struct err *err)
 {
 	(void)store;
