@@ -58,6 +58,7 @@
 #define OPEN_PATIENCE_NS (30 * NS_PER_SEC)
 #define NEVER_NS (INT64_MAX / 4)
 #define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
+#define SAY_EVERY_NS (5 * NS_PER_SEC)
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
 #define POOL_THREADS 32
 
@@ -182,9 +183,14 @@ static int open_catalog(struct session *session, const struct config *config, bo
 	return 0;
 }
 
+/* The arg is when this was last said. */
 static void say_rebuilt(void *arg, const struct ship_rebuilt *so_far)
 {
-	(void)arg;
+	int64_t *said = arg, now = clock_monotonic();
+
+	if (now - *said < SAY_EVERY_NS)
+		return;
+	*said = now;
 	log_info("session", "rebuilding the catalog from the store: %" PRIu64 " segments, %" PRIu64 " bytes so far",
 		 so_far->segments, so_far->bytes);
 }
@@ -197,10 +203,12 @@ static int end_rebuild(struct session *session)
 static int rebuild(struct session *session, struct err *err)
 {
 	struct catalog *catalog = session->fs.catalog;
+	int64_t said = clock_monotonic();
 	struct ship_rebuild request = {.catalog = catalog,
 				       .transfer = session->fs.transfer,
 				       .tmp_dir = session->tmp_dir,
-				       .progress = say_rebuilt};
+				       .progress = say_rebuilt,
+				       .progress_arg = &said};
 	struct call call = {.cancelled = &session->hurried}; /* each request has a patience of its own */
 	struct ship_rebuilt rebuilt;
 	int result = ship_rebuild(&request, &call, &rebuilt, err);
