@@ -3,9 +3,13 @@
 Each plan is a list of signed requests for tools/bench/http_plan.c, which sends them over kept-alive connections and
 takes the time. Signing is done beforehand, for nothing. Where more than one plan would do, the floor is the fastest.
 
+A plan is one that loses nothing: an object is put only where none is, is sent with its checksum and tells its file's
+metadata, and before something is removed or copied over, it is asked whose it is: MinIO knows no condition for either.
+
 A minimal S3 client lies here as well: it shares nothing with varve and looks into buckets for bench.py.
 """
 
+import base64
 import concurrent.futures
 import datetime
 import hashlib
@@ -23,6 +27,13 @@ PART_LEAST = 5 * MIB
 REGION = "us-east-1"
 NAMESPACE = "{http://s3.amazonaws.com/doc/2006-03-01/}"
 MANY, FEW = 16, 8  # connections for small objects, for large ones
+# What varve says of a file with its content, by size.
+META = [(f"x-amz-meta-{name}", value) for name, value in {
+    "mode": "33188", "uid": "0", "gid": "0", "mtime": "1795323613.847239879", "varve-id": "e4" * 16,
+    "varve-seq": "281474976710704", "varve-commit": "1795323613847352871", "varve-origin": "close", "varve-epoch": "1",
+    "varve-crc32c": "b24e8724", "varve-author": "0", "varve-host": "bench",
+    "varve-upload": "e4" * 16 + "-281474976710704-1"}.items()]
+NOBODY = ("If-None-Match", "*")
 
 
 def quote(text):
@@ -127,6 +138,14 @@ class Floor:
 
     def __init__(self, store, program, bucket, cold):
         self.store, self.program, self.bucket, self.cold = store, program, bucket, cold
+        self.checksums = {}
+
+    def checksum(self, size):
+        """The header that tells the CRC-32C of a body of so many bytes."""
+        if size not in self.checksums:
+            done = subprocess.run([self.program, "crc32c", str(size)], capture_output=True, text=True, check=True)
+            self.checksums[size] = base64.b64encode(bytes.fromhex(done.stdout.strip())).decode()
+        return ("x-amz-checksum-crc32c", self.checksums[size])
 
     def request(self, method, key, size=0, query=(), headers=()):
         signed = [(name, value) for name, value in headers if name.lower().startswith("x-amz-")]
@@ -148,19 +167,28 @@ class Floor:
 
     # ---- small objects
 
+    def put(self, key, size, *headers):
+        return self.request("PUT", key, size, headers=[self.checksum(size), *headers, *META])
+
+    def remove(self, key):
+        return [self.request("HEAD", key), self.request("DELETE", key)]
+
+    def copy(self, old, new):
+        source = [("x-amz-copy-source", f"/{self.bucket}/{old}"), ("x-amz-metadata-directive", "REPLACE")]
+        return [self.request("HEAD", new), self.request("PUT", new, headers=source + META)]
+
     def put_all(self, sizes, connections=MANY):
-        return self.send([self.request("PUT", key, size) for key, size in sizes.items()], connections)[0]
+        return self.send([self.put(key, size, NOBODY) for key, size in sizes.items()], connections)[0]
 
     def get_all(self, keys, connections=MANY):
         self.cold()
         return self.send([self.request("GET", key) for key in keys], connections)[0]
 
     def delete_all(self, keys):
-        return self.send([self.request("DELETE", key) for key in keys], MANY)[0]
+        return self.send([request for key in keys for request in self.remove(key)], MANY)[0]
 
     def rename_all(self, pairs):
-        copies = [self.request("PUT", new, headers=[("x-amz-copy-source", f"/{self.bucket}/{old}")])
-                  for old, new in pairs]
+        copies = [request for old, new in pairs for request in self.copy(old, new)]
         return self.send(copies, MANY)[0] + self.delete_all([old for old, _ in pairs])
 
     def sqlite(self, transactions, size):
@@ -168,26 +196,32 @@ class Floor:
         each must be in the store before the next may begin."""
         requests = []
         for _ in range(transactions):
-            requests += [self.request("PUT", "db-journal", 8 * KIB)] * 2
-            requests += [self.request("PUT", "db", size), self.request("DELETE", "db-journal")]
+            requests += [self.put("db-journal", 8 * KIB)] * 2
+            requests += [self.put("db", size), *self.remove("db-journal")]
         return self.send(requests, 1)[0]
 
     # ---- one large object
 
     def multipart(self, key, parts, connections=FEW):
-        """parts: (offset, size, whether the store copies it from the object as it was)."""
+        """parts: (offset, size, whether the store copies it from the object as it was). With checksums, unless some are
+        copied, whose checksum nobody knows."""
         path, connection = f"/{self.bucket}/{key}", self.store.connect()
+        checked = not any(copied for _, _, copied in parts)
+        sums = [self.checksum(size) for _, size, _ in parts] if checked else []
         began = time.monotonic()
-        answer = self.store.ask("POST", path, [("uploads", "")], connection=connection)
+        answer = self.store.ask("POST", path, [("uploads", "")], connection=connection,
+                                headers=META + ([("x-amz-checksum-algorithm", "CRC32C")] if checked else []))
         seconds = time.monotonic() - began
         upload = ElementTree.fromstring(answer).findtext(NAMESPACE + "UploadId")
         requests = []
         for number, (offset, size, copied) in enumerate(parts, 1):
             query = [("partNumber", str(number)), ("uploadId", upload)]
             source = [("x-amz-copy-source", path), ("x-amz-copy-source-range", f"bytes={offset}-{offset + size - 1}")]
-            requests.append(self.request("PUT", key, 0 if copied else size, query, source if copied else []))
+            headers = source if copied else [sums[number - 1]] if checked else []
+            requests.append(self.request("PUT", key, 0 if copied else size, query, headers))
         took, etags = self.send(requests, connections)
-        body = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag></Part>"
+        body = "".join(f"<Part><PartNumber>{number}</PartNumber><ETag>\"{etag}\"</ETag>" +
+                       (f"<ChecksumCRC32C>{sums[number - 1][1]}</ChecksumCRC32C>" if checked else "") + "</Part>"
                        for number, etag in enumerate(etags, 1))
         began = time.monotonic()
         self.store.ask("POST", path, [("uploadId", upload)],
@@ -233,7 +267,7 @@ class Floor:
         """The store copies what was, whole or in stretches; what is new is the last part. An object too small to be the
         first part is sent whole."""
         if size < PART_LEAST:
-            return self.put_all({key: size + more})
+            return self.send([self.put(key, size + more)], 1)[0]
         best = None
         for count in (1, 4, 8):
             step = max(PART_LEAST, -(-size // count))

@@ -3,10 +3,12 @@
  * beneath which no filesystem can be that needs the same requests. Not part of varve.
  *
  *     http_plan HOST PORT CONNECTIONS <PLAN
+ *     http_plan crc32c SIZE        (of a body of so many bytes, in hexadecimal)
  *
  * A line of the plan is METHOD, target, bytes of body and any headers ("Name: value"), with tabs between; whoever wrote
  * it has signed the target. Everything is parsed, and every connection open, before the clock starts. Prints the
- * seconds, then status and ETag of each request in the order of the plan. Exit status 1 when one was not answered 2xx.
+ * seconds, then status and ETag of each request in the order of the plan. Exit status 1 when one was not answered 2xx,
+ * or, a HEAD, 404 either: that nothing is there is an answer.
  *
  * Threads: one for each connection; they share the plan, each request belongs to who drew its number.
  */
@@ -25,6 +27,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "checksum.h"
 #include "clock.h"
 
 #define BODY_MAX ((size_t)64 << 20)
@@ -261,11 +264,30 @@ static double run(unsigned connections)
 	return (double)(ended - began) / (double)NS_PER_SEC;
 }
 
+static bool is_answered(const struct request *request)
+{
+	return (request->status >= 200 && request->status <= 299) || (request->no_reply_body && request->status == 404);
+}
+
+static int say_checksum(const char *size)
+{
+	size_t len = strtoull(size, NULL, 10);
+
+	if (len > BODY_MAX)
+		die("a size");
+	make_body();
+	(void)printf("%08x\n", crc32c_update(0, plan.body, len));
+	free(plan.body);
+	return fflush(stdout) != 0;
+}
+
 int main(int argc, char **argv)
 {
 	unsigned connections = argc == 4 ? (unsigned)strtoul(argv[3], NULL, 10) : 0;
 	bool failed = false;
 
+	if (argc == 3 && strcmp(argv[1], "crc32c") == 0)
+		return say_checksum(argv[2]);
 	if (connections < 1 || connections > CONNECTIONS_MAX) {
 		(void)fprintf(stderr, "usage: http_plan HOST PORT CONNECTIONS <PLAN\n");
 		return 2;
@@ -278,7 +300,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < plan.count; i++) {
 		const struct request *request = &plan.requests[i];
 
-		failed = failed || request->status < 200 || request->status > 299;
+		failed = failed || !is_answered(request);
 		(void)printf("%d %s\n", request->status, request->etag[0] ? request->etag : "-");
 		free(request->head);
 	}
