@@ -45,12 +45,14 @@ struct s3 {
 	bool create;
 	bool read_only;
 	unsigned max_key;
+	char *believed; /* backend_options.known, or NULL */
 
 	struct s3_sign_cache sign_cache;
 	struct lock lock;
 	char region[S3_REGION_SIZE]; /* guarded by lock: may be learnt from the store */
 	struct backend_info info;    /* guarded by lock */
-	bool tried;                  /* guarded by lock: info holds the results of trials */
+	bool tried;                  /* guarded by lock: info holds the results of trials, or what was believed */
+	char *known;                 /* guarded by lock; once it is there it stays */
 	_Atomic int64_t skew_ns;     /* the store's clock minus ours */
 	_Atomic uint32_t features;   /* enum s3_feature */
 	struct backend_counters counters;

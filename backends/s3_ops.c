@@ -84,6 +84,8 @@ static void s3_close(struct backend *backend)
 	s3_endpoint_clear(&s3->endpoint);
 	lock_destroy(&s3->lock);
 	free(s3->description);
+	free(s3->believed);
+	free(s3->known);
 	free(s3);
 }
 
@@ -118,6 +120,8 @@ static int s3_open(const struct backend_options *options, struct backend **ret_b
 	int r = find_place(s3, options, err);
 	if (r == 0)
 		r = describe_store(s3, err);
+	if (r == 0 && options->known && !(s3->believed = strdup(options->known)))
+		r = err_set(err, ERR_NO_MEMORY, "S3");
 	if (r == 0)
 		r = find_identity(s3, options, err);
 	if (r == 0)

@@ -3,7 +3,8 @@
  *
  * Stores that speak S3 differ in what they ignore in silence, so each capability is tried: small objects under
  * .varve/probe/<random>/ and a second request that a store with the capability must refuse. The trials are run once per
- * open (never when read-only) and removed for good by version id; existence and versioning are asked every time.
+ * open (never when read-only) and removed for good by version id, unless an earlier open's results are given: they are
+ * some forty round trips. Existence and versioning are asked every time.
  *
  * Threads: probes may overlap; each works under a random prefix of its own.
  */
@@ -30,6 +31,7 @@ struct trial {
 	uint32_t capabilities;
 	uint32_t features;
 	unsigned max_component;
+	bool known; /* all of these */
 	char *etag; /* of the object that trials work on */
 };
 
@@ -402,9 +404,45 @@ static int run_trials(struct trial *trial, struct err *err)
 	try_list_meta(trial, "meta");
 	try_remove_condition(trial); /* last: where it is ignored, the object is gone */
 	trial->s3->features = trial->features;
+	trial->known = true;
 	remove_trials(trial);
 	free(trial->etag);
 	return 0;
+}
+
+/* --- what is known of another time -------------------------------------------------------------------------- */
+
+#define KNOWN_FORM 1 /* of the text and of the trials: another number tells nothing */
+
+/* Malloc'd, or NULL. */
+static char *write_known(const struct trial *trial)
+{
+	AUTO_BUF text = BUF_INIT;
+
+	buf_addf(&text, "%u %x %x %u %s", KNOWN_FORM, trial->capabilities, trial->features, trial->max_component,
+		 trial->s3->description);
+	return buf_detach(&text);
+}
+
+static bool believe(struct trial *trial)
+{
+	struct s3 *s3 = trial->s3;
+	unsigned form, capabilities, features, max_component;
+	int end = 0;
+
+	if (!s3->believed ||
+	    sscanf(s3->believed, "%u %x %x %u %n", &form, &capabilities, &features, &max_component, &end) != 4 ||
+	    form != KNOWN_FORM || !end || strcmp(s3->believed + end, s3->description) != 0)
+		return false;
+	trial->capabilities = capabilities;
+	trial->max_component = max_component;
+	s3->features = trial->features = features;
+	return trial->known = true;
+}
+
+static int find_out(struct trial *trial, struct err *err)
+{
+	return believe(trial) || trial->s3->read_only ? 0 : run_trials(trial, err);
 }
 
 /* --- the probe --------------------------------------------------------------------------------------------------- */
@@ -440,11 +478,10 @@ int s3_probe(struct backend *backend, const struct call *call, struct backend_in
 		LOCK_GUARD(&s3->lock);
 		tried = s3->tried;
 	}
-	if (!tried && !s3->read_only) {
-		r = run_trials(&trial, err);
-		if (r < 0)
-			return r;
-	}
+	if (!tried)
+		r = find_out(&trial, err);
+	if (r < 0)
+		return r;
 
 	LOCK_GUARD(&s3->lock);
 	if (!tried) {
@@ -453,7 +490,9 @@ int s3_probe(struct backend *backend, const struct call *call, struct backend_in
 		s3->info.limits.max_key = s3->max_key;
 		s3->info.limits.max_component = trial.max_component;
 		s3->info.description = s3->description;
-		s3->tried = !s3->read_only;
+		s3->tried = trial.known;
+		if (trial.known && !s3->known)
+			s3->info.known = s3->known = write_known(&trial);
 	}
 	s3->info.capabilities &= ~(uint32_t)(BACKEND_VERSIONS | BACKEND_LOCK);
 	s3->info.capabilities |= versioning | locking;

@@ -95,6 +95,12 @@ const char *transfer_description(const struct transfer *transfer)
 }
 
 /* Readers may hold pointers into older ones, so these stay: some hundred bytes for each change of a store. */
+const char *transfer_known(const struct transfer *transfer)
+{
+	const struct transfer_info *info = transfer->info;
+	return info ? info->info.known : NULL;
+}
+
 static int publish_info(struct transfer *transfer, const struct backend_info *info, struct err *err)
 {
 	struct transfer_info *newest = transfer->info;

@@ -56,6 +56,7 @@
 #include "version.h"
 
 #define OPEN_PATIENCE_NS (30 * NS_PER_SEC)
+#define KNOWN_MAX_AGE_NS (24 * 3600 * NS_PER_SEC)
 #define NEVER_NS (INT64_MAX / 4)
 #define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
 #define SAY_EVERY_NS (5 * NS_PER_SEC)
@@ -102,14 +103,41 @@ static int make_dir(const char *base, const char *name, char **ret_path, struct 
 	return 0;
 }
 
+/* What the store was found able to do, and when: "nanoseconds text". Tried again after KNOWN_MAX_AGE_NS. */
+#define STORE_KNOWN "store.known"
+
+static char *recall_known(struct catalog *catalog)
+{
+	AUTO_FREE char *value = NULL;
+	int64_t age;
+	char *text;
+
+	if (catalog_setting_get(catalog, STORE_KNOWN, &value))
+		return NULL;
+	age = clock_wall() - strtoll(value, &text, 10);
+	return *text == ' ' && age >= 0 && age < KNOWN_MAX_AGE_NS ? strdup(text + 1) : NULL;
+}
+
+/* Best effort: what is not kept is tried again. */
+static void keep_known(struct catalog *catalog, const char *known)
+{
+	AUTO_BUF value = BUF_INIT;
+
+	buf_addf(&value, "%" PRId64 " %s", clock_wall(), known);
+	if (buf_failed(&value) || catalog_setting_put(catalog, STORE_KNOWN, value.data))
+		log_warn("session", "what the store can do is not kept");
+}
+
 static int open_store(struct session *session, const struct config *config, struct err *err)
 {
+	AUTO_FREE char *known = recall_known(session->fs.catalog);
 	struct backend_options options = {.url = config->url,
 					  .endpoint = config->endpoint,
 					  .region = config->region,
 					  .profile = config->profile,
 					  .create = config->create,
-					  .read_only = config->read_only};
+					  .read_only = config->read_only,
+					  .known = known};
 	struct transfer_options transfer = {.threads = config->threads ? config->threads : POOL_THREADS,
 					    .bytes_per_second_up = config->max_upload_rate,
 					    .bytes_per_second_down = config->max_download_rate,
@@ -123,7 +151,12 @@ static int open_store(struct session *session, const struct config *config, stru
 	result = ops->open(&options, &session->backend, err);
 	if (!result)
 		result = transfer_new(session->backend, &transfer, &session->fs.transfer, err);
-	return result ? result : transfer_probe(session->fs.transfer, &call, err);
+	if (!result)
+		result = transfer_probe(session->fs.transfer, &call, err);
+	if (!result && !config->read_only && transfer_known(session->fs.transfer) &&
+	    (!known || strcmp(known, transfer_known(session->fs.transfer)) != 0))
+		keep_known(session->fs.catalog, transfer_known(session->fs.transfer));
+	return result;
 }
 
 /* A rebuild that a crash cut short left half a catalog, of which nothing is worth keeping. */

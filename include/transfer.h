@@ -36,6 +36,7 @@ void transfer_free(struct transfer *transfer);
 bool transfer_can(const struct transfer *transfer, enum backend_capability capability);
 const struct backend_limits *transfer_limits(const struct transfer *transfer);
 const char *transfer_description(const struct transfer *transfer);
+const char *transfer_known(const struct transfer *transfer); /* backend_info.known */
 int transfer_probe(struct transfer *transfer, const struct call *call, struct err *err);
 
 int transfer_head(struct transfer *transfer, const struct call *call, const struct object_ref *object,

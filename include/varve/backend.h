@@ -30,7 +30,7 @@
 
 #include "err.h"
 
-#define VARVE_BACKEND_ABI 2
+#define VARVE_BACKEND_ABI 3
 
 struct backend; /* each backend's own; its first member is `const struct backend_ops *ops` */
 
@@ -200,6 +200,7 @@ struct backend_info {
 	struct backend_limits limits;
 	char *description; /* "s3://bucket/prefix at http://host:9000", no secrets; the backend's, valid while it is
 			      open */
+	char *known;       /* what was found out by trying, for backend_options.known; valid likewise. NULL: nothing */
 };
 
 /* Where and how. All strings borrowed for open() only; NULL when not given. */
@@ -210,6 +211,8 @@ struct backend_options {
 	const char *profile;        /* credentials profile */
 	bool create;                /* make the bucket/directory, with versioning, when it is missing */
 	bool read_only;             /* the probe must not write */
+	const char *known;          /* backend_info.known of another time, if the caller trusts it yet: what it tells is
+				       not tried again. What is not of this store, or not understood, tells nothing */
 	int64_t connect_timeout_ns; /* 0: default 10 s */
 	int64_t stall_timeout_ns;   /* no byte moved for so long ends an attempt; 0: default 20 s */
 };

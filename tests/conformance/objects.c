@@ -3,6 +3,10 @@
  */
 #include "conformance/suite.h"
 
+#include <inttypes.h>
+
+#include "buf.h"
+#include "cleanup.h"
 #include "clock.h"
 
 #define MIB ((size_t)1 << 20)
@@ -394,4 +398,42 @@ CONFORMANCE(objects_outlive_the_handle)
 	f->backend = fixture_open(f, f->url, false);
 	OK(f->ops->probe(f->backend, &f->call, &f->info, &f->err));
 	expect_text(f, "kept", "text");
+}
+
+/* Requests of a probe that was told this. */
+static uint64_t probe_knowing(struct fixture *f, const char *known, struct backend_info *ret_info)
+{
+	struct backend_options options = {
+		.url = f->url, .endpoint = f->endpoint, .region = f->endpoint ? "us-east-1" : NULL, .known = known};
+	struct backend *other = NULL;
+	uint64_t requests;
+
+	OK(f->ops->open(&options, &other, &f->err));
+	OK(f->ops->probe(other, &f->call, ret_info, &f->err));
+	requests = f->ops->counters(other)->requests;
+	cr_assert_eq(!ret_info->known, !f->info.known);
+	cr_assert(!ret_info->known || strcmp(ret_info->known, f->info.known) == 0, "%s", ret_info->known);
+	f->ops->close(other);
+	return requests;
+}
+
+CONFORMANCE(what_is_known_of_a_store_need_not_be_tried_again)
+{
+	struct backend_info info;
+	uint64_t tried = probe_knowing(f, NULL, &info), believed = probe_knowing(f, f->info.known, &info);
+	AUTO_BUF other = BUF_INIT;
+
+	cr_assert_eq(info.capabilities, f->info.capabilities);
+	cr_assert_eq(info.limits.max_component, f->info.limits.max_component);
+	if (!f->info.known) /* there is nothing to find out */
+		return;
+	cr_assert(believed <= 3 && believed < tried, "%" PRIu64 " requests instead of %" PRIu64, believed, tried);
+	/* Of another store, of another form, of none. */
+	buf_addf(&other, "%s-other", f->info.known);
+	cr_assert_gt(probe_knowing(f, other.data, &info), believed);
+	buf_reset(&other);
+	buf_addf(&other, "0%s", strchr(f->info.known, ' '));
+	cr_assert_gt(probe_knowing(f, other.data, &info), believed);
+	cr_assert_gt(probe_knowing(f, "?", &info), believed);
+	cr_assert_eq(info.capabilities, f->info.capabilities);
 }

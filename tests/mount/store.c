@@ -629,6 +629,22 @@ static void change_large(char *bytes, const char *text, size_t offset)
 	OK(close(fd));
 }
 
+/* The trials of a probe are forty round trips, which a slow line makes ten seconds. */
+Test(store, a_mount_does_not_try_again_what_it_tried_today)
+{
+	int64_t first, second;
+
+	begin(MOUNTED_S3, "create,sweep=0");
+	first = mounted_status(&m, "store.requests");
+	OK(mounted_stop(&m));
+	mounted_start(&m, "sweep=0");
+	second = mounted_status(&m, "store.requests");
+	cr_assert_leq(second, 10, "%ld requests", (long)second);
+	cr_assert_gt(first, second + 20);
+	OK(mounted_shell(&m, "echo text >\"$MNT/f\"", NULL, 0));
+	end_clean();
+}
+
 Test(store, a_change_of_a_large_file_moves_little_more_than_what_changed)
 {
 	int64_t sent, received, requests;
