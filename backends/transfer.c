@@ -23,6 +23,7 @@
 #include "transfer_retry.h"
 
 #define TRANSFER_THREADS 16
+#define SMALL_GET (UINT64_C(64) << 10)
 #define TRANSFER_TIMEOUT_NS (60 * NS_PER_SEC)
 /* transfer_find_upload: how far back, by the store's own clock, and how many versions are asked. */
 #define FIND_WINDOW_NS (24 * 60 * 60 * NS_PER_SEC)
@@ -95,6 +96,11 @@ const char *transfer_description(const struct transfer *transfer)
 }
 
 /* Readers may hold pointers into older ones, so these stay: some hundred bytes for each change of a store. */
+bool transfer_is_far(const struct transfer *transfer)
+{
+	return transfer->far;
+}
+
 const char *transfer_known(const struct transfer *transfer)
 {
 	const struct transfer_info *info = transfer->info;
@@ -180,6 +186,7 @@ int transfer_head(struct transfer *transfer, const struct call *call, const stru
 		err = &own;
 	int r;
 	retry_begin(&retry, transfer, call, 0);
+	retry.small = true;
 	do {
 		r = retry_start(&retry, err);
 		if (r < 0)
@@ -323,6 +330,7 @@ int transfer_get(struct transfer *transfer, const struct call *call, const struc
 		err = &own;
 	int r = 0;
 	retry_begin(&retry, transfer, call, get_bytes(request));
+	retry.small = get_bytes(request) <= SMALL_GET;
 	state.call = &retry.call;
 	state.progress.moved = retry.call.moved;
 	state.whole = request->offset == 0 && (request->length == UINT64_MAX || request->expected_size == UINT64_MAX ||

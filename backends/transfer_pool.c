@@ -1,10 +1,11 @@
 /*
  * transfer_pool.c - the threads that run transfer tasks, by class.
  *
- * Invariants, with n threads: tasks that are not urgent run on at most n - 2 of them, background tasks on at most half;
- * one background task always gets its turn before further normal ones, so none of the classes starves. A task is
- * either in a queue, or its runner's; a queued task of a closing pool is dropped, exactly once.
- * Threads: all state is guarded by the pool's lock (LOCK_TRANSFER); tasks run, and are dropped, without it.
+ * Invariants, with n threads: tasks that are not urgent run on at most n - 2 of them, background tasks on at most half,
+ * of more than 2 * BACKGROUND_ENOUGH on a quarter, or, while wide, on three quarters; one background task always gets
+ * its turn before further normal ones, so none of the classes starves. A task is either in a queue, or its runner's; a
+ * queued task of a closing pool is dropped, exactly once. Threads: all state is guarded by the pool's lock
+ * (LOCK_TRANSFER); tasks run, and are dropped, without it.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -16,10 +17,12 @@
 #include "transfer_retry.h"
 
 #define POOL_CLASSES (TRANSFER_BACKGROUND + 1)
+#define BACKGROUND_ENOUGH 16u /* at once, for a store that answers soon */
 
 struct transfer_pool {
 	unsigned size;    /* threads wanted; constant */
 	unsigned started; /* threads there are; constant after transfer_pool_new */
+	_Atomic unsigned background_max;
 	struct lock lock;
 	pthread_cond_t work; /* something may have become runnable, or stopping */
 	struct list queues[POOL_CLASSES];
@@ -33,12 +36,11 @@ static bool class_has_room(const struct transfer_pool *pool, enum transfer_class
 {
 	unsigned relaxed = pool->running[TRANSFER_NORMAL] + pool->running[TRANSFER_BACKGROUND];
 	unsigned relaxed_max = pool->size > 3 ? pool->size - 2 : (pool->size > 1 ? pool->size - 1 : 1);
-	unsigned background_max = pool->size > 1 ? pool->size / 2 : 1;
 	if (class == TRANSFER_URGENT)
 		return true;
 	if (relaxed >= relaxed_max)
 		return false;
-	return class == TRANSFER_NORMAL || pool->running[TRANSFER_BACKGROUND] < background_max;
+	return class == TRANSFER_NORMAL || pool->running[TRANSFER_BACKGROUND] < pool->background_max;
 }
 
 static bool class_is_ready(const struct transfer_pool *pool, enum transfer_class class)
@@ -116,12 +118,23 @@ static int pool_start(struct transfer_pool *pool)
 	return -r;
 }
 
+void transfer_pool_widen(struct transfer_pool *pool, bool wide)
+{
+	unsigned half = pool->size / 2, quarter = pool->size / 4;
+	unsigned most = wide ? pool->size - quarter : half <= BACKGROUND_ENOUGH ? half : quarter;
+
+	if (!wide && half > BACKGROUND_ENOUGH && most < BACKGROUND_ENOUGH)
+		most = BACKGROUND_ENOUGH;
+	pool->background_max = most ? most : 1;
+}
+
 int transfer_pool_new(unsigned threads, struct transfer_pool **ret_pool)
 {
 	struct transfer_pool *pool = calloc(1, sizeof(*pool) + threads * sizeof(pool->threads[0]));
 	if (!pool)
 		return -ENOMEM;
 	pool->size = threads;
+	transfer_pool_widen(pool, false);
 	lock_init(&pool->lock, LOCK_TRANSFER);
 	lock_cond_init(&pool->work);
 	for (size_t i = 0; i < POOL_CLASSES; i++)

@@ -19,6 +19,8 @@
 
 #include "checksum.h"
 
+#define FAR_NS (8 * NS_PER_MS)
+#define LATENCY_MEMORY 64
 #define RETRY_FIRST_NS (100 * NS_PER_MS)
 #define RETRY_MAX_NS (10 * NS_PER_SEC)
 #define RETRY_CORRUPTIONS 3
@@ -139,11 +141,28 @@ static void allow_more(struct transfer *transfer)
 		transfer->allowed = 0;
 }
 
+/* What a busy machine or store adds says nothing of the way there, so this stays near the least. With the lock held. */
+static void note_latency(struct retry *retry)
+{
+	struct transfer *transfer = retry->transfer;
+	int64_t took = clock_monotonic() - retry->started_ns, before = transfer->latency_ns;
+	bool far;
+
+	transfer->latency_ns = before && took > before ? before + (took - before) / LATENCY_MEMORY : took;
+	far = transfer->latency_ns > (transfer->far ? FAR_NS / 2 : FAR_NS);
+	if (far == transfer->far)
+		return;
+	transfer->far = far;
+	transfer_pool_widen(transfer->pool, far);
+}
+
 void retry_note(struct retry *retry, int r, const struct err *err)
 {
 	struct transfer *transfer = retry->transfer;
 
 	LOCK_GUARD(&transfer->lock);
+	if (retry->small && (r == 0 || err->kind == ERR_NOT_FOUND))
+		note_latency(retry);
 	transfer->attempts--;
 	attempts_here--;
 	(void)pthread_cond_signal(&transfer->room);

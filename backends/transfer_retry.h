@@ -35,9 +35,11 @@ struct transfer {
 	unsigned good;         /* successes since `allowed` changed */
 	int64_t halved_ns;     /* when it was halved last */
 	bool online;
+	int64_t latency_ns; /* of a small request, near the least of late; 0: not known */
 	int64_t last_error_wall;
 	char last_error[256];
 
+	atomic_bool far;
 	_Atomic uint64_t retries;
 	_Atomic uint64_t heads, gets, lists; /* attempts */
 };
@@ -47,6 +49,7 @@ struct retry {
 	struct transfer *transfer;
 	struct call call; /* with a deadline */
 	int64_t started_ns;
+	bool small; /* an attempt takes little more than the way to the store and back */
 	unsigned failures;
 	unsigned corruptions;
 };
@@ -79,6 +82,8 @@ int transfer_pool_new(unsigned threads, struct transfer_pool **ret_pool);
 void transfer_pool_free(struct transfer_pool *pool);
 void transfer_pool_submit(struct transfer_pool *pool, struct transfer_task *task);
 bool transfer_pool_withdraw(struct transfer_pool *pool, struct transfer_task *task);
+/* Whether background tasks may run on more of the threads than otherwise. */
+void transfer_pool_widen(struct transfer_pool *pool, bool wide);
 unsigned transfer_pool_threads(const struct transfer_pool *pool);
 void transfer_pool_count(struct transfer_pool *pool, unsigned *ret_queued, unsigned *ret_running);
 

@@ -10,11 +10,14 @@
  * Each file that was fetched ahead and is then opened doubles the window up to WINDOW_MAX, and once half of it is used
  * up the next files follow. A cold read that is neither in the window nor near the last one ends the sweep: it is FOUND
  * anew there, and what is still queued is let go. A reader that comes from a sweep of another directory brings its
- * order and half its window along.
+ * order and half its window along: it goes through a tree. When what is left of its directory is under way, the first
+ * files of the directory that a walk comes to next follow, and so on while there is room in the window, through at most
+ * TREE_AHEAD directories: a tree of small directories is no slower over a long way than one large directory.
  *
  * Invariants
- *  1. Files under way and not yet opened are at most WINDOW_MAX and `bytes_max` bytes a sweep; so that much is what a
- *     reader that leaves has cost. What they bring is evictable as everything else, and given up when there is no room.
+ *  1. Files under way and not yet opened are at most WINDOW_MAX and `bytes_max` bytes a sweep, and half as many more in
+ *     the directories after it; so that much is what a reader that leaves has cost. What they bring is evictable as
+ * everything else, and given up when there is no room.
  *  2. A sweep's window holds only files after `ahead` that were stored, clean and small when it was made.
  *  3. The catalog is asked and tasks are submitted without the lock; `planning` keeps two from planning one sweep.
  *
@@ -44,7 +47,11 @@
 #define BYTES_MAX (UINT64_C(64) << 20)
 #define SIZE_MAX_SMALL (UINT64_C(4) << 20)
 #define SCAN_MAX 256 /* names looked at to find the next files */
+#define TREE_AHEAD 4
+#define CLIMB_MAX 8
 #define COMES_ALONG_NS NS_PER_SEC
+
+#define NOWHERE UINT64_MAX
 
 enum order { ORDER_COOKIES, ORDER_NAMES, ORDERS };
 
@@ -70,6 +77,8 @@ struct sweep {
 	unsigned head, pending;  /* pending: of them not opened yet */
 	uint64_t bytes;          /* of the pending */
 	bool planning, at_end;
+	bool walks;        /* the reader came from another directory */
+	uint64_t next_dir; /* where the walk goes on, once that was looked for; NOWHERE */
 };
 
 struct prefetch {
@@ -192,7 +201,7 @@ static void remember(struct sweep *sweep, const struct item *item)
 }
 
 /* Fills the window of the sweep of `dir`, if half of it is free. */
-static void plan(struct prefetch *prefetch, uint64_t dir)
+static void fill(struct prefetch *prefetch, uint64_t dir)
 {
 	struct next next = {.prefetch = prefetch, .dir = dir};
 	struct cat_readdir request = {.parent = dir, .max = SCAN_MAX, .with_inodes = true};
@@ -232,6 +241,134 @@ static void plan(struct prefetch *prefetch, uint64_t dir)
 		item->prefetch = prefetch;
 		transfer_submit(prefetch->transfer, &item->task);
 	}
+}
+
+/* --- the directory after --------------------------------------------------------------------------------------- */
+
+struct locate {
+	uint64_t ino;
+	struct place place;
+};
+
+static int locate(struct cat_txn *txn, void *arg)
+{
+	struct locate *found = arg;
+	struct cat_name name;
+	int rc = cat_first_name(txn, found->ino, &name);
+
+	if (rc == 0)
+		place_set(&found->place, &name);
+	return rc;
+}
+
+static int is_directory(void *arg, const struct cat_name *name, const struct cat_inode *inode)
+{
+	uint64_t *found = arg;
+
+	if (!S_ISDIR(inode->mode))
+		return 0;
+	*found = name->ino;
+	return 1;
+}
+
+/* The first directory after the place, in its directory; 0: none. */
+static uint64_t directory_after(const struct prefetch *prefetch, const struct place *place, enum order order)
+{
+	uint64_t found = 0;
+	const struct cat_readdir request = {.parent = place->dir,
+					    .after = place->cookie,
+					    .max = SCAN_MAX,
+					    .with_inodes = true,
+					    .after_name = order == ORDER_NAMES ? place->name : NULL};
+
+	return catalog_readdir(prefetch->catalog, &request, is_directory, &found) == 1 ? found : 0;
+}
+
+/* Where a walk through the tree comes to after `dir`: into it, or past it, or past what it is in. */
+static uint64_t walk_on(const struct prefetch *prefetch, uint64_t dir, enum order order)
+{
+	struct locate here = {.place = {.dir = dir}};
+	uint64_t next = directory_after(prefetch, &here.place, order);
+
+	for (unsigned i = 0; !next && i < CLIMB_MAX && dir != CAT_ROOT_INO; i++) {
+		here.ino = dir;
+		if (catalog_view(prefetch->catalog, locate, &here))
+			return NOWHERE;
+		next = directory_after(prefetch, &here.place, order);
+		dir = here.place.dir;
+	}
+	return next ? next : NOWHERE;
+}
+
+static struct sweep *stalest(struct prefetch *prefetch)
+{
+	struct sweep *found = &prefetch->sweeps[0];
+
+	for (size_t i = 1; i < SWEEPS; i++)
+		if (prefetch->sweeps[i].used_ns < found->used_ns)
+			found = &prefetch->sweeps[i];
+	return found;
+}
+
+/* The sweep is at `place` from now on, with nothing under way. */
+static void settle(struct prefetch *prefetch, struct sweep *sweep, const struct place *place, unsigned window)
+{
+	*sweep = (struct sweep){
+		.dir = place->dir,
+		.generation = ++prefetch->generations,
+		.used_ns = clock_monotonic(),
+		.order = sweep->order,
+		.window = window,
+		.last = *place,
+		.ahead = *place,
+		.walks = sweep->dir == place->dir && sweep->walks,
+	};
+}
+
+/* When all of `dir` is under way: the directory whose files may follow, with a sweep of its own; else 0. `pending`
+ * grows by what was not opened yet. */
+static uint64_t follow(struct prefetch *prefetch, uint64_t dir, unsigned *pending)
+{
+	enum order order;
+	unsigned window;
+	uint64_t next;
+
+	{
+		LOCK_GUARD(&prefetch->lock);
+		struct sweep *sweep = find_sweep(prefetch, dir);
+
+		if (!sweep || !sweep->walks || !sweep->at_end)
+			return 0;
+		*pending += sweep->pending;
+		if (*pending > sweep->window / 2 || sweep->next_dir == NOWHERE)
+			return 0;
+		if (sweep->next_dir && find_sweep(prefetch, sweep->next_dir))
+			return sweep->next_dir;
+		order = sweep->order;
+		window = sweep->window;
+	}
+	next = walk_on(prefetch, dir, order);
+	LOCK_GUARD(&prefetch->lock);
+	struct sweep *sweep = find_sweep(prefetch, dir), *fresh = stalest(prefetch);
+
+	if (!sweep)
+		return 0;
+	sweep->next_dir = next;
+	if (next == NOWHERE || find_sweep(prefetch, next) || fresh == sweep)
+		return 0;
+	fresh->order = order;
+	settle(prefetch, fresh, &(struct place){.dir = next}, window / 2 > WINDOW_FIRST ? window / 2 : WINDOW_FIRST);
+	fresh->walks = true;
+	return next;
+}
+
+static void plan(struct prefetch *prefetch, uint64_t dir)
+{
+	unsigned pending = 0;
+
+	fill(prefetch, dir);
+	for (unsigned i = 0; i < TREE_AHEAD && (dir = follow(prefetch, dir, &pending)); i++)
+		fill(prefetch, dir);
 }
 
 /* --- noting ------------------------------------------------------------------------------------------------------ */
@@ -278,22 +415,6 @@ void prefetch_opened(struct prefetch *prefetch, uint64_t ino)
 		plan(prefetch, dir);
 }
 
-struct locate {
-	uint64_t ino;
-	struct place place;
-};
-
-static int locate(struct cat_txn *txn, void *arg)
-{
-	struct locate *found = arg;
-	struct cat_name name;
-	int rc = cat_first_name(txn, found->ino, &name);
-
-	if (rc == 0)
-		place_set(&found->place, &name);
-	return rc;
-}
-
 static int is_it(void *arg, const struct cat_name *name, const struct cat_inode *inode)
 {
 	(void)inode;
@@ -315,16 +436,6 @@ static enum order order_between(const struct prefetch *prefetch, const struct pl
 	return ORDERS;
 }
 
-static struct sweep *stalest(struct prefetch *prefetch)
-{
-	struct sweep *found = &prefetch->sweeps[0];
-
-	for (size_t i = 1; i < SWEEPS; i++)
-		if (prefetch->sweeps[i].used_ns < found->used_ns)
-			found = &prefetch->sweeps[i];
-	return found;
-}
-
 /* The sweep that was just going on elsewhere. */
 static const struct sweep *newest_following(const struct prefetch *prefetch, int64_t now)
 {
@@ -340,20 +451,6 @@ static const struct sweep *newest_following(const struct prefetch *prefetch, int
 	return found;
 }
 
-/* The sweep is at `place` from now on, with nothing under way. */
-static void settle(struct prefetch *prefetch, struct sweep *sweep, const struct place *place, unsigned window)
-{
-	*sweep = (struct sweep){
-		.dir = place->dir,
-		.generation = ++prefetch->generations,
-		.used_ns = clock_monotonic(),
-		.order = sweep->order,
-		.window = window,
-		.last = *place,
-		.ahead = *place,
-	};
-}
-
 static void begin_sweep(struct prefetch *prefetch, const struct place *place)
 {
 	const struct sweep *before = newest_following(prefetch, clock_monotonic());
@@ -363,6 +460,7 @@ static void begin_sweep(struct prefetch *prefetch, const struct place *place)
 
 	sweep->order = order;
 	settle(prefetch, sweep, place, window);
+	sweep->walks = before != NULL;
 }
 
 void prefetch_missed(struct prefetch *prefetch, uint64_t ino)

@@ -61,7 +61,7 @@
 #define DRAIN_PATIENCE_NS (60 * NS_PER_SEC) /* without any progress */
 #define SAY_EVERY_NS (5 * NS_PER_SEC)
 #define RELEASE_PATIENCE_NS (5 * NS_PER_SEC)
-#define POOL_THREADS 32
+#define POOL_THREADS 64
 
 struct session {
 	struct fs fs;

@@ -49,7 +49,8 @@
 #define REFRESHED 256 /* of which so many get their claims in one round */
 #define LOADED_MAX 8192
 #define PARALLEL 12
-#define URGENT_EXTRA 4 /* somebody waits: so many more may run */
+#define PARALLEL_FAR 32 /* where a round trip takes longer than the work */
+#define URGENT_EXTRA 4  /* somebody waits: so many more may run */
 #define BACKOFF_FIRST (500 * NS_PER_MS)
 #define BACKOFF_MAX (60 * NS_PER_SEC)
 #define CLAIM_SLOTS 32768
@@ -85,7 +86,7 @@ struct writeback {
 	struct lease *lease;
 	struct placement *placement;
 	struct ahead *ahead; /* NULL: read only */
-	unsigned parallel;
+	unsigned parallel;   /* 0: as many as the way to the store asks for */
 	pthread_t scheduler;
 	bool started;
 
@@ -335,9 +336,16 @@ static void claim_running(struct writeback *writeback)
 	}
 }
 
+static unsigned parallel(const struct writeback *writeback)
+{
+	if (writeback->parallel)
+		return writeback->parallel;
+	return transfer_is_far(writeback->transfer) ? PARALLEL_FAR : PARALLEL;
+}
+
 static bool is_full(const struct writeback *writeback)
 {
-	return !writeback->urgent && writeback->running >= writeback->parallel;
+	return !writeback->urgent && writeback->running >= parallel(writeback);
 }
 
 static unsigned window_of(const struct writeback *writeback)
@@ -415,7 +423,7 @@ static bool is_refused(const struct job *job, int64_t now)
 
 static unsigned limit_of(const struct writeback *writeback, const struct job *job)
 {
-	return writeback->parallel + (job->urgent ? URGENT_EXTRA : 0);
+	return parallel(writeback) + (job->urgent ? URGENT_EXTRA : 0);
 }
 
 /* Of two times; 0: never. */
@@ -616,7 +624,7 @@ static void finish(struct job *job, int result, const struct err *error)
 	if (done && allowed && !writeback->stop)
 		next = start_ready(writeback);
 	if (!done || !allowed || (next && next < writeback->look_at) ||
-	    (writeback->more && writeback->running < writeback->parallel))
+	    (writeback->more && writeback->running < parallel(writeback)))
 		poke(writeback);
 	(void)pthread_cond_broadcast(&writeback->progress);
 }
@@ -840,7 +848,7 @@ void writeback_wake(struct writeback *writeback)
 {
 	LOCK_GUARD(&writeback->lock);
 	writeback->more = true;
-	if (writeback->running < writeback->parallel || writeback->waiting ||
+	if (writeback->running < parallel(writeback) || writeback->waiting ||
 	    clock_monotonic() - writeback->loaded_ns > POLL_NS)
 		poke(writeback);
 }
@@ -922,7 +930,7 @@ int writeback_new(const struct writeback_options *options, struct writeback **re
 					.transfer = options->transfer,
 					.contents = options->contents,
 					.lease = options->lease,
-					.parallel = options->parallel ? options->parallel : PARALLEL,
+					.parallel = options->parallel,
 					.more = true};
 	lock_init(&writeback->lock, LOCK_QUEUE);
 	lock_cond_init(&writeback->wake);

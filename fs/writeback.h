@@ -28,7 +28,7 @@ struct writeback_options {
 	struct transfer *transfer;
 	struct contents *contents;
 	struct lease *lease; /* NULL: may always write (tests) */
-	unsigned parallel;   /* jobs at once; 0: 12 */
+	unsigned parallel;   /* jobs at once; 0: 12, or 32 while the store is far */
 	bool read_only;      /* the journal waits for a mount that may write */
 	struct placement_others others;
 };

@@ -39,6 +39,9 @@ const char *transfer_description(const struct transfer *transfer);
 const char *transfer_known(const struct transfer *transfer); /* backend_info.known */
 int transfer_probe(struct transfer *transfer, const struct call *call, struct err *err);
 
+/* Of late even the quickest answers took so long that it is worth to ask for more at once. */
+bool transfer_is_far(const struct transfer *transfer);
+
 int transfer_head(struct transfer *transfer, const struct call *call, const struct object_ref *object,
 		  struct object_info *ret_info, struct err *err);
 /* A retry goes on where the last attempt broke off, so the sink still sees every byte once, in order;
@@ -123,7 +126,8 @@ struct transfer_task {
 	void (*run)(struct transfer_task *task);     /* on a pool thread; the task is the runner's from here on */
 	void (*dropped)(struct transfer_task *task); /* instead of run, at shutdown */
 };
-/* Background tasks never take more than half the threads, normal ones leave two to urgent ones. */
+/* Background tasks never take more than half the threads, and but a quarter of many, or three quarters when the store
+ * is far; normal ones leave two to urgent ones. */
 void transfer_submit(struct transfer *transfer, struct transfer_task *task);
 /* True when it was still queued and is the caller's again. */
 bool transfer_withdraw(struct transfer *transfer, struct transfer_task *task);

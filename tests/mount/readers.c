@@ -276,6 +276,57 @@ Test(readers, files_opened_here_and_there_bring_no_others)
 	OK(mounted_stop(&m));
 }
 
+#define TREE_DIRS 6
+#define TREE_FILES 10
+
+static void read_directory(unsigned dir)
+{
+	char path[64], bytes[SMALL];
+
+	for (unsigned i = 0; i < TREE_FILES; i++) {
+		int fd;
+
+		snprintf(path, sizeof(path), "tree/d%u/f%u", dir, i);
+		fd = open(at(path), O_RDONLY);
+		cr_assert_geq(fd, 0, "%s: %s", path, strerror(errno));
+		cr_assert_eq(read(fd, bytes, SMALL), SMALL);
+		close(fd);
+	}
+}
+
+static void expect_gets(int64_t least, const char *what)
+{
+	for (int i = 0; i < 300 && mounted_status(&m, "store.gets") < least; i++)
+		usleep(100000);
+	cr_assert_geq(mounted_status(&m, "store.gets"), least, "%s", what);
+}
+
+Test(readers, a_walk_through_a_tree_is_foreseen_beyond_its_directory)
+{
+	char path[64], bytes[SMALL] = {0};
+	int64_t before;
+
+	start(NULL);
+	OK(mkdir(at("tree"), 0755));
+	for (unsigned dir = 0; dir < TREE_DIRS; dir++) {
+		snprintf(path, sizeof(path), "tree/d%u", dir);
+		OK(mkdir(at(path), 0755));
+		for (unsigned i = 0; i < TREE_FILES; i++) {
+			snprintf(path, sizeof(path), "tree/d%u/f%u", dir, i);
+			file_write(at(path), bytes, SMALL);
+		}
+	}
+	start_cold(NULL);
+	before = mounted_status(&m, "store.gets");
+	read_directory(0);
+	read_directory(1);
+	expect_gets(before + 3 * TREE_FILES, "nothing beyond the second directory was brought");
+	for (unsigned dir = 2; dir < TREE_DIRS; dir++)
+		read_directory(dir);
+	cr_assert_leq(mounted_status(&m, "store.gets") - before, TREE_DIRS * TREE_FILES, "files were fetched twice");
+	OK(mounted_stop(&m));
+}
+
 /* --- random reads --- */
 
 static void read_randomly(const char *name, uint64_t size, unsigned count)

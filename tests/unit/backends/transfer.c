@@ -43,6 +43,7 @@ struct fake {
 	bool stored, late;
 	char *mark;                   /* of the object stored */
 	unsigned inside, inside_most; /* puts at once */
+	useconds_t way;               /* of a head to the store and back */
 	struct backend_counters counters;
 };
 
@@ -102,6 +103,8 @@ static int fake_head(struct backend *backend, const struct call *call, const str
 	struct fake *fake = fake_of(backend);
 	(void)call;
 	fake->heads++;
+	if (fake->way)
+		usleep(fake->way);
 	if (!fake->stored)
 		return fail(err, ERR_NOT_FOUND);
 	fill_info(fake, object->key, ret_info);
@@ -867,4 +870,28 @@ Test(transfer, parts_sent_ahead_count_only_with_the_content_s_checksum)
 	cr_assert_eq(fake.completes, 1);
 	for (unsigned i = 0; i < 3; i++)
 		upload_part_clear(&done[i]);
+}
+
+/* A machine that is busy now and then makes some answers late, and the store no farther. */
+Test(transfer, a_store_is_far_when_even_its_quickest_answers_are_late)
+{
+	const struct object_ref object = {.key = "k"};
+	struct object_info info;
+
+	cr_assert_not(transfer_is_far(transfer));
+	fake.way = 30000;
+	cr_assert_neq(transfer_head(transfer, NULL, &object, &info, NULL), 0); /* that there is none is an answer */
+	cr_assert(transfer_is_far(transfer));
+	fake.way = 0;
+	for (int i = 0; i < 100 && transfer_is_far(transfer); i++)
+		(void)transfer_head(transfer, NULL, &object, &info, NULL);
+	cr_assert_not(transfer_is_far(transfer));
+	fake.way = 10000;
+	for (int i = 0; i < 4; i++)
+		(void)transfer_head(transfer, NULL, &object, &info, NULL);
+	cr_assert_not(transfer_is_far(transfer));
+	fake.way = 30000;
+	for (int i = 0; i < 100; i++)
+		(void)transfer_head(transfer, NULL, &object, &info, NULL);
+	cr_assert(transfer_is_far(transfer));
 }

@@ -73,6 +73,41 @@ Test(transfer_pool, classes_leave_room_for_each_other, .timeout = 30)
 	cr_assert_eq(dropped, 0);
 }
 
+static unsigned background_at_once(unsigned threads, bool wide, struct probe *probes, unsigned count)
+{
+	struct transfer_pool *pool;
+	unsigned most = 0;
+
+	gate = false;
+	ran = 0;
+	cr_assert_eq(transfer_pool_new(threads, &pool), 0);
+	transfer_pool_widen(pool, wide);
+	for (unsigned i = 0; i < count; i++)
+		submit(pool, &probes[i], TRANSFER_BACKGROUND);
+	for (int i = 0; i < 100; i++) {
+		most = running[TRANSFER_BACKGROUND];
+		usleep(2000);
+	}
+	gate = true;
+	cr_assert(becomes(&ran, count));
+	transfer_pool_free(pool);
+	return most;
+}
+
+Test(transfer_pool, a_wide_pool_runs_more_in_the_background, .timeout = 30)
+{
+	struct probe probes[100];
+
+	cr_assert_eq(background_at_once(8, false, probes, 100), 4);
+	cr_assert_eq(background_at_once(8, true, probes, 100), 6);
+	cr_assert_eq(background_at_once(32, false, probes, 100), 16);
+	cr_assert_eq(background_at_once(40, false, probes, 100), 16);
+	cr_assert_eq(background_at_once(64, false, probes, 100), 16);
+	cr_assert_eq(background_at_once(64, true, probes, 100), 48);
+	cr_assert_eq(background_at_once(1, true, probes, 100), 1);
+	cr_assert_eq(background_at_once(1, false, probes, 100), 1);
+}
+
 Test(transfer_pool, one_thread_serves_all_classes, .timeout = 30)
 {
 	struct transfer_pool *pool;
