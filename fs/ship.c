@@ -215,6 +215,7 @@ struct piece {
 	uint64_t to;
 	char *key;
 	char *native_id; /* may be NULL */
+	char *etag;      /* likewise */
 };
 
 struct pieces {
@@ -227,6 +228,7 @@ static void pieces_clear(struct pieces *pieces)
 	for (size_t i = 0; i < pieces->count; i++) {
 		free(pieces->cells[i].key);
 		free(pieces->cells[i].native_id);
+		free(pieces->cells[i].etag);
 	}
 	free(pieces->cells);
 	*pieces = (struct pieces){0};
@@ -252,7 +254,7 @@ static bool parse_hex(const char **text, uint64_t *ret_value)
 	return true;
 }
 
-/* Pure. Fills all but key and native_id; false for what is none of ours. */
+/* Pure. Fills all but the strings; false for what is none of ours. */
 static bool parse_piece(const char *key, struct piece *ret_piece)
 {
 	struct piece piece = {0};
@@ -290,7 +292,8 @@ static int pieces_add(struct pieces *pieces, struct object_info *info)
 	piece.current = !(info->flags & OBJECT_DELETE_MARKER);
 	piece.key = info->key;
 	piece.native_id = info->native_id;
-	info->key = info->native_id = NULL;
+	piece.etag = info->etag;
+	info->key = info->native_id = info->etag = NULL;
 	pieces->cells[pieces->count++] = piece;
 	return 0;
 }
@@ -991,7 +994,7 @@ static int piece_get(struct rebuild *rebuild, const struct piece *piece, struct 
 {
 	struct object_info info = {0};
 	struct get_request request = {
-		.object = {.key = piece->key},
+		.object = {.key = piece->key, .etag = piece->etag}, /* as listed: then there is nothing to ask before */
 		.length = UINT64_MAX,
 		.expected_size = UINT64_MAX,
 		.sink = spool_sink,
@@ -1046,6 +1049,13 @@ static int apply(struct rebuild *rebuild, struct piece *piece, enum applied *ret
 	piece->tried = true;
 	spool_init(&spool, rebuild->request->tmp_dir);
 	rc = piece_get(rebuild, piece, &spool, line, &why);
+	if (rc && why.kind == ERR_PRECONDITION) { /* it was put again since the listing */
+		free(piece->etag);
+		piece->etag = NULL;
+		spool_reset(&spool);
+		why = (struct err){0};
+		rc = piece_get(rebuild, piece, &spool, line, &why);
+	}
 	if (rc && (why.kind == ERR_CORRUPT || why.kind == ERR_NOT_FOUND)) {
 		rc = judge(piece, -EBADMSG, ret_applied, err);
 	} else if (rc) {

@@ -124,8 +124,10 @@ Test(ship, what_was_shipped_is_rebuilt)
 		}
 		make_dirs(&one.machine, 20, 1); /* not shipped: a machine that is gone takes it along */
 		struct machine two = machine_on(store, "two");
+		unsigned heads = atomic_load(&store->calls[SHIM_HEAD]);
 
 		cr_assert(zero(int, rebuild(&two, &done, &err)), "%s", err.message);
+		cr_expect(le(uint, atomic_load(&store->calls[SHIM_HEAD]) - heads, 4), "each piece was asked about");
 		for (unsigned i = 0; i < 20; i++) {
 			char name[32];
 
@@ -140,6 +142,41 @@ Test(ship, what_was_shipped_is_rebuilt)
 		shipper_off(&one);
 		store_free(store);
 	}
+}
+
+static atomic_uint replaced;
+
+/* Every piece was put again between the listing and the first look at it. */
+static int is_replaced(struct store *store, enum shim_call call, const char *key, struct err *err)
+{
+	(void)store;
+	if (call != SHIM_GET || strncmp(key, SHIP_PREFIX, strlen(SHIP_PREFIX)) != 0)
+		return 0;
+	return atomic_fetch_add(&replaced, 1) % 2 ? 0 : err_set(err, ERR_PRECONDITION, "another etag");
+}
+
+Test(ship, a_piece_put_again_since_it_was_listed_counts)
+{
+	struct store *store = store_new(STORE_MEMORY);
+	struct shipper one = shipper_on(store, "one", &(struct ship_options){.interval_ns = NEVER});
+	struct ship_rebuilt done = {0};
+	struct err err = {0};
+
+	for (unsigned i = 0; i < 5; i++) {
+		make_dirs(&one.machine, i, 1);
+		now(&one);
+	}
+	struct machine two = machine_on(store, "two");
+
+	atomic_store(&store->hook, is_replaced);
+	cr_assert(zero(int, rebuild(&two, &done, &err)), "%s", err.message);
+	atomic_store(&store->hook, NULL);
+	cr_expect(ne(int, !!(has_dir(&two, "d4")), 0));
+	cr_expect(zero(int, !!(done.gap)));
+	cr_expect(eq(uint, atomic_load(&replaced), 2 * (unsigned)(done.segments + 1)));
+	machine_off(&two);
+	shipper_off(&one);
+	store_free(store);
 }
 
 Test(ship, nothing_is_sent_when_nothing_changed)
