@@ -39,7 +39,7 @@
 #include "lock.h"
 #include "transfer.h"
 
-#define SWEEPS 8
+#define SWEEPS 16
 #define NEAR 4 /* directories and files that need no fetch may lie between */
 #define WINDOW_FIRST 2
 #define WINDOW_MAX 64
@@ -310,6 +310,18 @@ static struct sweep *stalest(struct prefetch *prefetch)
 	return found;
 }
 
+/* One that no reader goes on with: it came to its end, or stopped. NULL: there is none. */
+static struct sweep *spare(struct prefetch *prefetch, int64_t now)
+{
+	for (size_t i = 0; i < SWEEPS; i++) {
+		struct sweep *sweep = &prefetch->sweeps[i];
+
+		if (now - sweep->used_ns > COMES_ALONG_NS || (sweep->at_end && !sweep->pending && sweep->next_dir))
+			return sweep;
+	}
+	return NULL;
+}
+
 /* The sweep is at `place` from now on, with nothing under way. */
 static void settle(struct prefetch *prefetch, struct sweep *sweep, const struct place *place, unsigned window)
 {
@@ -349,12 +361,12 @@ static uint64_t follow(struct prefetch *prefetch, uint64_t dir, unsigned *pendin
 	}
 	next = walk_on(prefetch, dir, order);
 	LOCK_GUARD(&prefetch->lock);
-	struct sweep *sweep = find_sweep(prefetch, dir), *fresh = stalest(prefetch);
+	struct sweep *sweep = find_sweep(prefetch, dir), *fresh = spare(prefetch, clock_monotonic());
 
-	if (!sweep)
+	if (!sweep || (next != NOWHERE && (!fresh || fresh == sweep)))
 		return 0;
 	sweep->next_dir = next;
-	if (next == NOWHERE || find_sweep(prefetch, next) || fresh == sweep)
+	if (next == NOWHERE || find_sweep(prefetch, next))
 		return 0;
 	fresh->order = order;
 	settle(prefetch, fresh, &(struct place){.dir = next}, window / 2 > WINDOW_FIRST ? window / 2 : WINDOW_FIRST);
