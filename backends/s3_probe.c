@@ -31,8 +31,9 @@ struct trial {
 	uint32_t capabilities;
 	uint32_t features;
 	unsigned max_component;
-	bool known; /* all of these */
-	char *etag; /* of the object that trials work on */
+	bool known;    /* all of these */
+	bool doubtful; /* a request got no answer: what it would have told is taken for missing, and not remembered */
+	char *etag;    /* of the object that trials work on */
 };
 
 /* --- the bucket ------------------------------------------------------------------------------------------- */
@@ -125,6 +126,15 @@ static int probe_source(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 	return 0;
 }
 
+/* What a trial's request came to. */
+static int answered(struct trial *trial, int r, const struct err *err)
+{
+	trial->doubtful |=
+		r < 0 && (err->kind == ERR_UNAVAILABLE || err->kind == ERR_TIMED_OUT || err->kind == ERR_THROTTLED ||
+			  err->kind == ERR_INDETERMINATE || err->kind == ERR_CANCELLED || err->kind == ERR_NO_MEMORY);
+	return r;
+}
+
 /* The key of a trial, malloc'd; NULL: no memory. */
 static char *trial_key(const struct trial *trial, const char *name)
 {
@@ -139,7 +149,7 @@ static int trial_put(struct trial *trial, const char *name, struct put_condition
 	if (!key)
 		return err_set(err, ERR_NO_MEMORY, "probe");
 	const struct put_request put = {.key = key, .source = probe_source, .size = PROBE_SIZE, .condition = condition};
-	int r = trial->s3->ops->put(trial->backend, trial->call, &put, &info, err);
+	int r = answered(trial, trial->s3->ops->put(trial->backend, trial->call, &put, &info, err), err);
 	if (r == 0 && strcmp(name, "object") == 0) {
 		free(trial->etag);
 		trial->etag = info.etag;
@@ -163,7 +173,7 @@ static enum err_kind trial_send(struct trial *trial, const char *name, struct s3
 		r = s3_reply_check_late(&reply, &err);
 	http_reply_clear(&reply);
 	s3_request_clear(request);
-	return r < 0 ? err.kind : ERR_NONE;
+	return answered(trial, r, &err) < 0 ? err.kind : ERR_NONE;
 }
 
 static void try_conditions(struct trial *trial)
@@ -239,9 +249,11 @@ static void try_part_copy(struct trial *trial, const char *key)
 		.object = {.key = source}, .length = PROBE_SIZE, .expected_size = PROBE_SIZE};
 	const struct upload_slot slot = {.number = 1};
 	struct upload_part part;
-	if (!source || ops->upload_begin(trial->backend, trial->call, &put, &id, NULL) < 0)
+	struct err err = {0};
+	if (!source || answered(trial, ops->upload_begin(trial->backend, trial->call, &put, &id, &err), &err) < 0)
 		return;
-	if (ops->upload_part_copy(trial->backend, trial->call, key, id, &copied, &slot, &part, NULL) == 0) {
+	if (answered(trial, ops->upload_part_copy(trial->backend, trial->call, key, id, &copied, &slot, &part, &err),
+		     &err) == 0) {
 		trial->capabilities |= BACKEND_PART_COPY;
 		upload_part_clear(&part);
 	}
@@ -264,14 +276,15 @@ static bool try_upload_once(struct trial *trial, const char *key)
 	AUTO_FREE char *id = NULL;
 	struct upload_part part = {0};
 	struct object_info info;
+	struct err err = {0};
 
-	if (ops->upload_begin(trial->backend, trial->call, &put, &id, NULL) < 0)
+	if (answered(trial, ops->upload_begin(trial->backend, trial->call, &put, &id, &err), &err) < 0)
 		return false;
-	int r = ops->upload_part(trial->backend, trial->call, key, id, &put, &slot, &part, NULL);
+	int r = ops->upload_part(trial->backend, trial->call, key, id, &put, &slot, &part, &err);
 	if (r == 0)
-		r = ops->upload_complete(trial->backend, trial->call, &put, id, &part, 1, &info, NULL);
+		r = ops->upload_complete(trial->backend, trial->call, &put, id, &part, 1, &info, &err);
 	upload_part_clear(&part);
-	if (r < 0) {
+	if (answered(trial, r, &err) < 0) {
 		(void)ops->upload_abort(trial->backend, trial->call, key, id, NULL); /* as above */
 		return false;
 	}
@@ -279,7 +292,7 @@ static bool try_upload_once(struct trial *trial, const char *key)
 	if (!(features & S3_FEATURE_FULL_CRC32C))
 		return true;
 	const struct object_ref ref = {.key = key};
-	if (ops->head(trial->backend, trial->call, &ref, &info, NULL) < 0)
+	if (answered(trial, ops->head(trial->backend, trial->call, &ref, &info, &err), &err) < 0)
 		return false;
 	bool whole = info.flags & OBJECT_CRC32C;
 	object_info_clear(&info);
@@ -327,13 +340,14 @@ static void try_list_meta(struct trial *trial, const char *name)
 	struct object_info info;
 	struct list_page page;
 	const char *told = NULL;
+	struct err err = {0};
 
 	if (!key || meta_set(&meta, "varve-probe", "told") < 0)
 		return;
-	if (s3->ops->put(trial->backend, trial->call, &put, &info, NULL) == 0) {
+	if (answered(trial, s3->ops->put(trial->backend, trial->call, &put, &info, &err), &err) == 0) {
 		object_info_clear(&info);
 		s3->features = features | S3_FEATURE_LIST_META;
-		if (s3->ops->list(trial->backend, trial->call, &list, &page, NULL) == 0) {
+		if (answered(trial, s3->ops->list(trial->backend, trial->call, &list, &page, &err), &err) == 0) {
 			if (page.count == 1 && (page.entries[0].flags & OBJECT_META))
 				told = meta_get(&page.entries[0].meta, "varve-probe");
 			if (told && strcmp(told, "told") == 0)
@@ -404,7 +418,7 @@ static int run_trials(struct trial *trial, struct err *err)
 	try_list_meta(trial, "meta");
 	try_remove_condition(trial); /* last: where it is ignored, the object is gone */
 	trial->s3->features = trial->features;
-	trial->known = true;
+	trial->known = !trial->doubtful;
 	remove_trials(trial);
 	free(trial->etag);
 	return 0;
@@ -490,7 +504,7 @@ int s3_probe(struct backend *backend, const struct call *call, struct backend_in
 		s3->info.limits.max_key = s3->max_key;
 		s3->info.limits.max_component = trial.max_component;
 		s3->info.description = s3->description;
-		s3->tried = trial.known;
+		s3->tried = trial.known || !s3->read_only;
 		if (trial.known && !s3->known)
 			s3->info.known = s3->known = write_known(&trial);
 	}

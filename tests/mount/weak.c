@@ -84,6 +84,23 @@ EITHER_WAY(it_works_and_says_what_it_cannot_promise)
 	OK(shell(&one, "\"$VARVE\" fsck \"$STATE\""));
 }
 
+/* What a mount found out is believed by the next ones, but not what it could not. */
+Test(weak, what_a_busy_store_did_not_answer_is_tried_again, .timeout = 240, .fini = leave)
+{
+	begin(&(struct how){"busy"});
+	mounted_start(&one, NULL);
+	SAYS(&one, GUARANTEE, "weak");
+	cr_assert_eq(mounted_stop(&one), 0);
+	fake_s3_conditions(&fake, "honoured");
+	mounted_start(&one, NULL);
+	SAYS(&one, GUARANTEE, "conditional");
+	cr_assert_eq(mounted_stop(&one), 0);
+	fake_s3_conditions(&fake, "ignored");
+	mounted_start(&one, NULL);
+	SAYS(&one, GUARANTEE, "conditional");
+	cr_assert_eq(mounted_stop(&one), 0);
+}
+
 EITHER_WAY(one_holds_it_until_another_is_told_to_take_it)
 {
 	char line[1024];

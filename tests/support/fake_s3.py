@@ -8,7 +8,7 @@ or "a" beside "a/b"; a bucket may hold them all the same, so this one takes them
 
     POST /-/lie?KIND&KEY    from now on lies about objects of this key, or for listings about every listing
     POST /-/truth           stops that
-    POST /-/conditions?HOW  of If-Match and If-None-Match on PUT: honoured (as at first), ignored, or refused (501)
+    POST /-/conditions?HOW  of If-Match and If-None-Match on PUT: honoured (as at first), ignored, refused (501), busy (503)
     POST /-/fill?PREFIX&N   makes N small objects, PREFIX0 and so on
 
 About content: flip (one bit), cut (closes the connection before the end), short (a smaller Content-Length and as many
@@ -256,6 +256,8 @@ class Handler(BaseHTTPRequestHandler):
         conditional = "If-Match" in self.headers or "If-None-Match" in self.headers
         if conditional and STORE.conditions == "refused":
             return self.refuse(501, "NotImplemented")
+        if conditional and STORE.conditions == "busy":
+            return self.refuse(503, "SlowDown")
         if STORE.conditions == "honoured" and self.conditions_fail(key):
             return self.refuse(412, "PreconditionFailed")
         if source:
