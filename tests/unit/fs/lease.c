@@ -7,7 +7,7 @@
 #include "fixture.h"
 
 #define LIFE (1500 * NS_PER_MS) /* long enough for a machine that does much else */
-#define LONG_LIFE (4 * LIFE) /* where whoever is alive must show it in time */
+#define LONG_LIFE (4 * LIFE)    /* where whoever is alive must show it in time */
 #define TEN_MINUTES (600 * NS_PER_SEC)
 
 /* Whoever waits for the end of a life of ten minutes, and should not, is ended by this. */
