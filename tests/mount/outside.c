@@ -39,9 +39,9 @@ TestSuite(outside, .fini = teardown, .timeout = 180);
 #define SOON(condition)                                                                                                \
 	do {                                                                                                           \
 		int tries_ = 0;                                                                                        \
-		while (!(condition) && ++tries_ < 300)                                                                 \
+		while (!(condition) && ++tries_ < 600)                                                                 \
 			usleep(100000);                                                                                \
-		cr_assert_lt(tries_, 300, "never: %s", #condition);                                                    \
+		cr_assert_lt(tries_, 600, "never: %s", #condition);                                                    \
 	} while (0)
 
 static const char *at(const char *path)

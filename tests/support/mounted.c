@@ -283,9 +283,16 @@ int64_t mounted_status(const struct mounted *mounted, const char *path)
 
 void mounted_settle(const struct mounted *mounted, int seconds)
 {
+	int64_t before = -1;
+
 	for (int tries = 0; tries < seconds * 10; tries++) {
+		int64_t done = mounted_status(mounted, "writeback.done");
+
 		if (mounted_status(mounted, "writeback.pending") == 0)
 			return;
+		if (done != before)
+			tries = 0;
+		before = done;
 		sleep_ms(100);
 	}
 	show_log(mounted);

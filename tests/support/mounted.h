@@ -47,7 +47,7 @@ const char *mounted_path(const struct mounted *mounted, const char *path);
 
 /* A number of `varve status --json`, by path: "store.requests". */
 int64_t mounted_status(const struct mounted *mounted, const char *path);
-/* Waits until nothing is pending, at most `seconds`. */
+/* Waits until nothing is pending, as long as one more job is done within `seconds`. */
 void mounted_settle(const struct mounted *mounted, int seconds);
 
 /* Runs a shell command line with MNT, STATE, URL, BUCKET, VARVE in its environment; its exit status. Output goes to
