@@ -47,7 +47,7 @@ static void teardown(void)
 	proxy_free(&proxy);
 }
 
-TestSuite(outage, .init = setup, .fini = teardown, .timeout = 180);
+TestSuite(outage, .init = setup, .fini = teardown, .timeout = 300);
 
 static const char *at(const char *path)
 {

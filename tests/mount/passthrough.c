@@ -42,7 +42,7 @@ static void teardown(void)
 		proxy_free(&proxy);
 }
 
-TestSuite(passthrough, .fini = teardown, .timeout = 90);
+TestSuite(passthrough, .fini = teardown, .timeout = 180);
 
 static const char *at(const char *path)
 {

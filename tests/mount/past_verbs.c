@@ -33,8 +33,8 @@ static void leave(void)
 	mounted_free(&m);
 }
 
-TestSuite(past_local, .init = start_local, .fini = leave, .timeout = 180);
-TestSuite(past_s3, .init = start_s3, .fini = leave, .timeout = 180);
+TestSuite(past_local, .init = start_local, .fini = leave, .timeout = 300);
+TestSuite(past_s3, .init = start_s3, .fini = leave, .timeout = 300);
 
 /* The same on both kinds of store. */
 #define ON_BOTH(name)                                                                                                  \

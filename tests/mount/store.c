@@ -23,7 +23,7 @@ static void leave(void)
 	mounted_free(&m);
 }
 
-TestSuite(store, .fini = leave, .timeout = 180);
+TestSuite(store, .fini = leave, .timeout = 480);
 
 static const char *at(const char *path)
 {
@@ -289,7 +289,7 @@ static enum mounted_store both[] = {MOUNTED_S3, MOUNTED_S3_UNVERSIONED};
 	{                                                                                                              \
 		return cr_make_param_array(enum mounted_store, both, 2);                                               \
 	}                                                                                                              \
-	ParameterizedTest(enum mounted_store *store, store, name, .timeout = 180, .fini = leave)
+	ParameterizedTest(enum mounted_store *store, store, name, .timeout = 480, .fini = leave)
 
 ON_BOTH(swaps_and_chains)
 {

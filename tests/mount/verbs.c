@@ -32,8 +32,8 @@ static void leave(void)
 	mounted_free(&m);
 }
 
-TestSuite(verbs, .init = start, .fini = leave, .timeout = 120);
-TestSuite(verbs_unmounted, .init = enter, .fini = leave, .timeout = 120);
+TestSuite(verbs, .init = start, .fini = leave, .timeout = 300);
+TestSuite(verbs_unmounted, .init = enter, .fini = leave, .timeout = 300);
 
 /* Exit status of a command line; stdout and stderr are in `out`. */
 static int run(const char *command)

@@ -127,7 +127,7 @@ void mounted_start(struct mounted *mounted, const char *options)
 	int status;
 
 	mounted->pid = spawn(mounted, options);
-	for (int tries = 0; tries < 1200; tries++) {
+	for (int tries = 0; tries < 4800; tries++) {
 		if (is_mounted(mounted))
 			return;
 		if (waitpid(mounted->pid, &status, WNOHANG) == mounted->pid) {
