@@ -167,7 +167,7 @@ static void take_away(const struct mounted *mounted)
 
 int mounted_stop(struct mounted *mounted)
 {
-	int result = mounted_shell(mounted, "timeout 60 \"$VARVE\" umount \"$MNT\"", NULL, 0);
+	int result = mounted_shell(mounted, "timeout 300 \"$VARVE\" umount \"$MNT\"", NULL, 0);
 	int status;
 
 	if (result == 0 || !is_mounted(mounted)) {
@@ -177,6 +177,7 @@ int mounted_stop(struct mounted *mounted)
 			fprintf(stderr, "varve umount ended with %d, the daemon with status %x\n", result,
 				(unsigned)status);
 			show_log(mounted);
+			result = result ? result : -1;
 		}
 	} else {
 		show_log(mounted);

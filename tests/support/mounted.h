@@ -33,7 +33,7 @@ void mounted_free(struct mounted *mounted); /* unmounts hard what is still mount
 void mounted_start(struct mounted *mounted, const char *options);
 /* As mounted_start, but expects it to fail: the exit status; *ret_line is the last line it said. */
 int mounted_start_fails(struct mounted *mounted, const char *options, char *ret_line, size_t size);
-/* `varve umount`: its exit status, after the daemon has ended. */
+/* `varve umount`: its exit status, after the daemon has ended; -1 when that was 0 and the daemon's is not. */
 int mounted_stop(struct mounted *mounted);
 /* kill -9 of the daemon, and the dead mountpoint taken away. */
 void mounted_kill(struct mounted *mounted);
