@@ -2,7 +2,8 @@
  * check.c - reads every record and compares it with those it must agree with.
  *
  * One pass over each keyspace, in one view; what a record refers to is fetched
- * as it is met, so memory is bounded by one batch of rows. A damaged record is a
+ * as it is met, so memory is bounded by one batch of rows, and the numbers of
+ * those versions of one file that wait to be stored. A damaged record is a
  * problem like another and the check goes on; only the engine's own failure
  * (-EIO, -ENOMEM) ends it.
  *
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "array.h"
 #include "catalog/catalog_internal.h"
 
 struct check {
@@ -23,6 +25,8 @@ struct check {
 	cat_problem_visit visit;
 	void *arg;
 	struct cat_check result;
+	uint64_t waiting_ino;   /* the file whose versions were looked at last; 0: none */
+	struct numbers waiting; /* those of its versions that have an UPLOAD job */
 };
 
 static void problem(struct check *check, const char *kind, uint64_t ino, const char *format, ...)
@@ -272,31 +276,52 @@ static int check_past(struct check *check, struct kv_bytes key, struct kv_bytes 
 
 /* --- versions ----------------------------------------------------------------------------------- */
 
-/* Has the version an UPLOAD job? 1, 0, -errno. */
-static int has_upload(struct check *check, uint64_t ino, uint64_t seq)
+static int note_upload(struct check *check, uint64_t seq)
+{
+	struct cat_job job;
+	int rc = cat_job_get(check->txn, seq, &job);
+
+	if (rc)
+		return is_fatal(rc) ? rc : 0;
+	if (job.type == CAT_JOB_UPLOAD)
+		rc = numbers_add(&check->waiting, job.version);
+	cat_job_clear(&job);
+	return rc < 0 ? rc : 0;
+}
+
+/* Once for all versions of a file: a log that was saved every minute of a week without the store has ten thousand. */
+static int load_waiting(struct check *check, uint64_t ino)
 {
 	struct schema_parts parts;
 	struct kv_bytes key, value;
 	struct schema_key prefix;
-	struct cat_job job;
 	struct rows rows;
-	int rc, found = 0;
+	int rc;
 
+	numbers_clear(&check->waiting);
+	check->waiting_ino = 0;
 	schema_key_number(&prefix, SCHEMA_JOB_INODE, ino);
 	rows_open(&rows, &prefix, KV_FORWARD);
-	while (!found && (rc = rows_next(&rows, check->txn, &key, &value)) == 0) {
-		rc = schema_parse(key, &parts);
-		if (rc == 0)
-			rc = cat_job_get(check->txn, parts.second, &job);
-		if (is_fatal(rc))
-			break;
-		if (rc < 0)
+	while ((rc = rows_next(&rows, check->txn, &key, &value)) == 0) {
+		if (schema_parse(key, &parts)) /* damaged: told when the jobs' turn comes */
 			continue;
-		found = job.type == CAT_JOB_UPLOAD && job.version == seq;
-		cat_job_clear(&job);
+		rc = note_upload(check, parts.second);
+		if (rc)
+			break;
 	}
 	rows_close(&rows);
-	return is_fatal(rc) ? rc : found;
+	if (rc != -ENOENT)
+		return rc;
+	check->waiting_ino = ino;
+	return 0;
+}
+
+/* Has the version an UPLOAD job? 1, 0, -errno. */
+static int has_upload(struct check *check, uint64_t ino, uint64_t seq)
+{
+	int rc = check->waiting_ino == ino ? 0 : load_waiting(check, ino);
+
+	return rc ? rc : numbers_has(&check->waiting, seq);
 }
 
 static int check_version_stored(struct check *check, const struct cat_version *version)
@@ -622,6 +647,7 @@ static int check_closure(struct cat_txn *txn, void *arg)
 
 	check->txn = txn;
 	check->result = (struct cat_check){0};
+	check->waiting_ino = 0;
 	rc = inode_exists(check, CAT_ROOT_INO, &root);
 	if (rc == 0 || (rc == 1 && !S_ISDIR(root.mode)))
 		problem(check, "no root", CAT_ROOT_INO, "the root directory is missing");
@@ -635,6 +661,7 @@ int catalog_check(struct catalog *catalog, cat_problem_visit visit, void *arg, s
 	struct check check = {.visit = visit, .arg = arg};
 	int rc = catalog_view(catalog, check_closure, &check);
 
+	numbers_clear(&check.waiting);
 	if (rc == 0 && ret_check)
 		*ret_check = check.result;
 	return rc;

@@ -30,7 +30,7 @@ static void teardown(void)
 	mounted_free(&m);
 }
 
-TestSuite(power, .fini = teardown, .timeout = 90);
+TestSuite(power, .fini = teardown, .timeout = 240);
 
 /* "old" is stored, "newer" closed and still local when the daemon dies. */
 static void old_stored_newer_local(const char *options)
@@ -49,7 +49,7 @@ static void old_stored_newer_local(const char *options)
 	if (options)
 		cr_assert_eq(fsync(fd), 0);
 	cr_assert_eq(close(fd), 0);
-	cr_assert(mounted_died(&m, 30));
+	cr_assert(mounted_died(&m, 90));
 	setenv("VARVE_TEST_BOOT_ID", OTHER_BOOT, 1);
 }
 

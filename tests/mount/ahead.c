@@ -294,7 +294,7 @@ Test(ahead, the_object_of_a_forgotten_upload_is_no_conflict)
 	mounted_kill_at(NULL);
 	fd = open_written("big", SIZE);
 	OK(close(fd));
-	cr_assert(mounted_died(&m, 60));
+	cr_assert(mounted_died(&m, 90));
 	cr_assert_eq(versions("big"), 1, "it was not completed");
 	snprintf(path, sizeof(path), "%s/catalog", m.state);
 	OK(catalog_open(path, &options, &catalog));
@@ -333,7 +333,7 @@ static void die_with_facts(struct stat *ret_was)
 	OK(fchmod(fd, 0600));
 	OK(fstat(fd, ret_was));
 	OK(close(fd));
-	cr_assert(mounted_died(&m, 60));
+	cr_assert(mounted_died(&m, 90));
 	cr_assert_eq(facts(), 1);
 }
 

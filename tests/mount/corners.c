@@ -25,7 +25,7 @@ static void teardown(void)
 	mounted_free(&m);
 }
 
-TestSuite(corners, .fini = teardown, .timeout = 90);
+TestSuite(corners, .fini = teardown, .timeout = 180);
 
 static void start(const char *options)
 {
@@ -178,7 +178,7 @@ Test(corners, a_read_only_mount_leaves_the_journal_alone)
 	mounted_kill_at("upload-started");
 	mounted_start(&m, NULL);
 	file_puts(at("f"), "waits");
-	cr_assert(mounted_died(&m, 30));
+	cr_assert(mounted_died(&m, 90));
 	mounted_start(&m, "ro");
 	cr_assert(file_is(at("f"), "waits", 5));
 	sleep(1);
@@ -231,7 +231,7 @@ Test(corners, a_truncation_cut_short_by_a_kill_is_done_or_not)
 	cr_assert_eq(pread(fd, back, sizeof(bytes), 0), (ssize_t)sizeof(bytes));
 	close(dup(fd)); /* acknowledged, and still open */
 	cr_assert_lt(ftruncate(fd, 1234), 0);
-	cr_assert(mounted_died(&m, 30));
+	cr_assert(mounted_died(&m, 90));
 	close(fd);
 	mounted_start(&m, NULL);
 	fd = open(at("f"), O_RDONLY);

@@ -30,7 +30,7 @@ static void leave(void)
 	free(bytes);
 }
 
-TestSuite(expired, .fini = leave, .timeout = 180);
+TestSuite(expired, .fini = leave, .timeout = 300);
 
 static const char *at(const char *path)
 {

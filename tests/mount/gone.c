@@ -30,7 +30,7 @@ static void leave(void)
 		proxy_free(&proxy);
 }
 
-TestSuite(gone, .fini = leave, .timeout = 180);
+TestSuite(gone, .fini = leave, .timeout = 300);
 
 /* The daemon may make a file where rm has just looked: rm is asked again until it had its way. */
 static const char *const ways[] = {
@@ -233,7 +233,7 @@ Test(gone, lost_changes_are_an_error_and_not_zeros)
 			(void)close(fd);
 		}
 	}
-	cr_assert(mounted_died(&m, 30));
+	cr_assert(mounted_died(&m, 90));
 	take_away(2);
 	mounted_start(&m, NULL);
 	fails(file(1));

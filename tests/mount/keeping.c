@@ -22,7 +22,7 @@ static void leave(void)
 	mounted_free(&m);
 }
 
-TestSuite(keeping, .fini = leave, .timeout = 180);
+TestSuite(keeping, .fini = leave, .timeout = 300);
 
 static const char *at(const char *path)
 {
@@ -70,7 +70,7 @@ static enum mounted_store all[] = {MOUNTED_LOCAL, MOUNTED_S3, MOUNTED_S3_UNVERSI
 	{                                                                                                              \
 		return cr_make_param_array(enum mounted_store, all, 3);                                                \
 	}                                                                                                              \
-	ParameterizedTest(enum mounted_store *store, keeping, name, .timeout = 180, .fini = leave)
+	ParameterizedTest(enum mounted_store *store, keeping, name, .timeout = 300, .fini = leave)
 
 ON_ALL(a_policy_is_applied_to_a_file)
 {

@@ -18,7 +18,8 @@
 #include "support/network.h"
 
 #define SIZE (3 << 20)
-#define READ_DEADLINE_MS 45000 /* 30 s, and what a busy machine takes */
+#define PATIENCE_MS 30000                  /* of whoever waits for the store */
+#define READ_DEADLINE_MS (2 * PATIENCE_MS) /* what he and a busy machine take */
 
 static struct mounted m;
 static struct proxy proxy;
@@ -46,7 +47,7 @@ static void teardown(void)
 	proxy_free(&proxy);
 }
 
-TestSuite(outage, .init = setup, .fini = teardown, .timeout = 180);
+TestSuite(outage, .init = setup, .fini = teardown, .timeout = 300);
 
 static const char *at(const char *path)
 {
@@ -107,7 +108,7 @@ Test(outage, what_is_here_keeps_working_and_the_rest_fails_in_time)
 	cr_assert(file_is(at("warm"), bytes, 50000));
 	file_write(at("new"), bytes, 1000000); /* open, write and close */
 	cr_assert(file_is(at("new"), bytes, 1000000));
-	cr_assert_lt(now_ms() - began, 5000, "local work took %ld ms", now_ms() - began);
+	cr_assert_lt(now_ms() - began, PATIENCE_MS / 2, "local work took %ld ms", now_ms() - began);
 
 	began = now_ms();
 	errno = 0;
@@ -185,7 +186,7 @@ Test(outage, fsync_gives_up_and_loses_nothing)
 	errno = 0;
 	cr_assert_eq(fsync(fd), -1);
 	cr_assert_eq(errno, EIO, "%s", strerror(errno));
-	cr_assert(now_ms() - began >= 2500 && now_ms() - began < 20000, "%ld ms", now_ms() - began);
+	cr_assert(now_ms() - began >= 2500 && now_ms() - began < PATIENCE_MS, "%ld ms", now_ms() - began);
 	cr_assert_eq(write(fd, bytes + 500000, 500000), 500000);
 	OK(close(fd));
 	cr_assert(file_is(at("f"), bytes, 1000000));
@@ -249,13 +250,16 @@ Test(outage, a_slow_way_is_only_slow)
 	long began;
 	int fd;
 
-	proxy_toxic(&proxy, "latency", "\"latency\":200");
+	proxy_toxic(&proxy, "latency", "\"latency\":1000");
 	began = now_ms();
 	for (int i = 0; i < 40; i++) {
 		snprintf(names[i], sizeof(names[i]), "f%02d", i);
 		file_write(at(names[i]), bytes + i, 20000);
 	}
-	cr_assert_lt(now_ms() - began, 4000, "closing 40 files waited for the network: %ld ms", now_ms() - began);
+	cr_assert_lt(now_ms() - began, 40 * 1000 / 2, "closing 40 files waited for the network: %ld ms",
+		     now_ms() - began);
+	proxy_clear(&proxy);
+	proxy_toxic(&proxy, "latency", "\"latency\":200");
 	fd = open(at("f00"), O_RDWR);
 	cr_assert_eq(pwrite(fd, bytes, 5, 0), 5);
 	OK(fsync(fd));
@@ -392,7 +396,7 @@ Test(outage, an_fsync_does_not_wait_for_the_backlog)
 	char name[32];
 
 	OK(make_synced("journal", "first"));
-	proxy_toxic(&proxy, "latency", "\"latency\":100");
+	proxy_toxic(&proxy, "latency", "\"latency\":1000"); /* it stays one, however long its making takes */
 	for (int i = 0; i < BACKLOG; i++) {
 		snprintf(name, sizeof(name), "f%d", i);
 		file_write(at(name), name, strlen(name));
@@ -459,7 +463,7 @@ Test(outage, a_rebuild_is_interrupted_and_repeated)
 		 "p=$!; sleep 2; kill -TERM $p; wait $p; [ $? -ne 0 ] && grep -q interrupted \"$STATE.log\"",
 		 proxy.endpoint);
 	OK(mounted_shell(&m, line, NULL, 0));
-	cr_assert_lt(now_ms() - began, 15000, "it waited for the store all the same");
+	cr_assert_lt(now_ms() - began, PATIENCE_MS, "it waited for the store all the same");
 	proxy_restore(&proxy);
 }
 
@@ -479,8 +483,8 @@ Test(outage, who_waits_for_a_listing_can_be_interrupted)
 	s3_do(&m, "put e/f <\"$VARVE_TEST_SOURCE/Makefile\"");
 	OK(mounted_shell(&m, "ls \"$MNT\" >/dev/null", NULL, 0)); /* so much is known */
 	proxy_cut(&proxy);
-	cr_assert_lt(interrupted_ms("ls \"$MNT/d\""), READ_DEADLINE_MS / 3);
-	cr_assert_lt(interrupted_ms("stat \"$MNT/e/f\""), READ_DEADLINE_MS / 3);
+	cr_assert_lt(interrupted_ms("ls \"$MNT/d\""), PATIENCE_MS / 2);
+	cr_assert_lt(interrupted_ms("stat \"$MNT/e/f\""), PATIENCE_MS / 2);
 	proxy_restore(&proxy);
 	OK(mounted_shell(&m, "grep -q varve \"$MNT/d/f\" \"$MNT/e/f\"", NULL, 0));
 }

@@ -31,7 +31,7 @@ static void teardown(void)
 	proxy = (struct proxy){0};
 }
 
-TestSuite(outside, .fini = teardown, .timeout = 180);
+TestSuite(outside, .fini = teardown, .timeout = 300);
 
 #define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, strerror(errno))
 
@@ -39,9 +39,9 @@ TestSuite(outside, .fini = teardown, .timeout = 180);
 #define SOON(condition)                                                                                                \
 	do {                                                                                                           \
 		int tries_ = 0;                                                                                        \
-		while (!(condition) && ++tries_ < 300)                                                                 \
+		while (!(condition) && ++tries_ < 600)                                                                 \
 			usleep(100000);                                                                                \
-		cr_assert_lt(tries_, 300, "never: %s", #condition);                                                    \
+		cr_assert_lt(tries_, 600, "never: %s", #condition);                                                    \
 	} while (0)
 
 static const char *at(const char *path)
@@ -816,7 +816,7 @@ static void change_while(const char *name, const char *text, void (*other)(const
 		mounted_start(&m, "sweep=0");
 		(void)shows(name, "");
 		write_line(name, text);
-		cr_assert(mounted_died(&m, 30));
+		cr_assert(mounted_died(&m, 90));
 		other(name);
 		mounted_start(&m, "sweep=0");
 	} else {
@@ -938,7 +938,7 @@ Test(outside, a_conflict_survives_a_crash_in_its_middle)
 	write_line("f", "ours");
 	other_puts("f", "theirs");
 	proxy_restore(&proxy);
-	cr_assert(mounted_died(&m, 60));
+	cr_assert(mounted_died(&m, 90));
 	mounted_start(&m, "sweep=0");
 	mounted_settle(&m, 60);
 	SOON(shows("f", "theirs"));

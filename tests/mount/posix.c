@@ -39,7 +39,7 @@ static void teardown(void)
 	mounted_free(&m);
 }
 
-TestSuite(posix, .init = setup, .fini = teardown, .timeout = 60);
+TestSuite(posix, .init = setup, .fini = teardown, .timeout = 180);
 
 static const char *at(const char *path)
 {

@@ -2,7 +2,8 @@
  * readers.c - how much is asked of the store for which reads, how far the asking runs ahead of the reader, and that
  * many readers of more than the cache holds get the right bytes within its bounds.
  *
- * Time is judged against the latency of a proxy and the number of round trips that reads without any foresight take.
+ * Time is judged against what reads without any foresight take in the same run, through the same slow proxy: however
+ * busy the machine is.
  */
 #include <criterion/criterion.h>
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -137,27 +139,72 @@ static int64_t received(void)
 	return mounted_status(&m, "store.bytes_received");
 }
 
+/* What is under way ahead arrives, and what it brings with it. */
+static void wait_until_quiet(void)
+{
+	for (int quiet = 0; quiet < 5; quiet++) {
+		usleep(100000);
+		if (mounted_status(&m, "store.running") || mounted_status(&m, "store.queued"))
+			quiet = -1;
+	}
+}
+
 /* --- foresight --- */
+
+#define LONE 6
+
+/* What a read of so many bytes takes that nothing foresees. */
+static long lone_read_ms(size_t len)
+{
+	char *bytes = malloc(len), name[32];
+	long began = now_ms();
+
+	for (unsigned i = 0; i < LONE; i++) {
+		int fd;
+
+		snprintf(name, sizeof(name), "lone%u/f", i);
+		fd = open_cold(name);
+		cr_assert_eq(pread(fd, bytes, len, 0), (ssize_t)len, "%s", strerror(errno));
+		close(fd);
+	}
+	free(bytes);
+	return (now_ms() - began) / LONE;
+}
+
+static void make_lone_files(size_t size)
+{
+	char *bytes = calloc(1, size), name[32];
+
+	for (unsigned i = 0; i < LONE; i++) {
+		snprintf(name, sizeof(name), "lone%u", i);
+		OK(mkdir(at(name), 0755));
+		snprintf(name, sizeof(name), "lone%u/f", i);
+		file_write(at(name), bytes, size);
+	}
+	free(bytes);
+}
 
 Test(readers, a_sequential_reader_does_not_wait_for_each_request)
 {
 	uint64_t size = 64 * MIB;
 	char *bytes = malloc(MIB);
 	int64_t before;
-	long began;
+	long began, lone;
 	int fd;
 
 	start(NULL);
 	make_file(at("big"), size);
+	make_lone_files(MIB);
 	start_cold(NULL);
 	slow(2 * LATENCY);
+	lone = lone_read_ms(MIB);
 	before = requests();
 	fd = open_cold("big");
 	began = now_ms();
 	for (uint64_t offset = 0; offset < size; offset += MIB)
 		cr_assert(read_right(fd, bytes, MIB, offset), "at %zu", (size_t)offset);
-	cr_assert_lt(now_ms() - began, 64 * 2 * LATENCY / 3, "a round trip for each MiB");
-	cr_assert_leq(requests() - before, 24, "small pieces");
+	cr_assert_lt(now_ms() - began, 64 * lone / 2, "a round trip for each MiB");
+	cr_assert_leq(requests() - before, 64 / 3, "small pieces");
 	close(fd);
 	free(bytes);
 	proxy_clear(&proxy);
@@ -167,20 +214,24 @@ Test(readers, a_sequential_reader_does_not_wait_for_each_request)
 Test(readers, a_strided_reader_does_not_wait_for_each_block)
 {
 	char bytes[4096];
-	long began;
+	long began, lone;
+	int64_t before;
 	int fd;
 
 	start(NULL);
 	make_file(at("big"), 64 * MIB);
+	make_lone_files(LONE_BLOCK);
 	start_cold("cache_size=64M"); /* a quarter of it is less than the file: it is not bought whole */
 	slow(LATENCY);
+	lone = lone_read_ms(LONE_BLOCK);
+	before = received();
 	fd = open_cold("big");
 	OK(posix_fadvise(fd, 0, 0, POSIX_FADV_RANDOM));
 	began = now_ms();
 	for (uint64_t offset = 0; offset < 60 * MIB; offset += MIB / 2)
 		cr_assert(read_right(fd, bytes, sizeof(bytes), offset));
-	cr_assert_lt(now_ms() - began, 120 * LATENCY / 3, "a round trip for each block");
-	cr_assert_lt(received(), 120 * LONE_BLOCK + 2 * MIB, "more than the blocks");
+	cr_assert_lt(now_ms() - began, 120 * lone / 2, "a round trip for each block");
+	cr_assert_lt(received() - before, 120 * LONE_BLOCK + 2 * MIB, "more than the blocks");
 	close(fd);
 	proxy_clear(&proxy);
 	OK(mounted_stop(&m));
@@ -233,15 +284,16 @@ static void read_small_file(unsigned number)
 static void expect_fetched_ahead(const unsigned *order)
 {
 	int64_t before;
-	long began;
+	long began, lone;
 
 	start_cold(NULL);
 	slow(LATENCY);
+	lone = lone_read_ms(SMALL);
 	before = requests();
 	began = now_ms();
 	for (unsigned i = 0; i < FILES; i++)
 		read_small_file(order[i]);
-	cr_assert_lt(now_ms() - began, FILES * LATENCY / 4, "a round trip for each file");
+	cr_assert_lt(now_ms() - began, FILES * lone / 2, "a round trip for each file");
 	cr_assert_leq(requests() - before, FILES, "files were fetched twice");
 	proxy_clear(&proxy);
 }
@@ -252,6 +304,7 @@ Test(readers, small_files_of_a_directory_are_fetched_ahead_in_either_order)
 
 	start(NULL);
 	make_small_files(made);
+	make_lone_files(SMALL);
 	for (unsigned i = 0; i < FILES; i++)
 		sorted[i] = i;
 	expect_fetched_ahead(made);
@@ -271,7 +324,7 @@ Test(readers, files_opened_here_and_there_bring_no_others)
 	before = requests();
 	for (unsigned i = 0; i < 40; i++)
 		read_small_file(order[i]);
-	sleep(1);
+	wait_until_quiet();
 	cr_assert_leq(requests() - before, 40 + 12, "one or the other looks like a neighbour");
 	OK(mounted_stop(&m));
 }
@@ -362,7 +415,6 @@ Test(readers, random_reads_of_a_file_too_large_to_be_bought_fetch_little)
 Test(readers, random_reads_buy_the_rest_of_a_file_once_they_have_cost_as_much)
 {
 	int64_t before, bytes;
-	long began;
 
 	start(NULL);
 	make_file(at("big"), 64 * MIB);
@@ -370,10 +422,8 @@ Test(readers, random_reads_buy_the_rest_of_a_file_once_they_have_cost_as_much)
 	slow(LATENCY);
 	before = requests();
 	bytes = received();
-	began = now_ms();
 	read_randomly("big", 64 * MIB, 400);
-	cr_assert_lt(now_ms() - began, 400 * LATENCY / 3, "a round trip for each read");
-	cr_assert_lt(requests() - before, 150);
+	cr_assert_lt(requests() - before, 400 / 3, "a round trip for each read");
 	/* What misses brought may come once more, in the midst of a large piece. */
 	cr_assert_leq(received() - bytes, 64 * MIB + 2 * 200 * LONE_BLOCK, "bytes were fetched twice");
 	proxy_clear(&proxy);
@@ -391,7 +441,7 @@ Test(readers, a_few_random_reads_bring_no_more_than_themselves)
 	before = received();
 	read_randomly("big", 64 * MIB, 6);
 	proxy_clear(&proxy);
-	sleep(1);
+	wait_until_quiet();
 	cr_assert_leq(received() - before, 6 * LONE_BLOCK + MIB);
 	OK(mounted_stop(&m));
 }
@@ -530,6 +580,7 @@ Test(readers, many_of_a_file_ten_times_the_cache_stay_within_bounds)
 	ended = true;
 	OK(pthread_join(watcher, NULL));
 	cr_assert_eq(wrong, 0);
+	most = mounted_status(&m, "cache.used") > most ? mounted_status(&m, "cache.used") : most;
 	cr_assert_gt(most, CACHE / 2, "nothing was cached");
 	cr_assert_leq(most, CACHE + SLACK, "the cache held %lld MiB", (long long)(most / MIB));
 	cr_assert_lt(peak_memory_kib(m.pid), 200 * KIB);
@@ -553,7 +604,7 @@ Test(readers, what_a_reader_has_just_passed_stays)
 	fd = open_cold("large");
 	for (uint64_t offset = 0; offset < 64 * (uint64_t)MIB; offset += 128 * KIB)
 		cr_assert(read_right(fd, bytes, 128 * KIB, offset));
-	sleep(1); /* what is under way ahead arrives */
+	wait_until_quiet();
 	before = requests();
 	OK(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED)); /* the kernel's copy goes */
 	cr_assert(read_right(fd, bytes, 512 * KIB, 64 * (uint64_t)MIB - 512 * KIB));
@@ -624,7 +675,7 @@ Test(readers, a_write_into_what_is_being_fetched_wins)
 
 /* --- the end in the middle --- */
 
-static pid_t fork_reader(unsigned number)
+static pid_t fork_reader(unsigned number, atomic_uint *reading)
 {
 	pid_t pid = fork();
 
@@ -632,10 +683,12 @@ static pid_t fork_reader(unsigned number)
 		char bytes[4096];
 		int fd = open(at("large"), O_RDONLY);
 
-		for (unsigned i = 0; fd >= 0; i++)
+		for (unsigned i = 0; fd >= 0; i++) {
 			if (pread(fd, bytes, sizeof(bytes), (off_t)((i * 977 + number * 131) % (LARGE / 4096) * 4096)) <
 			    0)
 				_exit(7);
+			*reading += i == 2;
+		}
 		_exit(1);
 	}
 	return pid;
@@ -643,16 +696,19 @@ static pid_t fork_reader(unsigned number)
 
 Test(readers, kill_in_the_middle_of_reads_leaves_nobody_hanging)
 {
+	atomic_uint *reading = mmap(NULL, sizeof(*reading), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	pid_t pids[8];
 	int status;
 
+	cr_assert_neq(reading, MAP_FAILED);
 	start(NULL);
 	make_file(at("large"), LARGE);
 	start_cold("cache_size=16M");
 	slow(LATENCY);
 	for (unsigned i = 0; i < 8; i++)
-		pids[i] = fork_reader(i);
-	sleep(1);
+		pids[i] = fork_reader(i, reading);
+	while (*reading < 8)
+		usleep(10000);
 	mounted_kill(&m);
 	for (unsigned i = 0; i < 8; i++) {
 		cr_assert_eq(waitpid(pids[i], &status, 0), pids[i]); /* the suite's time limit is the judge */

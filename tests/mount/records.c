@@ -53,7 +53,7 @@ static void leave(void)
 	mounted_free(&m);
 }
 
-TestSuite(records, .fini = leave, .timeout = 180);
+TestSuite(records, .fini = leave, .timeout = 300);
 
 static uint64_t chance(uint64_t *state, uint64_t below)
 {

@@ -23,7 +23,7 @@ static void leave(void)
 	mounted_free(&m);
 }
 
-TestSuite(store, .fini = leave, .timeout = 180);
+TestSuite(store, .fini = leave, .timeout = 480);
 
 static const char *at(const char *path)
 {
@@ -172,17 +172,23 @@ Test(store, one_writer_and_one_state_directory_for_each_store)
 
 /* --- what is asked of the store ------------------------------------------------------------------------------ */
 
-/* Requests that look something up or read it: the lease and the log's shipping send others. */
-static int64_t lookups(void)
+/* A second look at everything: nothing is asked of any file. True when no directory is listed either. Only requests
+ * that look something up or read it count: the lease and the log's shipping send others. */
+static bool look_again(void)
 {
-	return mounted_status(&m, "store.heads") + mounted_status(&m, "store.gets") + mounted_status(&m, "store.lists");
+	int64_t lists = mounted_status(&m, "store.lists");
+	int64_t files = mounted_status(&m, "store.heads") + mounted_status(&m, "store.gets");
+
+	OK(mounted_shell(&m, "ls -lR \"$MNT\" >/dev/null; find \"$MNT\" -name f7 >/dev/null; du -s \"$MNT\" >/dev/null",
+			 NULL, 0));
+	cr_assert_eq(mounted_status(&m, "store.heads") + mounted_status(&m, "store.gets"), files);
+	return mounted_status(&m, "store.lists") == lists;
 }
 
 Test(store, a_warm_listing_of_20000_files_asks_the_store_nothing)
 {
 	struct fake_s3 fake;
 	char prefix[32], count[64];
-	int64_t before;
 
 	fake_s3_start(&fake);
 	for (int i = 0; i < 20; i++) {
@@ -192,11 +198,10 @@ Test(store, a_warm_listing_of_20000_files_asks_the_store_nothing)
 	begin(MOUNTED_S3, NULL);
 	OK(mounted_shell(&m, "ls -lR \"$MNT\" | grep -c '^-.* f[0-9]*$'", count, sizeof(count)));
 	cr_assert_str_eq(count, "20000\n");
-	before = lookups();
-	cr_assert_geq(before, 20000, "the first listing has to ask what each file is");
-	OK(mounted_shell(&m, "ls -lR \"$MNT\" >/dev/null; find \"$MNT\" -name f7 >/dev/null; du -s \"$MNT\" >/dev/null",
-			 NULL, 0));
-	cr_assert_eq(lookups(), before);
+	cr_assert_geq(mounted_status(&m, "store.heads"), 20000, "the first listing has to ask what each file is");
+	/* What is older than a minute is listed anew, and the first listing may have taken longer. */
+	for (int rounds = 0; !look_again(); rounds++)
+		cr_assert_lt(rounds, 10, "directories are listed each time");
 	end_clean();
 	fake_s3_stop(&fake);
 }
@@ -284,7 +289,7 @@ static enum mounted_store both[] = {MOUNTED_S3, MOUNTED_S3_UNVERSIONED};
 	{                                                                                                              \
 		return cr_make_param_array(enum mounted_store, both, 2);                                               \
 	}                                                                                                              \
-	ParameterizedTest(enum mounted_store *store, store, name, .timeout = 180, .fini = leave)
+	ParameterizedTest(enum mounted_store *store, store, name, .timeout = 480, .fini = leave)
 
 ON_BOTH(swaps_and_chains)
 {

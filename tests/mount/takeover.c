@@ -25,7 +25,7 @@ static void leave(void)
 	mounted_free(&one);
 }
 
-TestSuite(takeover, .fini = leave, .timeout = 180);
+TestSuite(takeover, .fini = leave, .timeout = 300);
 
 #define OK(call) cr_assert_eq((call), 0, "%s: %s", #call, strerror(errno))
 
@@ -56,7 +56,7 @@ static enum mounted_store both[] = {MOUNTED_LOCAL, MOUNTED_S3};
 	{                                                                                                              \
 		return cr_make_param_array(enum mounted_store, both, 2);                                               \
 	}                                                                                                              \
-	ParameterizedTest(enum mounted_store *store, takeover, name, .timeout = 180, .fini = leave)
+	ParameterizedTest(enum mounted_store *store, takeover, name, .timeout = 300, .fini = leave)
 
 /* One writes, the other writes, the first comes back: it sees what the second did, and the second's history. */
 ON_BOTH(machines_take_turns)
@@ -282,7 +282,7 @@ ParameterizedTestParameters(takeover, what_lies_beside_its_file_is_found_by_a_re
 }
 
 /* A conflict, and, where the bucket keeps no versions, everything older than the current object. */
-ParameterizedTest(enum mounted_store *store, takeover, what_lies_beside_its_file_is_found_by_a_rebuild, .timeout = 180,
+ParameterizedTest(enum mounted_store *store, takeover, what_lies_beside_its_file_is_found_by_a_rebuild, .timeout = 300,
 		  .fini = leave)
 {
 	struct proxy proxy;

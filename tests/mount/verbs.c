@@ -32,8 +32,8 @@ static void leave(void)
 	mounted_free(&m);
 }
 
-TestSuite(verbs, .init = start, .fini = leave, .timeout = 120);
-TestSuite(verbs_unmounted, .init = enter, .fini = leave, .timeout = 120);
+TestSuite(verbs, .init = start, .fini = leave, .timeout = 300);
+TestSuite(verbs_unmounted, .init = enter, .fini = leave, .timeout = 300);
 
 /* Exit status of a command line; stdout and stderr are in `out`. */
 static int run(const char *command)
@@ -153,7 +153,8 @@ Test(verbs, restore_takes_an_entry_an_identity_and_a_position)
 Test(verbs, restore_goes_back_in_time)
 {
 	save_thrice("f.txt");
-	ok("sleep 0.1; date -u +%Y-%m-%dT%H:%M:%S.%NZ >\"$ROOT/when\"; sleep 0.1");
+	mounted_settle(&m, 60); /* a close is a version a moment later */
+	ok("sleep 0.2; date -u +%Y-%m-%dT%H:%M:%S.%NZ >\"$ROOT/when\"; sleep 0.1");
 	file_puts(mounted_path(&m, "f.txt"), "four\n");
 	ok("\"$VARVE\" restore \"$MNT/f.txt\" --at \"$(cat \"$ROOT/when\")\"");
 	live_is("f.txt", "three\n");
@@ -235,11 +236,12 @@ Test(verbs, status_works_from_within_and_in_both_forms)
 
 Test(verbs, umount_of_a_directory_in_use_leaves_it_mounted_and_names_the_user)
 {
-	ok("cd \"$MNT\" && exec sleep 60 >/dev/null 2>&1 & echo $! >\"$ROOT/pid\"; sleep 0.3");
+	ok("cd \"$MNT\" && exec sleep 600 >/dev/null 2>&1 & echo $! >\"$ROOT/pid\"; "
+	   "until [ \"$(cat /proc/$!/comm)\" = sleep ]; do sleep 0.05; done");
 	fails("\"$VARVE\" umount \"$MNT\"", 1, "is in use by sleep");
 	fails("\"$VARVE\" umount --no-wait \"$MNT\"", 1, "is in use");
 	file_puts(mounted_path(&m, "f"), "still works");
-	ok("kill $(cat \"$ROOT/pid\"); sleep 0.3");
+	ok("p=$(cat \"$ROOT/pid\"); kill $p; while [ -e /proc/$p/cwd ]; do sleep 0.05; done");
 	cr_assert_eq(mounted_stop(&m), 0);
 	ok("grep -q 'still works' \"${URL#file://}/f\"");
 }
@@ -256,7 +258,8 @@ Test(verbs, umount_takes_other_names_of_the_directory_and_nothing_inside_it)
 Test(verbs, umount_of_a_dead_mount_takes_it_away_and_does_not_claim_success)
 {
 	file_puts(mounted_path(&m, "f"), "text");
-	ok("kill -9 $(\"$VARVE\" status --json \"$MNT\" | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); sleep 0.3");
+	ok("p=$(\"$VARVE\" status --json \"$MNT\" | sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/'); kill -9 $p; "
+	   "while [ -e /proc/$p/cwd ]; do sleep 0.05; done; sleep 0.3");
 	fails("\"$VARVE\" status \"$MNT\"", 1, "its daemon does not answer");
 	fails("\"$VARVE\" umount \"$MNT\"", 1, "its daemon was gone");
 	m.pid = 0;
@@ -300,7 +303,9 @@ Test(verbs_unmounted, umount_no_wait_leaves_the_rest_in_the_journal_and_says_how
 Test(verbs_unmounted, umount_waits_tells_how_far_it_is_and_ends_with_everything_stored)
 {
 	start_full_store();
-	ok("{ sleep 3; mount -o remount,size=64m \"${URL#file://}\"; } >/dev/null 2>&1 & \"$VARVE\" umount \"$MNT\"");
+	ok("\"$VARVE\" umount \"$MNT\" >\"$ROOT/said\" 2>&1 & p=$!; "
+	   "until grep -q 'left to store' \"$ROOT/said\"; do sleep 0.1; kill -0 $p || break; done; "
+	   "mount -o remount,size=64m \"${URL#file://}\"; wait $p; s=$?; cat \"$ROOT/said\"; exit $s");
 	cr_assert(strstr(out, "left to store, 3.8 MiB"), "%s", out);
 	m.pid = 0;
 	ok("cmp \"${URL#file://}/big\" \"$ROOT/big\"");

@@ -127,7 +127,7 @@ void mounted_start(struct mounted *mounted, const char *options)
 	int status;
 
 	mounted->pid = spawn(mounted, options);
-	for (int tries = 0; tries < 1200; tries++) {
+	for (int tries = 0; tries < 4800; tries++) {
 		if (is_mounted(mounted))
 			return;
 		if (waitpid(mounted->pid, &status, WNOHANG) == mounted->pid) {
@@ -167,7 +167,7 @@ static void take_away(const struct mounted *mounted)
 
 int mounted_stop(struct mounted *mounted)
 {
-	int result = mounted_shell(mounted, "timeout 60 \"$VARVE\" umount \"$MNT\"", NULL, 0);
+	int result = mounted_shell(mounted, "timeout 300 \"$VARVE\" umount \"$MNT\"", NULL, 0);
 	int status;
 
 	if (result == 0 || !is_mounted(mounted)) {
@@ -177,6 +177,7 @@ int mounted_stop(struct mounted *mounted)
 			fprintf(stderr, "varve umount ended with %d, the daemon with status %x\n", result,
 				(unsigned)status);
 			show_log(mounted);
+			result = result ? result : -1;
 		}
 	} else {
 		show_log(mounted);
@@ -283,9 +284,16 @@ int64_t mounted_status(const struct mounted *mounted, const char *path)
 
 void mounted_settle(const struct mounted *mounted, int seconds)
 {
+	int64_t before = -1;
+
 	for (int tries = 0; tries < seconds * 10; tries++) {
+		int64_t done = mounted_status(mounted, "writeback.done");
+
 		if (mounted_status(mounted, "writeback.pending") == 0)
 			return;
+		if (done != before)
+			tries = 0;
+		before = done;
 		sleep_ms(100);
 	}
 	show_log(mounted);

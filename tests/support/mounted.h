@@ -33,7 +33,7 @@ void mounted_free(struct mounted *mounted); /* unmounts hard what is still mount
 void mounted_start(struct mounted *mounted, const char *options);
 /* As mounted_start, but expects it to fail: the exit status; *ret_line is the last line it said. */
 int mounted_start_fails(struct mounted *mounted, const char *options, char *ret_line, size_t size);
-/* `varve umount`: its exit status, after the daemon has ended. */
+/* `varve umount`: its exit status, after the daemon has ended; -1 when that was 0 and the daemon's is not. */
 int mounted_stop(struct mounted *mounted);
 /* kill -9 of the daemon, and the dead mountpoint taken away. */
 void mounted_kill(struct mounted *mounted);
@@ -47,7 +47,7 @@ const char *mounted_path(const struct mounted *mounted, const char *path);
 
 /* A number of `varve status --json`, by path: "store.requests". */
 int64_t mounted_status(const struct mounted *mounted, const char *path);
-/* Waits until nothing is pending, at most `seconds`. */
+/* Waits until nothing is pending, as long as one more job is done within `seconds`. */
 void mounted_settle(const struct mounted *mounted, int seconds);
 
 /* Runs a shell command line with MNT, STATE, URL, BUCKET, VARVE in its environment; its exit status. Output goes to

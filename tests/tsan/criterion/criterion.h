@@ -46,6 +46,7 @@ void runner_register(struct runner_entry *entry);
 void runner_fail(const char *file, int line, const char *what, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
 _Noreturn void runner_stop(void);
+_Noreturn void runner_skip(void);
 
 #define RUNNER_REGISTER(id, ...)                                                                                       \
 	static struct runner_entry id##_entry = {__VA_ARGS__};                                                         \
@@ -79,6 +80,11 @@ _Noreturn void runner_stop(void);
 
 #define cr_fatal(...) RUNNER_ASSERT(false, "fatal", __VA_ARGS__)
 #define cr_assert_fail(...) RUNNER_ASSERT(false, "fail", __VA_ARGS__)
+#define cr_skip_test(...)                                                                                              \
+	do {                                                                                                           \
+		(void)fprintf(stderr, "skipped: " __VA_ARGS__);                                                        \
+		runner_skip();                                                                                         \
+	} while (0)
 #define cr_log_info(...) ((void)fprintf(stderr, " " __VA_ARGS__), (void)fputc('\n', stderr))
 #define cr_log_warn cr_log_info
 #define cr_log_error cr_log_info

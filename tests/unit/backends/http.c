@@ -15,6 +15,8 @@
 #include "clock.h"
 #include "http_server.h"
 
+#define AN_HOUR (3600 * NS_PER_SEC)
+
 /* --- the client's side ----------------------------------------------------------------------------------------- */
 
 struct outcome {
@@ -22,7 +24,6 @@ struct outcome {
 	struct err err;
 	struct http_reply reply;
 	uint64_t sunk;
-	int64_t took_ns;
 };
 
 static int count_sink(void *arg, const void *bytes, size_t len)
@@ -51,22 +52,26 @@ static void ask(struct http *http, uint16_t port, const struct call *call, struc
 	*outcome = (struct outcome){.reply = {.body = BUF_INIT}};
 	if (request.sink)
 		request.sink_arg = outcome;
-	int64_t start = clock_monotonic();
 	outcome->r = http_perform(http, call, &request, &outcome->reply, &outcome->err);
-	outcome->took_ns = clock_monotonic() - start;
+}
+
+static struct outcome once_by(int64_t stall_ns, enum behaviour behaviour, const char *reply, const struct call *call,
+			      struct http_request request)
+{
+	struct server *server = server_start(behaviour, reply);
+	struct http *http = client_of(stall_ns, NULL);
+	struct outcome outcome;
+	ask(http, server->port, call, request, &outcome);
+	http_free(http);
+	server_stop(server);
+	return outcome;
 }
 
 /* One request to a server that behaves so. */
 static struct outcome once(enum behaviour behaviour, const char *reply, const struct call *call,
 			   struct http_request request)
 {
-	struct server *server = server_start(behaviour, reply);
-	struct http *http = client_of(300 * NS_PER_MS, NULL);
-	struct outcome outcome;
-	ask(http, server->port, call, request, &outcome);
-	http_free(http);
-	server_stop(server);
-	return outcome;
+	return once_by(0, behaviour, reply, call, request);
 }
 
 static void expect_kind(const struct outcome *outcome, enum err_kind kind)
@@ -179,29 +184,34 @@ Test(http, nobody_listens)
 	http_free(http);
 }
 
+/* These servers go on for ever: whatever ends, the client ended. */
+
 Test(http, deadline_ends_a_hanging_server)
 {
 	const struct call call = {.deadline_ns = clock_monotonic() + 150 * NS_PER_MS};
-	struct outcome o = once(HANG, "", &call, (struct http_request){.method = HTTP_GET});
+	struct call put_call;
+	struct outcome o = once_by(AN_HOUR, HANG, "", &call, (struct http_request){.method = HTTP_GET});
 	expect_kind(&o, ERR_TIMED_OUT);
-	cr_assert_lt(o.took_ns, NS_PER_SEC);
-	const struct call put_call = {.deadline_ns = clock_monotonic() + 150 * NS_PER_MS};
-	o = once(HANG, "", &put_call, (struct http_request)PUT_8);
+	int64_t patience = 150 * NS_PER_MS;
+	do { /* on a busy machine it may be over before anything is sent */
+		put_call = (struct call){.deadline_ns = clock_monotonic() + patience};
+		o = once_by(AN_HOUR, HANG, "", &put_call, (struct http_request)PUT_8);
+		patience *= 2;
+	} while (o.err.kind == ERR_TIMED_OUT && patience < AN_HOUR);
 	expect_kind(&o, ERR_INDETERMINATE);
-	o = once(HANG, "", &call, (struct http_request)PUT_8);
+	o = once_by(AN_HOUR, HANG, "", &call, (struct http_request)PUT_8);
 	expect_kind(&o, ERR_TIMED_OUT); /* over before it began: nothing was sent */
 }
 
 Test(http, stall_ends_silence_and_trickle)
 {
-	struct outcome o = once(HANG, "", NULL, (struct http_request){.method = HTTP_GET});
+	struct outcome o = once_by(300 * NS_PER_MS, HANG, "", NULL, (struct http_request){.method = HTTP_GET});
 	expect_kind(&o, ERR_UNAVAILABLE);
 	cr_assert_str_eq(o.err.message, "stalled");
-	o = once(TRICKLE, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", NULL,
-		 (struct http_request){.method = HTTP_GET, .sink = count_sink});
+	o = once_by(300 * NS_PER_MS, TRICKLE, "HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", NULL,
+		    (struct http_request){.method = HTTP_GET, .sink = count_sink});
 	expect_kind(&o, ERR_UNAVAILABLE);
 	cr_assert_str_eq(o.err.message, "stalled");
-	cr_assert_lt(o.took_ns, 2 * NS_PER_SEC);
 }
 
 static void *cancel_soon(void *arg)
@@ -211,18 +221,17 @@ static void *cancel_soon(void *arg)
 	return NULL;
 }
 
-Test(http, cancelled_call_returns_soon)
+Test(http, cancelled_call_returns)
 {
 	atomic_bool cancelled = false;
 	const struct call call = {.cancelled = &cancelled};
 	pthread_t thread;
 	cr_assert_eq(pthread_create(&thread, NULL, cancel_soon, &cancelled), 0);
 	struct server *server = server_start(HANG, "");
-	struct http *http = client_of(10 * NS_PER_SEC, NULL);
+	struct http *http = client_of(AN_HOUR, NULL);
 	struct outcome o;
 	ask(http, server->port, &call, (struct http_request){.method = HTTP_GET}, &o);
 	expect_kind(&o, ERR_CANCELLED);
-	cr_assert_lt(o.took_ns, NS_PER_SEC);
 	pthread_join(thread, NULL);
 	http_free(http);
 	server_stop(server);
@@ -305,7 +314,7 @@ Test(http, a_changing_request_is_never_sent_twice_behind_our_back)
 {
 	static const char reply[] = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 	struct server *server = server_start(DIE_ON_SECOND, reply);
-	struct http *http = client_of(NS_PER_SEC, NULL);
+	struct http *http = client_of(0, NULL);
 	struct outcome o;
 	ask(http, server->port, NULL, (struct http_request){.method = HTTP_DELETE}, &o);
 	cr_assert_eq(o.r, 0);
@@ -323,7 +332,7 @@ Test(http, connections_are_used_again)
 	struct http *http = client_of(0, NULL);
 	/* The server takes one connection at a time: a second one would wait for ever. */
 	for (int i = 0; i < 20; i++) {
-		const struct call call = {.deadline_ns = clock_monotonic() + 2 * NS_PER_SEC};
+		const struct call call = {.deadline_ns = clock_monotonic() + 60 * NS_PER_SEC};
 		struct outcome o;
 		ask(http, server->port, &call, (struct http_request){.method = HTTP_GET}, &o);
 		cr_assert_eq(o.r, 0, "%s", o.err.message);

@@ -295,3 +295,30 @@ Test(check, damaged_bytes_anywhere_are_survived)
 	}
 	cr_assert_gt(damage.row, 40);
 }
+
+/* The best of three checks of a file with so many versions that wait to be stored. */
+static int64_t cost_of_waiting(const char *name, unsigned versions)
+{
+	uint64_t ino = make_file(ROOT, name);
+	int64_t best = INT64_MAX;
+
+	for (unsigned i = 0; i < versions; i++)
+		commit(ino, i);
+	for (int tries = 0; tries < 3; tries++) {
+		int64_t start = cpu_ns();
+
+		(void)assert_clean();
+		best = cpu_ns() - start < best ? cpu_ns() - start : best;
+	}
+	cr_assert_eq(remove_file(ROOT, name), 0);
+	return best;
+}
+
+Test(check, many_versions_that_wait_to_be_stored_cost_no_more_each)
+{
+	int64_t few, many;
+
+	few = cost_of_waiting("few", 500);
+	many = cost_of_waiting("many", 4000);
+	cr_assert_lt(many, 32 * few, "%" PRId64 " against %" PRId64 " ns", many, few);
+}
