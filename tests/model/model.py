@@ -16,7 +16,8 @@ Others put and delete objects while all is stored, while nothing is mounted, and
   - what they delete is gone from the tree, and a directory of which the store has nothing left with it
   - but for what was changed here and not sent: what they put at its key is the file, and ours stays before it in the
     history, as a conflict; what they deleted comes back with our change
-  - where the store keeps no versions by itself, what they overwrote or deleted is lost, and shown nowhere
+  - where the store keeps no versions by itself, what they overwrote or deleted is lost, and shown nowhere (so is what
+    was changed a part of meanwhile, unless it was read before: here it is)
   - single versions that they delete are shown nowhere, the others as before
 
 A failure prints its seed, is shrunk to few operations by running parts of them anew, and leaves these in
@@ -422,6 +423,13 @@ class Run:
         """The kernel releases a closed file when it likes; the next who opens it to write waits until that is a version."""
         os.close(os.open(self.path(parts), os.O_WRONLY))
 
+    def bring(self, path):
+        """All of it into the cache of the mount: the kernel may have what the mount has not."""
+        if not os.path.islink(self.path((path,))):
+            with open(self.path((path,)), "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                file.read()
+
     def remember(self):
         if time.monotonic() < self.mount.ahead_until:
             return
@@ -577,6 +585,9 @@ class Run:
         if when == "unmounted":
             self.mount.stop()
         if when == "unsent":
+            if not self.mount.bucket.keeps_lost:
+                for names in self.model.links().values():
+                    self.bring(names[0][1])
             self.mount.proxy.enable(False)
             for op in ours:
                 self.operate(op)
