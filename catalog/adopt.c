@@ -254,8 +254,10 @@ static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_h
 		return rc;
 	inode.nlink = S_ISDIR(inode.mode) || inode.nlink == 0 ? 0 : inode.nlink - 1;
 	inode.ctime = cat_now(txn);
-	if (S_ISREG(inode.mode) && inode.nlink == 0)
+	if (S_ISREG(inode.mode) && inode.nlink == 0) {
 		inode.flags |= CAT_TAKEN;
+		inode.taken = until;
+	}
 	rc = cat_inode_put(txn, &inode);
 	return rc == 0 && inode.nlink ? cat_job_add(txn, CAT_JOB_PLACE, inode.ino, NULL) : rc;
 }

@@ -888,6 +888,29 @@ Test(adopt, a_symlink_or_a_further_name_gives_way_to_the_object_that_was_first)
 	finish_jobs();
 }
 
+/* What was written before the second one went is no more the first one's than what came later. */
+Test(adopt, names_taken_one_after_the_other_do_not_share_what_was_written_since)
+{
+	struct cat_found found[] = {object("a", "theirs", 7), object("b", "marker", 0)};
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_inode inode;
+
+	(void)commit(ino, 3);
+	cr_assert_eq(catalog_link(catalog, ino, ROOT, "b", actor, &inode), 0);
+	finish_jobs();
+	adopt(ROOT, found, 1);
+	cr_assert_neq(ino_of(ROOT, "a"), ino);
+	finish_jobs();
+	(void)commit(ino, 5);
+	finish_jobs();
+	found[1] = object("b", "theirs", 8);
+	adopt(ROOT, found, 2);
+	cr_assert_neq(ino_of(ROOT, "b"), ino);
+	(void)commit(ino, 6); /* by one who still had it open */
+	assert_history(ROOT, "a", "3 A7*");
+	assert_history(ROOT, "b", "L3 5 A8* 6");
+}
+
 /* --- failures ----------------------------------------------------------------------------------- */
 
 Test(adopt, listing_that_fails_anywhere_is_just_listed_again)
