@@ -415,6 +415,7 @@ class Run:
         self.nodes = []  # every file there ever was
         self.dice = random.Random(1)  # for what is compared, never for what is done
         self.last_ns = 0
+        self.moved = 0  # step of the last change of a file's first name while nothing could be sent
 
     def path(self, parts):
         return os.path.join(self.mount.dir, *parts)
@@ -591,6 +592,8 @@ class Run:
             self.mount.proxy.enable(False)
             for op in ours:
                 self.operate(op)
+                if op[0] in ("rename", "unlink"):
+                    self.moved = self.model.step
         self.mount.catch_up()
         objects, said = self.objects(), {}
         for key, content in theirs:
@@ -675,7 +678,8 @@ class Run:
                 node.versions.insert(len(node.versions) - 1, Version(unsent[-1].step - 0.5 + n / 1000, content))
             return
         for version in unsent:  # the further names of a file have no content at their keys to be in conflict with
-            version.conflict = self.model.links()[node][0][1] == path
+            if version.step > self.moved:  # an earlier one may be on its way to where the file was before
+                version.conflict = self.model.links()[node][0][1] == path
         if node:
             self.model.tick()
             self.model.release(self.model.walk(parts[:-1]), parts[-1])
