@@ -581,6 +581,7 @@ class Run:
             return
         self.mount.drain()
         self.compare_store()
+        stored = self.model.step
         before = {path: node for node, names in self.model.links().items() for _, path in names}
         sent = {node: len(node.versions) for node in before.values()}
         if when == "unmounted":
@@ -599,7 +600,7 @@ class Run:
         for key, content in theirs:
             path = "/".join(key)
             if (content is not None or path in objects) and self.may_be_others(key, before, objects):
-                self.other(path, content and content.encode(), objects)
+                self.other(path, content and content.encode(), objects, stored)
                 said.setdefault(path, []).append(content and content.encode())
         if when == "unmounted":
             self.mount.start()
@@ -607,12 +608,14 @@ class Run:
             self.mount.proxy.enable(True)
         self.adopt(said, sent)
 
-    def other(self, path, content, objects):
+    def other(self, path, content, objects, stored):
+        """`stored`: the last step whose version the store has."""
         bucket = self.mount.bucket
         if not bucket.keeps_lost:
             for node in self.nodes:
                 for version in node.versions:
-                    version.lost = version.lost or version.etag == objects.get(path)
+                    if version.step <= stored and version.etag == objects.get(path):
+                        version.lost = True
         if content is None:
             bucket.delete(path)
             del objects[path]
