@@ -642,9 +642,17 @@ class Run:
         if not self.mount.bucket.keeps_lost and held:
             if held.links > 1 or (held.links and held is not node):
                 return False
+            if held is not node and not self.removed_at(key, held):
+                return False  # it may have been on its way, and is stored from the cache
             if self.mount.bucket.etags().get(objects.get(path), 0) > 1:
                 return False
         return not node or (node.kind != "dir" and (node is held or node not in before.values()))
+
+    def removed_at(self, key, node):
+        """Was this the last name of the node, and did it end by its removal?"""
+        parent = self.model.walk(key[:-1])
+        past = parent.past.get(key[-1], []) if parent and parent.kind == "dir" else []
+        return any(interval.node is node and interval.removed for interval in past)
 
     def adopt(self, said, sent):
         """What is expected of what they did, and that it was noticed."""
