@@ -597,11 +597,12 @@ class Run:
                     self.moved = self.model.step
         self.mount.catch_up()
         objects, said = self.objects(), {}
-        for key, content in theirs:
-            path = "/".join(key)
+        for path, key, content in sorted((("/".join(key), key, content) for key, content in theirs),
+                                         key=lambda each: each[0]):  # as adopt() goes through them
             if (content is not None or path in objects) and self.may_be_others(key, before, objects):
                 self.other(path, content and content.encode(), objects, stored)
                 said.setdefault(path, []).append(content and content.encode())
+                time.sleep(0.002)  # the store's times are in milliseconds
         if when == "unmounted":
             self.mount.start()
         if when == "unsent":
