@@ -254,8 +254,10 @@ static int end_name(struct cat_txn *txn, const struct cat_name *name, enum cat_h
 		return rc;
 	inode.nlink = S_ISDIR(inode.mode) || inode.nlink == 0 ? 0 : inode.nlink - 1;
 	inode.ctime = cat_now(txn);
-	if (S_ISREG(inode.mode) && inode.nlink == 0)
+	if (S_ISREG(inode.mode) && inode.nlink == 0) {
 		inode.flags |= CAT_TAKEN;
+		inode.taken = until;
+	}
 	rc = cat_inode_put(txn, &inode);
 	return rc == 0 && inode.nlink ? cat_job_add(txn, CAT_JOB_PLACE, inode.ino, NULL) : rc;
 }
@@ -543,6 +545,26 @@ static int stands_aside(struct cat_txn *txn, uint64_t ino)
 	return rc < 0 ? rc : version.origin == CAT_ORIGIN_CONFLICT;
 }
 
+/*
+ * Nothing of the name's lies at its key, and no job is on its way there: because others' object was there first? Of
+ * content its version tells. What is made from the catalog alone, a symlink or a file's further name, lies nowhere for
+ * no other reason. 1, 0, -errno.
+ */
+static int gave_way(struct cat_txn *txn, const struct cat_name *name)
+{
+	struct cat_name first;
+	int rc;
+
+	if (name->type != S_IFREG)
+		return 1;
+	rc = cat_first_name(txn, name->ino, &first);
+	if (rc < 0)
+		return rc;
+	if (first.parent != name->parent || strcmp(first.name, name->name) != 0)
+		return 1;
+	return stands_aside(txn, name->ino);
+}
+
 /* A known name over which the listing may have something new. */
 static int meet_name(struct cat_txn *txn, struct adopt *adopt, const struct cat_found *found,
 		     const struct meeting *meeting)
@@ -553,7 +575,7 @@ static int meet_name(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 	if (rc <= 0 || meeting->name.type == S_IFDIR)
 		return rc < 0 ? rc : 0;
 	if (!meeting->recorded) { /* it did not replace what we knew, unless ours had to stand aside for it */
-		rc = stands_aside(txn, meeting->name.ino);
+		rc = gave_way(txn, &meeting->name);
 		return rc == 1 ? put_newcomer(txn, adopt, found, meeting->name.name, &meeting->name) : rc;
 	}
 	if (cat_found_is_at(found, &meeting->record))

@@ -11,7 +11,7 @@
  * Each interval is walked once (it is known by its `since`, which is unique), so
  * the work is linear in intervals and versions, and rings of renames end.
  * Whoever still had a file open when others took its name may have written to it: the versions of such an inode
- * (CAT_TAKEN) stay with the name it lost, however late they came.
+ * (CAT_TAKEN) stay with the name it lost last, however late they came.
  *
  * A name is walked from its newest interval down to the first already walked:
  * all older ones have been, too. Its entries are then made from the oldest
@@ -206,7 +206,10 @@ static int last_of(struct cat_txn *txn, const struct interval *interval, uint64_
 	struct cat_inode inode = {0};
 	int rc = interval->taken ? cat_inode_get(txn, interval->ino, &inode) : 0;
 
-	*ret_last = inode.flags & CAT_TAKEN && !inode.nlink ? UINT64_MAX : interval->until - 1;
+	if (inode.flags & CAT_TAKEN && !inode.nlink && (!inode.taken || inode.taken == interval->until))
+		*ret_last = UINT64_MAX;
+	else
+		*ret_last = interval->until - 1;
 	return rc == -ENOENT ? 0 : rc;
 }
 

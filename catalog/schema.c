@@ -539,7 +539,7 @@ void schema_encode_inode(const struct cat_inode *inode, struct buf *ret_value)
 	buf_add_u64(ret_value, (uint64_t)inode->btime);
 	buf_add_u64(ret_value, inode->parent);
 	buf_add_u64(ret_value, S_ISDIR(inode->mode) ? inode->past_dir : inode->version);
-	buf_add_u64(ret_value, (uint64_t)inode->listed_at);
+	buf_add_u64(ret_value, S_ISDIR(inode->mode) ? (uint64_t)inode->listed_at : inode->taken);
 }
 
 int schema_decode_inode(struct kv_bytes key, struct kv_bytes value, struct cat_inode *ret_inode)
@@ -569,7 +569,10 @@ int schema_decode_inode(struct kv_bytes key, struct kv_bytes value, struct cat_i
 	inode.btime = (int64_t)cursor_u64(&at);
 	inode.parent = cursor_u64(&at);
 	*(S_ISDIR(inode.mode) ? &inode.past_dir : &inode.version) = cursor_u64(&at);
-	inode.listed_at = (int64_t)cursor_u64(&at);
+	if (S_ISDIR(inode.mode))
+		inode.listed_at = (int64_t)cursor_u64(&at);
+	else
+		inode.taken = cursor_u64(&at);
 	if (record_end(&at) < 0 || !is_type(inode.mode & S_IFMT) || inode.flags & ~(uint32_t)FLAGS_KNOWN)
 		return -EBADMSG;
 	*ret_inode = inode;

@@ -1170,8 +1170,7 @@ static int find_sharing(struct cat_txn *txn, void *arg)
 	return err == -ENOENT ? 0 : err;
 }
 
-/* A closed version may still wait for its upload: it keeps the bytes, under a name and with a record of its own. */
-static int leave_to_version(struct content *content)
+int content_leave_to_version(struct content *content)
 {
 	struct stat st;
 	int err = 0;
@@ -1192,7 +1191,7 @@ void content_discard_locked(struct content *content)
 
 	if (content->discarded || content->seq)
 		return;
-	err = leave_to_version(content);
+	err = content_leave_to_version(content);
 	if (!err)
 		err = catalog_update(content->owner->catalog, forget_changes, content);
 	if (err) {

@@ -123,6 +123,8 @@ int content_keep_named(struct content *content);
 int content_load_copy(struct content *content);
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 void content_discard_locked(struct content *content);
+/* Before the cache file goes: a version that waits keeps the bytes, under a name and with a record of its own. */
+int content_leave_to_version(struct content *content);
 /* No name: its bytes live as long as its handles, no longer. Unless it was others who took the name: whoever had the
  * file open for writing did not give his changes up. */
 static inline bool content_has_no_future(const struct cat_inode *inode)

@@ -16,10 +16,10 @@
  *     own versioning, or, without it, by a copy under `.varve/versions/` made first and a conditional write.
  *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id.
  *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
- *  5. An upload or a relocation replaces what the catalog knows to lie at the key, and nothing else. Where somebody
- *     else's object is there by now, that one is the file: ours goes to a key of its own, as a version of origin
- *     `conflict`, and the next listing gives theirs the name. Where the store knows no conditions, ours is written and
- *     theirs found beneath it.
+ *  5. What is put replaces what the catalog knows to lie at the key, and nothing else. Where somebody else's object is
+ *     there by now, that one is the file: our content goes to a key of its own, as a version of origin `conflict`, what
+ *     is made from the catalog alone goes nowhere, and the next listing gives theirs the name. Where the store knows no
+ *     conditions, ours is written and theirs found beneath it.
  *  6. Where keys are paths, nobody waits for ever for a place that a file or a directory of another name has: what is
  *     ours leaves every place that has no name of its own any more, and to what is others' ours gives way.
  *
@@ -159,6 +159,8 @@ int placement_guard_key(struct placement *placement, const char *key, enum guard
 bool placement_is_this_version(const struct facts *facts, const struct object_info *info);
 /* A version that we know, or what we put for the file itself, though the key's record tells of neither. */
 bool placement_is_ours(struct placement *placement, const struct facts *facts, const struct object_info *info);
+/* What is made from the catalog alone, put for the inode itself by an attempt that was not recorded. */
+bool placement_is_own_small(const struct facts *facts, const struct object_info *info);
 bool placement_still_ours(const struct cat_key *record, const struct object_info *info);
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */
 int placement_stand_aside(struct placement *placement, const struct facts *facts, const char *key);

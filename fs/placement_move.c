@@ -91,13 +91,12 @@ static int note_placing(struct placement *placement, struct cat_job *job, const 
 	return catalog_job_update(placement->catalog, job);
 }
 
-static int put_small(struct placement *placement, const struct facts *facts, const struct small *small, struct err *err)
+static int put_small_to(struct placement *placement, const struct facts *facts, const struct small *small,
+			const struct target *target, struct object_info *ret_info, struct err *err)
 {
 	struct call call = placement_call(placement, 0);
-	struct object_info info = {0};
 	struct meta meta = {0};
 	AUTO_FREE char *etag = NULL;
-	struct placed placed = {.key = small->key, .record = {.kind = small->kind, .ino = facts->inode.ino}};
 	struct put_request request = {
 		.key = small->key,
 		.source = read_small,
@@ -108,27 +107,68 @@ static int put_small(struct placement *placement, const struct facts *facts, con
 		.crc32c = crc32c_update(0, small->body, small->len),
 		.has_crc32c = true,
 	};
+	int result = placement_meta_of(placement, facts, &meta);
+
+	if (!result && small->kind == CAT_KEY_LINK)
+		result = link_meta(facts, &meta);
+	if (!result)
+		result = placement_guard_key(placement, small->key, target->guard, target->seen, &request.condition,
+					     &etag, err);
+	if (!result)
+		result = note_placing(placement, facts->job, small->key);
+	if (!result)
+		result = transfer_put(placement->transfer, &call, &request, ret_info, err);
+	killpoint("small-sent");
+	meta_clear(&meta);
+	return result;
+}
+
+/* The store refused the condition. 1: somebody else's is there, and stays: nothing of ours is needed beneath a
+ * directory that others made, and any other name goes to theirs with the next listing. */
+static int put_small_where_others_are(struct placement *placement, const struct facts *facts, const struct small *small,
+				      struct object_info *ret_info, struct err *err)
+{
+	struct target again = {.key = small->key, .guard = GUARD_NONE};
+	struct object_info info = {0};
+	int result;
+
+	*err = (struct err){0};
+	result = placement_head_whole(placement, small->key, &info, err);
+	if (result)
+		return result;
+	if (info.key) {
+		again.guard = GUARD_SEEN;
+		again.seen = info.etag;
+	}
+	if (!info.key || placement_is_ours(placement, facts, &info) || placement_is_own_small(facts, &info)) {
+		result = put_small_to(placement, facts, small, &again, ret_info, err);
+	} else {
+		log_info("placement", "%s was written by others meanwhile: it stays as it is", small->key);
+		result = 1;
+	}
+	object_info_clear(&info);
+	return result;
+}
+
+/* 1: somebody else's object is there. */
+static int put_small(struct placement *placement, const struct facts *facts, const struct small *small, struct err *err)
+{
+	struct object_info info = {0};
+	struct placed placed = {.key = small->key, .record = {.kind = small->kind, .ino = facts->inode.ino}};
+	const struct target target = {.key = small->key, .guard = GUARD_RECORDED};
 	int result;
 
 	if (at_key(placement, small->key, small->kind, facts->inode.ino, 0))
 		return 0;
-	result = placement_meta_of(placement, facts, &meta);
-	if (!result && small->kind == CAT_KEY_LINK)
-		result = link_meta(facts, &meta);
-	if (!result)
-		result = placement_preserve(placement, small->key, &request.condition, &etag, err);
-	if (!result)
-		result = note_placing(placement, facts->job, small->key);
-	if (!result)
-		result = transfer_put(placement->transfer, &call, &request, &info, err);
-	killpoint("small-sent");
+	result = put_small_to(placement, facts, small, &target, &info, err);
+	if (result && err->kind == ERR_PRECONDITION)
+		result = put_small_where_others_are(placement, facts, small, &info, err);
 	if (!result) {
 		placed.record.native_id = info.native_id;
 		placed.record.etag = info.etag;
 		result = catalog_update(placement->catalog, record_placed, &placed);
 	}
 	object_info_clear(&info);
-	meta_clear(&meta);
 	return result;
 }
 
@@ -287,10 +327,10 @@ static int place_content(struct placement *placement, const struct facts *facts,
 	return result ? result : 1;
 }
 
-/* 1: somebody else's object has the name. */
+/* 1: somebody else's object has one of the names. */
 static int place_file(struct placement *placement, const struct facts *facts, struct err *err)
 {
-	int result;
+	int result, contested = 0;
 
 	/* What is not stored yet is placed by its own upload. */
 	if (!facts->links || !facts->has_version || facts->version.state != CAT_STORED || !facts->copy.key)
@@ -300,14 +340,17 @@ static int place_file(struct placement *placement, const struct facts *facts, st
 		struct small marker = {.key = link->key, .kind = CAT_KEY_LINK, .body = ""};
 
 		result = put_small(placement, facts, &marker, err);
+		contested |= result == 1;
+		result = result == 1 ? 0 : result;
 	}
-	return result;
+	return result ? result : contested;
 }
 
+/* Likewise. */
 static int place_special(struct placement *placement, const struct facts *facts, struct err *err)
 {
 	bool symlink = S_ISLNK(facts->inode.mode);
-	int result = 0;
+	int result = 0, contested = 0;
 
 	for (const struct link *link = facts->links; link && !result; link = link->next) {
 		struct small small = {
@@ -320,8 +363,10 @@ static int place_special(struct placement *placement, const struct facts *facts,
 		};
 
 		result = put_small(placement, facts, &small, err);
+		contested |= result == 1;
+		result = result == 1 ? 0 : result;
 	}
-	return result;
+	return result ? result : contested;
 }
 
 static int stop_at_first(void *arg, const struct cat_name *name, const struct cat_inode *inode)
@@ -332,9 +377,7 @@ static int stop_at_first(void *arg, const struct cat_name *name, const struct ca
 	return 1;
 }
 
-int placement_clear_unrecorded(struct placement *placement, const struct facts *facts, struct err *err);
-
-/* A directory needs an object only while nothing else in the store tells of it. */
+/* A directory needs an object only while nothing else in the store tells of it. 1: somebody else's does. */
 static int place_directory(struct placement *placement, const struct facts *facts, struct err *err)
 {
 	struct cat_readdir first = {.parent = facts->inode.ino, .max = 1};
@@ -404,16 +447,15 @@ int placement_run_place(struct placement *placement, struct cat_job *job, const 
 		result = placement_clear_sent(placement, &facts, err);
 	if (result)
 		goto out;
-	if (S_ISREG(facts.inode.mode)) {
+	if (S_ISREG(facts.inode.mode))
 		result = place_file(placement, &facts, err);
-		contested = result == 1;
-		if (contested || (result == -EIDRM && !err->kind)) /* what it held is nowhere, and that was said */
-			result = 0;
-	} else if (S_ISDIR(facts.inode.mode)) {
+	else if (S_ISDIR(facts.inode.mode))
 		result = place_directory(placement, &facts, err);
-	} else {
+	else
 		result = place_special(placement, &facts, err);
-	}
+	contested = result == 1;
+	if (contested || (result == -EIDRM && !err->kind)) /* what it held is nowhere, and that was said */
+		result = 0;
 	if (result && err->kind == ERR_CONFLICT) {
 		result = make_way(placement, &facts, result);
 		contested = result == 1;

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cleanup.h"
 #include "fs/ahead.h"
@@ -83,6 +84,17 @@ bool placement_is_ours(struct placement *placement, const struct facts *facts, c
 {
 	return is_own_marker(facts, info) ||
 	       catalog_view(placement->catalog, is_known, (void *)info) == 0; /* only read */
+}
+
+bool placement_is_own_small(const struct facts *facts, const struct object_info *info)
+{
+	struct objmeta meta;
+
+	if (is_own_marker(facts, info))
+		return true;
+	objmeta_decode(&info->meta, &meta);
+	return !S_ISREG(facts->inode.mode) && (meta.has & OBJMETA_FILE_ID) &&
+	       memcmp(meta.file_id, facts->inode.file_id, sizeof(meta.file_id)) == 0;
 }
 
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */

@@ -248,13 +248,13 @@ static int go_back_now(struct cat_txn *txn, void *arg)
 	return err ? err : go_back(txn, &inode);
 }
 
-/* After its version was made: the file itself goes back, the version keeps the cache file. */
+/* After its version was made: the file itself goes back, the version keeps the cache file. Its link may have failed. */
 static int leave_suspect(struct contents *contents, struct content *content)
 {
 	int err;
 
 	LOCK_GUARD(&content->lock);
-	err = content_save_as(content, CACHE_VERSION | content->shared);
+	err = content_leave_to_version(content);
 	if (!err)
 		err = catalog_update(contents->catalog, go_back_now, &content->ino);
 	if (!err) {

@@ -63,7 +63,8 @@ struct cat_inode {
 	uint64_t past_dir; /* directory: the first that had this name, was removed and made again; 0: itself. Their past
 			    * names are one past, under that one's number. Else 0 */
 	uint64_t version;  /* file: seq of the current content version; 0: none yet. Else 0 */
-	int64_t listed_at; /* directory: 0 never */
+	int64_t listed_at; /* directory: 0 never. Else 0 */
+	uint64_t taken;    /* CAT_TAKEN: seq at which its last name ended; 0: not noted. Else 0 */
 };
 
 enum cat_how { /* how a name came to be, or ended */

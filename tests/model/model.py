@@ -16,7 +16,8 @@ Others put and delete objects while all is stored, while nothing is mounted, and
   - what they delete is gone from the tree, and a directory of which the store has nothing left with it
   - but for what was changed here and not sent: what they put at its key is the file, and ours stays before it in the
     history, as a conflict; what they deleted comes back with our change
-  - where the store keeps no versions by itself, what they overwrote or deleted is lost, and shown nowhere
+  - where the store keeps no versions by itself, what they overwrote or deleted is lost, and shown nowhere (so is what
+    was changed a part of meanwhile, unless it was read before: here it is)
   - single versions that they delete are shown nowhere, the others as before
 
 A failure prints its seed, is shrunk to few operations by running parts of them anew, and leaves these in
@@ -414,6 +415,7 @@ class Run:
         self.nodes = []  # every file there ever was
         self.dice = random.Random(1)  # for what is compared, never for what is done
         self.last_ns = 0
+        self.moved = 0  # step of the last change of a file's first name while nothing could be sent
 
     def path(self, parts):
         return os.path.join(self.mount.dir, *parts)
@@ -421,6 +423,13 @@ class Run:
     def settle(self, parts):
         """The kernel releases a closed file when it likes; the next who opens it to write waits until that is a version."""
         os.close(os.open(self.path(parts), os.O_WRONLY))
+
+    def bring(self, path):
+        """All of it into the cache of the mount: the kernel may have what the mount has not."""
+        if not os.path.islink(self.path((path,))):
+            with open(self.path((path,)), "rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                file.read()
 
     def remember(self):
         if time.monotonic() < self.mount.ahead_until:
@@ -572,33 +581,42 @@ class Run:
             return
         self.mount.drain()
         self.compare_store()
+        stored = self.model.step
         before = {path: node for node, names in self.model.links().items() for _, path in names}
         sent = {node: len(node.versions) for node in before.values()}
         if when == "unmounted":
             self.mount.stop()
         if when == "unsent":
+            if not self.mount.bucket.keeps_lost:
+                for names in self.model.links().values():
+                    self.bring(names[0][1])
             self.mount.proxy.enable(False)
             for op in ours:
                 self.operate(op)
+                if op[0] in ("rename", "unlink"):
+                    self.moved = self.model.step
         self.mount.catch_up()
         objects, said = self.objects(), {}
-        for key, content in theirs:
-            path = "/".join(key)
+        for path, key, content in sorted((("/".join(key), key, content) for key, content in theirs),
+                                         key=lambda each: each[0]):  # as adopt() goes through them
             if (content is not None or path in objects) and self.may_be_others(key, before, objects):
-                self.other(path, content and content.encode(), objects)
+                self.other(path, content and content.encode(), objects, stored)
                 said.setdefault(path, []).append(content and content.encode())
+                time.sleep(0.002)  # the store's times are in milliseconds
         if when == "unmounted":
             self.mount.start()
         if when == "unsent":
             self.mount.proxy.enable(True)
         self.adopt(said, sent)
 
-    def other(self, path, content, objects):
+    def other(self, path, content, objects, stored):
+        """`stored`: the last step whose version the store has."""
         bucket = self.mount.bucket
         if not bucket.keeps_lost:
             for node in self.nodes:
                 for version in node.versions:
-                    version.lost = version.lost or version.etag == objects.get(path)
+                    if version.step <= stored and version.etag == objects.get(path):
+                        version.lost = True
         if content is None:
             bucket.delete(path)
             del objects[path]
@@ -625,9 +643,17 @@ class Run:
         if not self.mount.bucket.keeps_lost and held:
             if held.links > 1 or (held.links and held is not node):
                 return False
+            if held is not node and not self.removed_at(key, held):
+                return False  # it may have been on its way, and is stored from the cache
             if self.mount.bucket.etags().get(objects.get(path), 0) > 1:
                 return False
         return not node or (node.kind != "dir" and (node is held or node not in before.values()))
+
+    def removed_at(self, key, node):
+        """Was this the last name of the node, and did it end by its removal?"""
+        parent = self.model.walk(key[:-1])
+        past = parent.past.get(key[-1], []) if parent and parent.kind == "dir" else []
+        return any(interval.node is node and interval.removed for interval in past)
 
     def adopt(self, said, sent):
         """What is expected of what they did, and that it was noticed."""
@@ -664,7 +690,8 @@ class Run:
                 node.versions.insert(len(node.versions) - 1, Version(unsent[-1].step - 0.5 + n / 1000, content))
             return
         for version in unsent:  # the further names of a file have no content at their keys to be in conflict with
-            version.conflict = self.model.links()[node][0][1] == path
+            if version.step > self.moved:  # an earlier one may be on its way to where the file was before
+                version.conflict = self.model.links()[node][0][1] == path
         if node:
             self.model.tick()
             self.model.release(self.model.walk(parts[:-1]), parts[-1])

@@ -524,6 +524,41 @@ Test(outside, a_name_that_others_took_before_a_rename_was_done_is_theirs_in_a_pl
 	name_taken_meanwhile(MOUNTED_S3_UNVERSIONED);
 }
 
+/* Nor is it written over by what has no content of its own: a symlink, a file's further name, a directory's marker. */
+static void small_name_taken_meanwhile(enum mounted_store store)
+{
+	new_store(store);
+	start_through_proxy("sweep=0");
+	write_line("f", "ours");
+	mounted_settle(&m, 30);
+	proxy_cut(&proxy);
+	OK(symlink("f", at("s")));
+	OK(link(at("f"), at("l")));
+	OK(mkdir(at("d"), 0755));
+	other_puts("s", "their file");
+	other_puts("l", "their other file");
+	other_puts("d/", "their directory");
+	proxy_restore(&proxy);
+	mounted_settle(&m, 60);
+	SOON(shows("s", "their file") && shows("l", "their other file"));
+	cr_assert(object_is("s", "their file") && object_is("l", "their other file"));
+	cr_assert(object_is("d/", "their directory"));
+	cr_assert(shows("f", "ours") && object_is("f", "ours"));
+	write_line("d/in", "it");
+	mounted_settle(&m, 30);
+	cr_assert(object_is("d/in", "it"));
+}
+
+Test(outside, what_others_put_at_the_name_of_a_new_symlink_or_link_is_theirs_in_a_versioned_bucket)
+{
+	small_name_taken_meanwhile(MOUNTED_S3);
+}
+
+Test(outside, what_others_put_at_the_name_of_a_new_symlink_or_link_is_theirs_in_a_plain_bucket)
+{
+	small_name_taken_meanwhile(MOUNTED_S3_UNVERSIONED);
+}
+
 /* In a plain bucket it is lost, which must not keep the journal waiting. */
 Test(outside, nothing_waits_for_what_others_took_from_a_file_of_two_names)
 {

@@ -866,6 +866,51 @@ Test(adopt, a_conflict_gives_the_name_to_the_object_that_was_first)
 	finish_jobs();
 }
 
+/* Their jobs met others' objects, and put nothing. */
+Test(adopt, a_symlink_or_a_further_name_gives_way_to_the_object_that_was_first)
+{
+	struct cat_found found[] = {object("a", NULL, 3), object("b", "theirs", 7), object("s", "theirs", 8)};
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_inode inode;
+	char id[32];
+
+	(void)snprintf(id, sizeof(id), "v%" PRIu64, commit(ino, 3).seq);
+	found[0].native_id = found[0].etag = id;
+	cr_assert_eq(catalog_link(catalog, ino, ROOT, "b", actor, &inode), 0);
+	(void)make(ROOT, "s", S_IFLNK | 0777);
+	adopt(ROOT, found, 3);
+	cr_assert_eq(ino_of(ROOT, "b"), ino, "not before its job is done");
+	finish_jobs();
+	adopt(ROOT, found, 3);
+	assert_history(ROOT, "b", "L3 A7*");
+	cr_assert_eq(inode_of(ino_of(ROOT, "s")).size, 8);
+	cr_assert_eq(inode_of(ino).nlink, 1);
+	finish_jobs();
+}
+
+/* What was written before the second one went is no more the first one's than what came later. */
+Test(adopt, names_taken_one_after_the_other_do_not_share_what_was_written_since)
+{
+	struct cat_found found[] = {object("a", "theirs", 7), object("b", "marker", 0)};
+	uint64_t ino = make_file(ROOT, "a");
+	struct cat_inode inode;
+
+	(void)commit(ino, 3);
+	cr_assert_eq(catalog_link(catalog, ino, ROOT, "b", actor, &inode), 0);
+	finish_jobs();
+	adopt(ROOT, found, 1);
+	cr_assert_neq(ino_of(ROOT, "a"), ino);
+	finish_jobs();
+	(void)commit(ino, 5);
+	finish_jobs();
+	found[1] = object("b", "theirs", 8);
+	adopt(ROOT, found, 2);
+	cr_assert_neq(ino_of(ROOT, "b"), ino);
+	(void)commit(ino, 6); /* by one who still had it open */
+	assert_history(ROOT, "a", "3 A7*");
+	assert_history(ROOT, "b", "L3 5 A8* 6");
+}
+
 /* --- failures ----------------------------------------------------------------------------------- */
 
 Test(adopt, listing_that_fails_anywhere_is_just_listed_again)

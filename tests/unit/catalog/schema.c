@@ -159,7 +159,7 @@ Test(schema, inode_comes_back)
 				  .btime = INT64_MIN,
 				  .parent = 9,
 				  .version = 10,
-				  .listed_at = 11};
+				  .taken = 11};
 	struct cat_inode read;
 	struct buf buf = BUF_INIT, again = BUF_INIT;
 	struct schema_key key;
@@ -167,7 +167,7 @@ Test(schema, inode_comes_back)
 	schema_key_number(&key, SCHEMA_INODE, 5);
 	schema_encode_inode(&inode, &buf);
 	cr_assert_eq(schema_decode_inode(schema_bytes(&key), value_of(&buf), &read), 0);
-	cr_assert(read.ino == 5 && read.atime == -1 && read.btime == INT64_MIN && read.listed_at == 11);
+	cr_assert(read.ino == 5 && read.atime == -1 && read.btime == INT64_MIN && read.taken == 11);
 	schema_encode_inode(&read, &again);
 	cr_assert_eq(again.len, buf.len);
 	cr_assert_arr_eq(again.data, buf.data, buf.len);

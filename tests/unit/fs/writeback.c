@@ -798,6 +798,23 @@ static int forget_key(struct cat_txn *txn, void *arg)
 	return cat_key_delete(txn, 0, arg);
 }
 
+static int has_key(struct cat_txn *txn, void *arg)
+{
+	struct cat_key record;
+	int err = cat_key_get(txn, 0, arg, &record);
+
+	if (!err)
+		cat_key_clear(&record);
+	return err;
+}
+
+static int place_again(struct cat_txn *txn, void *arg)
+{
+	struct cat_job job = {.type = CAT_JOB_PLACE, .ino = *(const uint64_t *)arg};
+
+	return cat_job_put(txn, &job);
+}
+
 /* Killed between putting a link's marker and recording it; then the first name goes. */
 Test(writeback, a_marker_of_the_file_itself_is_nobody_else_s_object, .timeout = 60)
 {
@@ -820,5 +837,76 @@ Test(writeback, a_marker_of_the_file_itself_is_nobody_else_s_object, .timeout = 
 	cr_assert(eq(str, content.data, "text"));
 	writeback_figures(world.writeback, &figures);
 	cr_assert(zero(u64, figures.conflicts), "our own marker was taken for others' file");
+	world_free(&world);
+}
+
+/* --- what others put first ------------------------------------------------------------------------------------------
+ */
+
+static void expect_object(const struct world *world, const char *key, const char *text)
+{
+	AUTO_BUF content = BUF_INIT;
+
+	cr_assert(store_get(world->store, key, &content), "%s", key);
+	buf_addc(&content, '\0');
+	cr_assert(eq(str, content.data, (char *)text), "%s", key);
+}
+
+static void make_small(const struct world *world)
+{
+	struct cat_create symlink = {
+		.parent = CAT_ROOT_INO, .name = "s", .mode = S_IFLNK | 0777, .target = "somewhere"};
+	struct cat_inode inode;
+	uint64_t ino = make_file(world, "f");
+
+	(void)save(world, ino, "text");
+	make_directory(world, "d");
+	cr_assert(zero(int, catalog_create(world->machine.catalog, &symlink, &inode)));
+	cr_assert(
+		zero(int, catalog_link(world->machine.catalog, ino, CAT_ROOT_INO, "l", (struct cat_actor){0}, &inode)));
+}
+
+static void meet_others(enum store_kind kind, uint32_t hidden)
+{
+	struct world world = world_on(kind, hidden);
+
+	make_small(&world);
+	store_put(world.store, "d/", "a directory", NULL);
+	store_put(world.store, "s", "no symlink", NULL);
+	store_put(world.store, "l", "another file", NULL);
+	store_all(&world);
+	expect_object(&world, "f", "text");
+	expect_object(&world, "d/", "a directory");
+	expect_object(&world, "s", "no symlink");
+	expect_object(&world, "l", "another file");
+	world_free(&world);
+}
+
+Test(writeback, what_is_made_from_the_catalog_alone_is_not_put_over_others_objects, .timeout = 60)
+{
+	meet_others(STORE_MEMORY, 0);
+	meet_others(STORE_MEMORY, BACKEND_VERSIONS);
+}
+
+/* An attempt that was not recorded put it: nobody else's. */
+Test(writeback, what_is_made_from_the_catalog_alone_is_known_for_ours, .timeout = 60)
+{
+	static const char *const keys[] = {"d/", "s", "l"};
+	struct world world = world_on(STORE_MEMORY, 0);
+
+	make_small(&world);
+	store_all(&world);
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+		struct cat_inode inode;
+		const char *name;
+		uint64_t dir = dir_and_name(&world, i ? keys[i] : "d", &name);
+
+		cr_assert(zero(int, catalog_update(world.machine.catalog, forget_key, (void *)keys[i])));
+		cr_assert(zero(int, catalog_lookup(world.machine.catalog, dir, name, &inode)));
+		cr_assert(zero(int, catalog_update(world.machine.catalog, place_again, &inode.ino)));
+	}
+	store_all(&world);
+	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
+		cr_assert(zero(int, catalog_view(world.machine.catalog, has_key, (void *)keys[i])), "%s", keys[i]);
 	world_free(&world);
 }
