@@ -25,6 +25,7 @@ struct shown {
 };
 
 struct versions_dir {
+	struct versions *versions;
 	struct versions_key key;
 	uint64_t ino;                     /* its own st_ino */
 	struct versions_history *history; /* of a name: entries are made from it */
@@ -58,7 +59,7 @@ static int take_ever(void *arg, const char *name, uint32_t type, bool live)
 
 	(void)type; /* each has a history, whatever it is and whether */
 	(void)live; /* it lives or not */
-	versions_plus(name, &shown);
+	versions_plus(versions_shown(dir->versions, name), &shown);
 	return buf_failed(&shown) ? -ENOMEM : add(dir, shown.data, &child, S_IFDIR);
 }
 
@@ -90,7 +91,7 @@ static int fill_past(struct versions *versions, struct versions_dir *dir)
 		const char *name = versions_at_name(&list, i);
 		struct versions_key child = versions_key_of_entry(&dir->key, name, &list.entries[i]);
 
-		ret = add(dir, name, &child, list.entries[i].type);
+		ret = add(dir, versions_shown(versions, name), &child, list.entries[i].type);
 	}
 	versions_at_clear(&list);
 	return ret;
@@ -159,6 +160,7 @@ int versions_opendir(struct versions *versions, uint64_t nodeid, struct versions
 	if (!dir)
 		return -ENOMEM;
 	buf_init(&dir->names);
+	dir->versions = versions;
 	ret = versions_node_get(&versions->nodes, nodeid, &dir->key);
 	if (!ret)
 		ret = fill(versions, dir);

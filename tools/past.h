@@ -19,7 +19,9 @@ struct past {
 	int fd;     /* of DIR/.versions/NAME */
 };
 
-#define PAST_VERSIONS ".versions"
+/* The name under which what the descriptor is (O_PATH does) has its past: .versions, or what its mount calls it. Valid
+ * until the next call. */
+const char *past_versions(int fd);
 
 /* DIR and NAME of a path, malloc'd. -EINVAL when it does not end in a name, -ENOMEM. */
 int past_split(const char *path, char **ret_dir, char **ret_name);

@@ -137,7 +137,7 @@ static int add_version(struct targets *targets, const char *path, const char *wa
 	entry = entry_of(&past, wanted);
 	if (!entry || strchr(entry, '/'))
 		rc = cli_fail("%s has no version %s", path, wanted);
-	else if (asprintf(&shown, "%s/.versions/%s/%s", past.dir, past.name, entry) < 0)
+	else if (asprintf(&shown, "%s/%s/%s/%s", past.dir, past_versions(past.fd), past.name, entry) < 0)
 		rc = cli_fail("out of memory");
 	else
 		rc = add_target(targets, shown);
