@@ -461,3 +461,16 @@ int past_tree_open(const char *path, int64_t when_ns)
 		fd = open_by_inode(path, when_ns);
 	return fd;
 }
+
+bool past_is_before_all(const char *path, int tree)
+{
+	AUTO_FREE char *real = realpath(path, NULL);
+	struct mountinfo mount;
+	bool is_top;
+
+	if (!real || !is_empty(tree) || mountinfo_of(real, &mount) < 0)
+		return false;
+	is_top = strcmp(real, mount.mountpoint) == 0;
+	mountinfo_clear(&mount);
+	return is_top;
+}

@@ -101,8 +101,8 @@ _varve() {
 	prune | hold | retain)
 		local flags='--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly
 			--keep-within --dry-run --json --help'
-		[[ ${words[1]} == hold ]] && flags='-r --version --release --help'
-		[[ ${words[1]} == retain ]] && flags='-r --version --until --for --compliance --help'
+		[[ ${words[1]} == hold ]] && flags='-r --version --release --json --help'
+		[[ ${words[1]} == retain ]] && flags='-r --version --until --for --compliance --json --help'
 		if [[ $prev == --version && ${words[1]} != prune ]]; then
 			_varve_versions
 		elif [[ $cur == -* ]]; then
