@@ -504,6 +504,8 @@ struct cat_found {
 	uint32_t mode, uid, gid;
 	int64_t mtime;
 	const char *target;     /* symlink */
+	const char *attributes; /* xattrs: name, NUL, value, NUL, and so on; those that the inode has already stay */
+	size_t attributes_len;
 	const uint8_t *file_id; /* our metadata, or NULL */
 	uint64_t seq;           /* our metadata, or 0 */
 	int64_t commit_ns;

@@ -215,7 +215,8 @@ Test(store, objects_of_other_tools_appear_with_their_versions)
 	s3_do(&m, "put dir/report.txt <<'END'\nthree\nEND");
 	s3_do(&m, "put dir/gone <<'END'\nlost\nEND");
 	s3_do(&m, "delete dir/gone");
-	s3_do(&m, "put dir/mode mode=33152 uid=12 gid=34 mtime=1234567890.5 <<'END'\nmine\nEND");
+	s3_do(&m, "put dir/mode mode=33152 uid=12 gid=34 mtime=1234567890.5 colour=blue 'note=two words' "
+		  "<<'END'\nmine\nEND");
 	mounted_start(&m, NULL);
 	names = dir_names(at("dir"));
 	cr_assert_str_eq(names, "mode\nreport.txt");
@@ -224,6 +225,12 @@ Test(store, objects_of_other_tools_appear_with_their_versions)
 	OK(mounted_shell(&m, "cat \"$MNT\"/dir/.versions/report.txt/* | tr '\\n' ' ' | grep -x 'one two three '", NULL,
 			 0));
 	OK(mounted_shell(&m, "test \"$(stat -c '%a %u %g %Y' \"$MNT/dir/mode\")\" = '600 12 34 1234567890'", NULL, 0));
+	OK(mounted_shell(&m,
+			 "cd \"$MNT\" && test \"$(getfattr -d dir/mode | tr '\\n' ,)\" = "
+			 "'# file: dir/mode,user.colour=\"blue\",user.note=\"two words\",,'",
+			 NULL, 0));
+	OK(mounted_shell(&m, "getfattr --only-values -n user.colour \"$MNT/dir/.versions/mode/-1\" | grep -qx blue",
+			 NULL, 0));
 	names = dir_names(at("dir/.versions/report.txt"));
 	*strchr(names, '\n') = '\0';
 	snprintf(path, sizeof(path), "dir/.versions/report.txt/%s", names);
