@@ -51,6 +51,7 @@
 #include "fs/stale.h"
 #include "fs/sweep.h"
 #include "fs/writeback.h"
+#include "fs/xattr_varve.h"
 #include "log.h"
 #include "transfer.h"
 #include "version.h"
@@ -379,8 +380,8 @@ static int open_upper(struct session *session, struct err *err)
 
 	if (session->rebuilding) /* once, when all is there */
 		ship.interval_ns = NEVER_NS;
+	(void)catalog_setting_put(fs->catalog, XATTR_VARVE_BACKEND "0", config->url); /* else its number is told */
 	result = reconcile_new(&reconcile, &fs->reconcile);
-
 	if (!result)
 		result = open_contents(session, err);
 	if (!result) {
