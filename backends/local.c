@@ -311,7 +311,7 @@ static int enter(struct local *local, const struct call *call, struct err *err)
 /* And ends so. */
 static int leave(struct local *local, int rc)
 {
-	if (rc)
+	if (rc && rc != -ENOENT && rc != -ESTALE)
 		atomic_fetch_add(&local->counters.errors, 1);
 	return rc;
 }

@@ -244,10 +244,11 @@ int s3_exchange(struct s3 *s3, const struct call *call, struct s3_request *reque
 			*ret_reply = reply;
 			return 0;
 		}
-		s3->counters.errors++;
 		/* Not the upload, say, but what If-Match asks for: there is nothing at the key. */
 		if (request->if_match && strcmp(error.code, "NoSuchKey") == 0)
 			r = err_set(err, ERR_PRECONDITION, "no object has etag %.64s", request->if_match);
+		if (r != -ENOENT && r != -ESTALE)
+			s3->counters.errors++;
 		mend = find_mend(s3, request, &reply, &error, mended);
 		http_reply_clear(&reply);
 		if (!mend)

@@ -500,6 +500,8 @@ static int put_newcomer(struct cat_txn *txn, struct adopt *adopt, const struct c
 	if (rc == 0)
 		rc = cat_found_put_key(txn, found, &inode);
 	if (rc == 0)
+		rc = cat_found_put_attributes(txn, found, inode.ino);
+	if (rc == 0)
 		rc = cat_found_meet_links(txn, found, &inode, &adopt->changes);
 	adopt->nlink_change += S_ISDIR(inode.mode);
 	if (rc < 0 || !(replaced || adopt->was_listed))

@@ -16,6 +16,8 @@
 #include "clock.h"
 #include "escape.h"
 
+#define ATTRIBUTES_MAX (32u << 10) /* half of what an inode may have */
+
 bool cat_found_is_link(const struct cat_found *found)
 {
 	return found->resolved && found->link_id && !found->directory;
@@ -175,6 +177,31 @@ int cat_found_put_component(struct cat_txn *txn, uint64_t dir, const struct cat_
 		return 0;
 	rc = cat_found_component(txn, dir, found, &component);
 	return rc ? rc : cat_component_put(txn, dir, name, component.data);
+}
+
+int cat_found_put_attributes(struct cat_txn *txn, const struct cat_found *found, uint64_t ino)
+{
+	const char *at = found->attributes, *end = at ? at + found->attributes_len : NULL;
+	int rc = 0;
+
+	if (!found->resolved || cat_found_is_link(found) || found->attributes_len > ATTRIBUTES_MAX)
+		return 0;
+	while (rc == 0 && at < end) {
+		const char *value = at + strlen(at) + 1;
+		struct schema_key key;
+		struct kv_bytes known;
+		struct buf *scratch;
+
+		schema_key_named(&key, SCHEMA_XATTR, ino, at);
+		at = value + strlen(value) + 1;
+		rc = cat_get(txn, &key, &known);
+		if (rc != -ENOENT)
+			continue;
+		scratch = cat_scratch(txn);
+		schema_encode_blob(value, strlen(value), scratch);
+		rc = cat_put(txn, &key, scratch);
+	}
+	return rc;
 }
 
 int cat_found_meet_links(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode,

@@ -122,6 +122,38 @@ int catalog_gone(struct catalog *catalog, const struct cat_gone *gone, struct ca
 	return rc;
 }
 
+/* --- directories -------------------------------------------------------------------------------- */
+
+struct unmarked {
+	uint64_t dir;
+	int64_t since_ns;
+};
+
+static int marker_closure(struct cat_txn *txn, void *arg)
+{
+	const struct unmarked *unmarked = arg;
+	AUTO_BUF key = BUF_INIT;
+	struct cat_inode inode;
+	int rc = cat_dir_get(txn, unmarked->dir, &inode);
+
+	if (rc < 0 || inode.ctime >= unmarked->since_ns)
+		return rc == -ENOENT ? 0 : rc;
+	rc = cat_jobs_on_inode(txn, inode.ino);
+	if (rc == 0)
+		rc = cat_key_of(txn, inode.ino, &key);
+	if (rc == 0)
+		rc = buf_failed(&key) ? -ENOMEM : cat_jobs_on_key(txn, key.data);
+	if (rc)
+		return rc < 0 ? rc : 0;
+	buf_addc(&key, '/');
+	return buf_failed(&key) ? -ENOMEM : cat_key_delete(txn, 0, key.data);
+}
+
+int catalog_marker_gone(struct catalog *catalog, uint64_t dir, int64_t since_ns)
+{
+	return catalog_update(catalog, marker_closure, &(struct unmarked){.dir = dir, .since_ns = since_ns});
+}
+
 /* --- a name for it ------------------------------------------------------------------------------ */
 
 struct naming {

@@ -149,6 +149,8 @@ int cat_resolve_inode(struct cat_txn *txn, const struct cat_found *found, struct
 	if (rc == 0)
 		rc = cat_found_put_key(txn, found, inode);
 	if (rc == 0)
+		rc = cat_found_put_attributes(txn, found, inode->ino);
+	if (rc == 0)
 		rc = cat_inode_put(txn, inode);
 	if (rc == 0)
 		rc = cat_file_put(txn, inode);

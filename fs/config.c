@@ -31,6 +31,7 @@
 #include "checksum.h"
 #include "cleanup.h"
 #include "clock.h"
+#include "escape.h"
 #include "fs/mountinfo.h"
 #include "varve/backend.h"
 
@@ -65,6 +66,7 @@ void config_clear(struct config *config)
 	free(config->endpoint);
 	free(config->region);
 	free(config->profile);
+	free(config->snapdir_name);
 	*config = (struct config){0};
 }
 
@@ -239,6 +241,18 @@ static int set_snapdir(struct config *config, const char *value)
 	if (rc == 0)
 		config->snapdir = (enum config_snapdir)index;
 	return rc;
+}
+
+/* What a program could also make a directory of, and would not mistake for an escaped key. */
+static int set_snapdir_name(struct config *config, const char *value)
+{
+	AUTO_BUF shown = BUF_INIT;
+	bool is_default = strcmp(value, ESCAPE_SNAPDIR) == 0;
+	bool bad = !is_default && escape_component(value, strlen(value), &shown);
+
+	if (bad || strcmp(value, ".varve") == 0)
+		return -EINVAL;
+	return take_text(&config->snapdir_name, value);
 }
 
 static int set_cache_size(struct config *config, const char *value)
@@ -458,6 +472,7 @@ static const struct option_row {
 	{"sweep", TAKES_VALUE, "a time between comparisons of the whole store, as in 90, 90s, 5m or 1h; 0: none",
 	 set_sweep},
 	{"snapdir", TAKES_VALUE, "hidden, visible or off: .versions in listings", set_snapdir},
+	{"snapdir_name", TAKES_VALUE, "a file name, for .versions", set_snapdir_name},
 	{"cache_size", TAKES_VALUE, "bytes, or a number with K, M, G or T; at least 16M", set_cache_size},
 	{"reserve", TAKES_VALUE, "bytes of the cache's disk to leave free, or a number with K, M, G or T", set_reserve},
 	{"uid", TAKES_VALUE, "a user's name or number: owner of files that have none in the store", set_uid},
@@ -514,6 +529,7 @@ const char *config_option_help(void)
 	       "                       often; default 1h, 0: never\n"
 	       "  snapdir=hidden|visible|off\n"
 	       "                       .versions: reached by name, also listed, or not there\n"
+	       "  snapdir_name=NAME    another name for it\n"
 	       "  cache_size=SIZE      most bytes cached (K M G T), at least 16M; default: what the disk has\n"
 	       "  reserve=SIZE         bytes of that disk left free; default 256M\n"
 	       "  uid=USER gid=GROUP umask=OCTAL\n"

@@ -42,6 +42,7 @@ struct config {
 	enum config_close close;
 	enum config_fsync fsync;
 	enum config_snapdir snapdir;
+	char *snapdir_name;       /* NULL: ".versions" */
 	int64_t fsync_timeout_ns; /* > 0: without progress for so long, fsync gives EIO */
 	int64_t sweep_ns;         /* between passes over the whole store; 0: none */
 	uint64_t cache_size;      /* bytes; 0: what the disk has, less the reserve */

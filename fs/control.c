@@ -71,6 +71,7 @@ struct client {
 	size_t written; /* of out */
 	struct prune *prune;
 	int64_t active_ns; /* monotonic: last request, or progress of output */
+	int64_t told_ns;   /* likewise: how far its prune is */
 };
 
 struct control {
@@ -441,6 +442,10 @@ static void prune_some(struct client *client)
 	do {
 		rc = prune_step(client->prune, &lines);
 	} while (rc > 0 && lines.len < PRUNE_SLICE && clock_monotonic() < until);
+	if (rc > 0 && until - client->told_ns > TICK_NS) {
+		client->told_ns = until;
+		buf_addf(&lines, "{\"seen\":%" PRIu64 "}\n", prune_seen(client->prune));
+	}
 	if (rc < 0)
 		buf_addf(&lines, "{\"error\":\"%s\"}\n", strerror(-rc));
 	if (rc <= 0) {

@@ -12,7 +12,7 @@
  *			the very end of the daemon {"done":…,"pending":N}: done is true when nothing is left
  *	{"op":"prune","path":"hex of the path below the mount","dry_run":false,"policy":{"last":N,"hourly":N,"daily":N,
  *			"weekly":N,"monthly":N,"yearly":N,"within":"1y6m10d12h"}}
- *			the lines of prune_step (prune.h)
+ *			the lines of prune_step (prune.h); among them now and then {"seen":N}, names so far
  *	{"op":"protect","versions":[[FILE,SEQ],…],"hold":true,"until":NS,"compliance":true}
  *			each of the last three may be left out: {"ok":true,"done":N,"store":true,"refused":[[FILE,SEQ,
  *			"why"],…]}; store: the store itself will enforce it; why is shorter (than the retention it has),

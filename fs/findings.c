@@ -159,6 +159,7 @@ int found_told(const struct reconcile_options *options, struct arena *arena, con
 	       struct cat_found *found)
 {
 	struct cat_found told = *found;
+	AUTO_BUF attributes = BUF_INIT;
 	struct objmeta meta;
 	int rc = 0;
 
@@ -176,6 +177,13 @@ int found_told(const struct reconcile_options *options, struct arena *arena, con
 		rc = -ENOMEM;
 	if (!rc)
 		rc = arena_string(arena, told.host, &told.host);
+	if (!rc)
+		rc = objmeta_user(&info->meta, &attributes);
+	if (!rc && attributes.len) {
+		told.attributes = arena_copy(arena, attributes.data, attributes.len);
+		told.attributes_len = attributes.len;
+		rc = told.attributes ? 0 : -ENOMEM;
+	}
 	if (!rc)
 		*found = told;
 	return rc;

@@ -62,6 +62,14 @@ bool fs_is_reserved(fuse_ino_t parent, const char *name)
 	return parent == FUSE_ROOT_ID && strcmp(name, ".varve") == 0;
 }
 
+const char *fs_name(const struct fs *fs, fuse_ino_t parent, const char *name)
+{
+	const char *meant = versions_meant(fs->versions, name);
+	struct cat_inode inode;
+
+	return *meant && catalog_lookup(fs->catalog, parent, name, &inode) == -ENOENT ? meant : name;
+}
+
 int fs_getattr(const struct fs *fs, uint64_t ino, struct cat_inode *ret_inode)
 {
 	int err = catalog_getattr(fs->catalog, ino, ret_inode);

@@ -61,6 +61,9 @@ int fs_may_change(const struct fs *fs, fuse_ino_t ino);
 /* The reserved prefix at the root is not for applications. */
 bool fs_is_reserved(fuse_ino_t parent, const char *name);
 
+/* The catalog's name for what the kernel knows as `name`: another one where it has the name of the past's directory. */
+const char *fs_name(const struct fs *fs, fuse_ino_t parent, const char *name);
+
 /* The catalog's record with what an open file adds. */
 int fs_getattr(const struct fs *fs, uint64_t ino, struct cat_inode *ret_inode);
 void fs_stat(const struct cat_inode *inode, struct stat *ret_stat);

@@ -333,6 +333,31 @@ void objmeta_decode(const struct meta *meta, struct objmeta *ret_meta)
 	*ret_meta = decoded;
 }
 
+#define OWN_MARK "varve"
+
+static bool is_field(const char *name)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
+		if (!strcmp(name, fields[i].name))
+			return true;
+	}
+	return !strncmp(name, OWN_MARK, strlen(OWN_MARK));
+}
+
+int objmeta_user(const struct meta *meta, struct buf *ret_attributes)
+{
+	for (size_t i = 0; i < meta->count; i++) {
+		const char *name = meta->pairs[i].name, *value = meta->pairs[i].value;
+
+		if (!*name || is_field(name) || strlen(name) > CAT_NAME_MAX - strlen("user."))
+			continue;
+		buf_adds(ret_attributes, "user.");
+		buf_add(ret_attributes, name, strlen(name) + 1);
+		buf_add(ret_attributes, value, strlen(value) + 1);
+	}
+	return buf_failed(ret_attributes) ? -ENOMEM : 0;
+}
+
 void objmeta_upload_mark(const struct objmeta *meta, char ret_mark[static OBJMETA_MARK_SIZE])
 {
 	char id[2 * CAT_FILE_ID_SIZE + 1];

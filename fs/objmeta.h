@@ -16,6 +16,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "buf.h"
 #include "catalog.h"
 #include "varve/backend.h"
 
@@ -60,6 +61,10 @@ int objmeta_encode(const struct objmeta *meta, struct meta *ret_meta);
 
 /* Always succeeds: what cannot be understood is absent. */
 void objmeta_decode(const struct meta *meta, struct objmeta *ret_meta);
+
+/* Appends what users said of the object, by which nobody means a field of ours: "user.NAME", NUL, value, NUL for each.
+ * -ENOMEM. */
+int objmeta_user(const struct meta *meta, struct buf *ret_attributes);
 
 /* "<file id>-<seq>-<epoch>": the mark under which a lost reply is looked for. */
 #define OBJMETA_MARK_SIZE 80

@@ -68,6 +68,7 @@ static bool add_plain(struct listing *listing, const char *name, uint64_t ino, u
 static int add_live(void *arg, const struct cat_name *name, const struct cat_inode *inode)
 {
 	struct listing *listing = arg;
+	const char *shown = versions_shown(listing->fs->versions, name->name);
 	off_t next = (off_t)(name->cookie + COOKIE_BASE);
 	struct fuse_entry_param entry;
 
@@ -75,9 +76,9 @@ static int add_live(void *arg, const struct cat_name *name, const struct cat_ino
 		return 0;
 	/* Whoever asks for an unresolved one waits for its object; a listing does not. */
 	if (!inode || (inode->flags & (CAT_UNRESOLVED | CAT_DIRTY)))
-		return add_plain(listing, name->name, name->ino, name->type, next) ? 0 : 1;
+		return add_plain(listing, shown, name->ino, name->type, next) ? 0 : 1;
 	reply_fill_entry(inode, &entry);
-	return add(listing, name->name, &entry, next) ? 0 : 1;
+	return add(listing, shown, &entry, next) ? 0 : 1;
 }
 
 static int list_live(struct listing *listing, uint64_t offset)

@@ -65,6 +65,7 @@ static void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		err = err ? err : fs_getattr(fs, inode.parent, &inode);
 	} else {
 		err = fs_list_known(req, parent);
+		name = fs_name(fs, parent, name);
 		if (!err)
 			err = fs_is_reserved(parent, name) ? -ENOENT
 							   : catalog_lookup(fs->catalog, parent, name, &inode);
@@ -383,6 +384,7 @@ static void op_unlink(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!err)
 		err = fs_list_known(req, parent);
+	name = fs_name(fs, parent, name);
 	if (!err)
 		err = settle_name(fs, parent, name, &inode);
 	if (!err)
@@ -401,6 +403,7 @@ static void op_rmdir(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 	if (!err && versions_is_snapdir(fs->versions, name))
 		err = -EROFS;
+	name = fs_name(fs, parent, name);
 	if (!err)
 		err = catalog_lookup(fs->catalog, parent, name, &inode);
 	if (!err && S_ISDIR(inode.mode))
@@ -414,20 +417,20 @@ static void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_
 		      unsigned flags)
 {
 	struct fs *fs = fs_of(req);
-	struct cat_rename request = {.parent = parent,
-				     .name = name,
-				     .new_parent = new_parent,
-				     .new_name = new_name,
-				     .flags = flags,
-				     .actor = fs_actor(req)};
+	struct cat_rename request = {
+		.parent = parent, .new_parent = new_parent, .flags = flags, .actor = fs_actor(req)};
 	struct cat_unlinked replaced = {0};
 	struct cat_inode inode = {0}, target = {0};
 	int err = fs_may_change(fs, parent);
 
+	if (!err && versions_is_snapdir(fs->versions, name))
+		err = -EROFS;
 	if (!err)
 		err = may_make(fs, new_parent, new_name);
 	if (!err)
 		err = fs_list_known(req, new_parent);
+	request.name = name = fs_name(fs, parent, name);
+	request.new_name = new_name = fs_name(fs, new_parent, new_name);
 	if (!err)
 		err = settle_name(fs, parent, name, &inode);
 	if (!err)

@@ -16,6 +16,8 @@
 #include "fs/reply.h"
 #include "fs/xattr_varve.h"
 
+#define SNAPDIR XATTR_VARVE_PREFIX "snapdir"
+
 static bool starts_with(const char *text, const char *prefix)
 {
 	return strncmp(text, prefix, strlen(prefix)) == 0;
@@ -26,8 +28,21 @@ static bool is_kept(const char *name)
 	return starts_with(name, "user.") || starts_with(name, "trusted.") || starts_with(name, "security.");
 }
 
+/* Of everything here: under which name directories have their past. */
+static int get_snapdir(const struct fs *fs, struct buf *ret_value)
+{
+	const char *name = versions_snapdir_name(fs->versions);
+
+	if (!versions_is_snapdir(fs->versions, name)) /* off */
+		return -ENODATA;
+	buf_adds(ret_value, name);
+	return buf_failed(ret_value) ? -ENOMEM : 0;
+}
+
 static int get(struct fs *fs, fuse_ino_t ino, const char *name, struct buf *ret_value)
 {
+	if (strcmp(name, SNAPDIR) == 0)
+		return get_snapdir(fs, ret_value);
 	if (versions_is_node(ino))
 		return versions_getxattr(fs->versions, ino, name, ret_value);
 	if (xattr_varve_is(name))

@@ -223,9 +223,18 @@ static int take_entry(void *arg, const struct cat_entry *entry)
 	return 0;
 }
 
-static const char *why_not(int error)
+static const char *why_not(int error, const struct cat_version *version)
 {
-	return error == -EBUSY ? "current" : error == -EPERM ? "held" : error == -EAGAIN ? "not stored yet" : NULL;
+	switch (error) {
+	case -EBUSY:
+		return "current";
+	case -EPERM:
+		return version->flags & CAT_HELD ? "held" : "retained";
+	case -EAGAIN:
+		return "not stored yet";
+	default:
+		return NULL;
+	}
 }
 
 static int say_version(struct prune *prune, const char *name, const struct cat_version *version, int64_t time_ns,
@@ -261,7 +270,7 @@ static int expire(struct prune *prune, const char *name, const struct cat_versio
 
 	if (result == -ENOENT)
 		return 0; /* somebody else was faster */
-	if (result && !why_not(result))
+	if (result && !why_not(result, version))
 		return result;
 	if (result == -EBUSY) { /* nobody expects it to go */
 		prune->kept++;
@@ -270,7 +279,7 @@ static int expire(struct prune *prune, const char *name, const struct cat_versio
 	prune->refused += result != 0;
 	prune->removed += result == 0;
 	prune->bytes += result == 0 ? version->size : 0;
-	return say_version(prune, name, version, time_ns, why_not(result), ret_lines);
+	return say_version(prune, name, version, time_ns, why_not(result, version), ret_lines);
 }
 
 static int prune_history(struct prune *prune, const char *name, const struct owners *owners, struct buf *ret_lines)
@@ -414,6 +423,11 @@ void prune_free(struct prune *prune)
 	free(prune->names);
 	free(prune->at.path);
 	free(prune);
+}
+
+uint64_t prune_seen(const struct prune *prune)
+{
+	return prune->seen;
 }
 
 int prune_step(struct prune *prune, struct buf *ret_lines)

@@ -28,9 +28,12 @@ void prune_free(struct prune *prune);
 /*
  * The next name. Appends one line of JSON for each version that goes, or would:
  *	{"path":…,"time":"…","version":"8 hex","size":N,"refused":"held"}      the last only where it stays
+ *		(or "retained", "not stored yet")
  * and at the end {"done":true,"names":N,"kept":N,"removed":N,"refused":N,"bytes":N}.
  * 1: call again; 0: that was the end; -errno: it failed and is at its end.
  */
 int prune_step(struct prune *prune, struct buf *ret_lines);
+/* Names so far. */
+uint64_t prune_seen(const struct prune *prune);
 
 #endif

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "cleanup.h"
 #include "clock.h"
 #include "fs/ahead.h"
 #include "fs/reconcile_internal.h"
@@ -153,6 +154,7 @@ static int head_take(struct reconcile *reconcile, const struct call *call, const
 	};
 	const struct cat_watcher watcher = {.changed = reconcile->options.changed,
 					    .arg = reconcile->options.changed_arg};
+	AUTO_BUF attributes = BUF_INIT;
 	struct objmeta meta;
 	struct cat_inode inode;
 	struct body body;
@@ -160,6 +162,10 @@ static int head_take(struct reconcile *reconcile, const struct call *call, const
 
 	objmeta_decode(&info->meta, &meta);
 	found_meta(&reconcile->options, &meta, &found);
+	if (objmeta_user(&info->meta, &attributes))
+		return err_from_errno(err, ENOMEM, "%s", found.key);
+	found.attributes = attributes.data;
+	found.attributes_len = attributes.len;
 	if (S_ISLNK(found.mode)) {
 		rc = target_get(reconcile, call, info, &body, err);
 		if (rc)

@@ -294,6 +294,22 @@ static int mind_hidden(struct reconcile *reconcile, const struct call *call, str
 	return 0;
 }
 
+/* The directory's own object was removed by others: with its record in the way an empty directory would be believed for
+ * ever, where the store lists a prefix under which all is deleted. */
+static int mind_marker(struct reconcile *reconcile, const struct call *call, const struct listing *list,
+		       const struct cat_adopt *adopt, struct err *err)
+{
+	const struct unlisted unlisted = {
+		.catalog = reconcile->options.catalog, .transfer = reconcile->options.transfer, .call = call};
+	int rc = list->marker || !transfer_can(reconcile->options.transfer, BACKEND_VERSIONS)
+			 ? 1
+			 : unlisted_marker_is_there(&unlisted, adopt->dir);
+
+	if (!rc)
+		rc = catalog_marker_gone(reconcile->options.catalog, adopt->dir, adopt->listed_at);
+	return rc < 0 ? err_from_errno(err, -rc, "the object of directory %s", list->prefix) : 0;
+}
+
 /* A directory that others emptied, or in which there was nothing from the first look on, and that has no object of its
  * own, is no directory (any more): where it has its name that is seen. */
 static void list_above(struct reconcile *reconcile, const struct call *call, uint64_t dir)
@@ -340,6 +356,8 @@ int reconcile_list_directory(struct reconcile *reconcile, uint64_t dir, enum rec
 	rc = drop_phantoms(reconcile, call, dir, &list.findings, err);
 	if (!rc)
 		rc = mind_hidden(reconcile, call, &list, &adopt, err);
+	if (!rc)
+		rc = mind_marker(reconcile, call, &list, &adopt, err);
 	if (rc)
 		goto out;
 	adopt.found = list.findings.found;

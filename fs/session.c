@@ -51,6 +51,7 @@
 #include "fs/stale.h"
 #include "fs/sweep.h"
 #include "fs/writeback.h"
+#include "fs/xattr_varve.h"
 #include "log.h"
 #include "transfer.h"
 #include "version.h"
@@ -319,6 +320,9 @@ static void store_changed(void *arg, uint64_t parent, const char *name, uint64_t
 {
 	struct session *session = arg;
 
+	/* While the layers come up there is no kernel to tell. */
+	if (session->fs.versions && name)
+		name = versions_shown(session->fs.versions, name);
 	invalidate_add(session->invalidate, parent, name, ino);
 }
 
@@ -410,13 +414,15 @@ static int open_upper(struct session *session, struct err *err)
 					      .changed_arg = session};
 	struct ship_options ship = {
 		.catalog = fs->catalog, .transfer = fs->transfer, .lease = fs->lease, .tmp_dir = session->tmp_dir};
-	struct versions_options versions = {.catalog = fs->catalog, .snapdir = (enum versions_snapdir)config->snapdir};
+	struct versions_options versions = {.catalog = fs->catalog,
+					    .snapdir_name = config->snapdir_name,
+					    .snapdir = (enum versions_snapdir)config->snapdir};
 	int result;
 
 	if (session->rebuilding) /* once, when all is there */
 		ship.interval_ns = NEVER_NS;
+	(void)catalog_setting_put(fs->catalog, XATTR_VARVE_BACKEND "0", config->url); /* else its number is told */
 	result = reconcile_new(&reconcile, &fs->reconcile);
-
 	if (!result)
 		result = open_contents(session, err);
 	if (!result) {

@@ -110,6 +110,17 @@ int unlisted_is_there(const struct unlisted *unlisted, uint64_t dir)
 	return rc;
 }
 
+int unlisted_marker_is_there(const struct unlisted *unlisted, uint64_t dir)
+{
+	struct recorded recorded = {.dir = dir, .key = BUF_INIT};
+	int rc = dir == CAT_ROOT_INO ? 0 : catalog_view(unlisted->catalog, recorded_closure, &recorded);
+
+	if (!rc)
+		rc = recorded.marker ? is_there(unlisted, &(struct object){.key = recorded.key.data}) : 1;
+	recorded_clear(&recorded);
+	return rc;
+}
+
 struct walk {
 	const char *const *names;
 	size_t count;

@@ -29,6 +29,10 @@ struct unlisted {
  * say. */
 int unlisted_is_there(const struct unlisted *unlisted, uint64_t dir);
 
+/* Is the directory's own object there, that the catalog has recorded and its listing did not show? 1: it is, or none is
+ * recorded; 0, -errno. */
+int unlisted_marker_is_there(const struct unlisted *unlisted, uint64_t dir);
+
 /* Live directories in `dir` whose names are not among `names`, which are sorted. Non-zero from visit stops and is
  * returned; it is called without any view. */
 typedef int (*unlisted_visit)(void *arg, const struct cat_name *name);

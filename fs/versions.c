@@ -344,6 +344,10 @@ static int find_in_dir(struct versions *versions, const struct versions_key *par
 		if (!ret)
 			ret = has_ever_lived(versions->catalog, parent->dir, name);
 	}
+	if (ret == -ENOENT && *versions_meant(versions, name)) {
+		name = versions_meant(versions, name);
+		ret = has_ever_lived(versions->catalog, parent->dir, name);
+	}
 	if (!ret) {
 		ret_child->key = versions_key_of_name(parent->dir, name);
 		ret_child->key.seq = parent->seq;
@@ -380,6 +384,14 @@ static int find_in_name(struct versions *versions, const struct versions_key *pa
 	return ret;
 }
 
+static int look_in_past(struct versions *versions, const struct versions_key *parent, const char *name,
+			struct versions_at_entry *ret_entry)
+{
+	return parent->kind == VERSIONS_AT
+		       ? versions_at_lookup(versions->catalog, parent->dir, name, parent->when_ns, ret_entry)
+		       : versions_at_deleted_lookup(versions->catalog, parent->dir, name, ret_entry);
+}
+
 static int find_in_past(struct versions *versions, const struct versions_key *parent, const char *name,
 			struct child *ret_child)
 {
@@ -395,12 +407,12 @@ static int find_in_past(struct versions *versions, const struct versions_key *pa
 		return 0;
 	}
 	ret = versions_prepare_directory(versions, parent->dir);
-	if (ret)
-		return ret;
-	if (parent->kind == VERSIONS_AT)
-		ret = versions_at_lookup(versions->catalog, parent->dir, name, parent->when_ns, &entry);
-	else
-		ret = versions_at_deleted_lookup(versions->catalog, parent->dir, name, &entry);
+	if (!ret)
+		ret = look_in_past(versions, parent, name, &entry);
+	if (ret == -ENOENT && *versions_meant(versions, name)) {
+		name = versions_meant(versions, name);
+		ret = look_in_past(versions, parent, name, &entry);
+	}
 	if (ret)
 		return ret;
 	if (!catalog_getattr(versions->catalog, entry.ino, &inode))
@@ -449,7 +461,7 @@ static int show_log(struct versions *versions, const struct versions_key *key, u
 	if (!ret)
 		ret = versions_attr_directory(versions->catalog, key->dir, st_ino, &st);
 	if (!ret)
-		ret = versions_log_text(versions->catalog, key->dir, &text);
+		ret = versions_log_text(versions->catalog, versions, key->dir, &text);
 	if (ret)
 		return ret;
 	st.st_mode = S_IFREG | (st.st_mode & 0444);
@@ -630,7 +642,7 @@ int versions_text(struct versions *versions, uint64_t nodeid, struct buf *ret_te
 
 	if (ret)
 		return ret;
-	return key.kind == VERSIONS_LOG ? versions_log_text(versions->catalog, key.dir, ret_text) : -EINVAL;
+	return key.kind == VERSIONS_LOG ? versions_log_text(versions->catalog, versions, key.dir, ret_text) : -EINVAL;
 }
 
 /* --- xattrs ---------------------------------------------------------------------------------------------------------
@@ -761,12 +773,24 @@ int versions_listxattr(struct versions *versions, uint64_t nodeid, struct buf *r
 	return ret == -ENODATA ? 0 : ret;
 }
 
-/* --- the mount's
- * ------------------------------------------------------------------------------------------------------ */
+/* --- the mount's -------------------------------------------------------------------------------------------------- */
 
 bool versions_is_snapdir(const struct versions *versions, const char *name)
 {
 	return versions->snapdir != VERSIONS_SNAPDIR_OFF && !strcmp(name, versions->snapdir_name);
+}
+
+const char *versions_shown(const struct versions *versions, const char *name)
+{
+	return versions_is_snapdir(versions, name) ? versions->displaced_name : name;
+}
+
+const char *versions_meant(const struct versions *versions, const char *name)
+{
+	bool displaced =
+		versions->snapdir != VERSIONS_SNAPDIR_OFF && name[0] == '%' && !strcmp(name, versions->displaced_name);
+
+	return displaced ? versions->snapdir_name : "";
 }
 
 bool versions_is_visible(const struct versions *versions)
@@ -792,6 +816,7 @@ bool versions_is_node(uint64_t nodeid)
 int versions_new(const struct versions_options *options, struct versions **ret_versions)
 {
 	struct versions *versions = calloc(1, sizeof(*versions));
+	struct buf displaced = BUF_INIT;
 	int ret;
 
 	if (!versions)
@@ -804,7 +829,10 @@ int versions_new(const struct versions_options *options, struct versions **ret_v
 	versions->snapdir_name = strdup(options->snapdir_name ? options->snapdir_name : ESCAPE_SNAPDIR);
 	lock_init(&versions->lock, LOCK_LEAF);
 	ret = versions_nodes_init(&versions->nodes);
-	if (!ret && !versions->snapdir_name)
+	if (versions->snapdir_name)
+		escape_clash(versions->snapdir_name, strlen(versions->snapdir_name), &displaced);
+	versions->displaced_name = buf_detach(&displaced);
+	if (!ret && (!versions->snapdir_name || !versions->displaced_name))
 		ret = -ENOMEM;
 	if (ret) {
 		versions_free(versions);
@@ -823,5 +851,6 @@ void versions_free(struct versions *versions)
 	versions_nodes_destroy(&versions->nodes);
 	lock_destroy(&versions->lock);
 	free(versions->snapdir_name);
+	free(versions->displaced_name);
 	free(versions);
 }

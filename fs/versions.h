@@ -76,6 +76,10 @@ bool versions_is_snapdir(const struct versions *versions, const char *name);
 /* Does readdir of a live directory show it? */
 bool versions_is_visible(const struct versions *versions);
 const char *versions_snapdir_name(const struct versions *versions);
+/* A live file or directory that has the snapdir's name, because it was there before or others made it, is shown under
+ * an escaped one (escape_clash). What `name` is shown as; and the reverse, "" for a name that stands for itself. */
+const char *versions_shown(const struct versions *versions, const char *name);
+const char *versions_meant(const struct versions *versions, const char *name);
 /* What st_ino of the snapdir of live directory `dir` will be: for readdir where it is visible. */
 uint64_t versions_snapdir_ino(uint64_t dir);
 /* Bit 62 or 63: a number that no live inode has. */

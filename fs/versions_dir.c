@@ -25,6 +25,7 @@ struct shown {
 };
 
 struct versions_dir {
+	struct versions *versions;
 	struct versions_key key;
 	uint64_t ino;                     /* its own st_ino */
 	struct versions_history *history; /* of a name: entries are made from it */
@@ -50,23 +51,46 @@ static int add(struct versions_dir *dir, const char *name, const struct versions
 
 /* --- what each kind of directory shows ------------------------------------------------------------------ */
 
-static int take_ever(void *arg, const char *name, uint32_t type, bool live)
+/* Every name that ever lived in the directory. */
+struct ever {
+	struct versions_dir *dir;
+	bool displaced, taken; /* did something have the name of the past itself, or the one that is shown as? */
+};
+
+static int add_ever(struct versions_dir *dir, const char *name)
 {
-	struct versions_dir *dir = arg;
 	struct versions_key child = versions_key_of_name(dir->key.dir, name);
 	AUTO_BUF shown = BUF_INIT;
 
+	versions_plus(versions_shown(dir->versions, name), &shown);
+	return buf_failed(&shown) ? -ENOMEM : add(dir, shown.data, &child, S_IFDIR);
+}
+
+static int take_ever(void *arg, const char *name, uint32_t type, bool live)
+{
+	struct ever *ever = arg;
+
 	(void)type; /* each has a history, whatever it is and whether */
 	(void)live; /* it lives or not */
-	versions_plus(name, &shown);
-	return buf_failed(&shown) ? -ENOMEM : add(dir, shown.data, &child, S_IFDIR);
+	if (versions_is_snapdir(ever->dir->versions, name)) {
+		ever->displaced = true;
+		return 0;
+	}
+	ever->taken |= *versions_meant(ever->dir->versions, name) != '\0';
+	return add_ever(ever->dir, name);
 }
 
 static int fill_names(struct versions *versions, struct versions_dir *dir)
 {
+	struct ever ever = {.dir = dir};
 	int ret = versions_prepare_directory(versions, dir->key.dir);
 
-	return ret ? ret : catalog_names_ever(versions->catalog, dir->key.dir, take_ever, dir);
+	if (!ret)
+		ret = catalog_names_ever(versions->catalog, dir->key.dir, take_ever, &ever);
+	/* One that had to make room for a directory goes on under the other name, whose history has it. */
+	if (!ret && ever.displaced && !ever.taken)
+		ret = add_ever(dir, versions_snapdir_name(versions));
+	return ret;
 }
 
 static int fill_history(struct versions *versions, struct versions_dir *dir)
@@ -90,7 +114,7 @@ static int fill_past(struct versions *versions, struct versions_dir *dir)
 		const char *name = versions_at_name(&list, i);
 		struct versions_key child = versions_key_of_entry(&dir->key, name, &list.entries[i]);
 
-		ret = add(dir, name, &child, list.entries[i].type);
+		ret = add(dir, versions_shown(versions, name), &child, list.entries[i].type);
 	}
 	versions_at_clear(&list);
 	return ret;
@@ -159,6 +183,7 @@ int versions_opendir(struct versions *versions, uint64_t nodeid, struct versions
 	if (!dir)
 		return -ENOMEM;
 	buf_init(&dir->names);
+	dir->versions = versions;
 	ret = versions_node_get(&versions->nodes, nodeid, &dir->key);
 	if (!ret)
 		ret = fill(versions, dir);

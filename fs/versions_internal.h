@@ -18,6 +18,7 @@ struct versions {
 	struct contents *contents;
 	struct reconcile *reconcile;
 	char *snapdir_name;
+	char *displaced_name; /* under which what is called so itself is shown */
 	enum versions_snapdir snapdir;
 	int64_t store_patience_ns;
 	struct versions_nodes nodes;

@@ -18,6 +18,7 @@
 #include "catalog.h"
 #include "clock.h"
 #include "escape.h"
+#include "fs/versions.h"
 #include "fs/versions_at.h"
 
 #define NOBODY UINT32_MAX
@@ -43,6 +44,7 @@ struct tenure {
 
 struct history_log {
 	struct catalog *catalog;
+	const struct versions *versions;
 	uint64_t dir, past_dir;
 	struct event *events;
 	size_t count, cap;
@@ -301,7 +303,7 @@ static int put_far_end(struct history_log *log, const char *end, struct buf *tex
 		if (ret && ret != -ENOENT)
 			return ret;
 	}
-	buf_adds(&path, name);
+	buf_adds(&path, versions_shown(log->versions, name));
 	escape_text(path.data, path.len, text);
 	return buf_failed(&path) ? -ENOMEM : 0;
 }
@@ -342,7 +344,7 @@ static int put_event(struct history_log *log, const struct event *event, struct 
 		return ret < 0 ? ret : 0;
 	clock_format_rfc3339(event->time_ns, time);
 	buf_addf(text, "%s\t%s", time, event->op);
-	put_field(text, log->texts.data + event->name);
+	put_field(text, versions_shown(log->versions, log->texts.data + event->name));
 	if (event->is_write)
 		buf_addf(text, "\t%" PRIu64, event->size);
 	else
@@ -380,9 +382,9 @@ static int gather(struct history_log *log)
 	return ret;
 }
 
-int versions_log_text(struct catalog *catalog, uint64_t dir, struct buf *ret_text)
+int versions_log_text(struct catalog *catalog, const struct versions *versions, uint64_t dir, struct buf *ret_text)
 {
-	struct history_log log = {.catalog = catalog, .dir = dir, .texts = BUF_INIT};
+	struct history_log log = {.catalog = catalog, .versions = versions, .dir = dir, .texts = BUF_INIT};
 	AUTO_BUF text = BUF_INIT;
 	int ret = catalog_past_dir(catalog, dir, &log.past_dir);
 

@@ -23,8 +23,9 @@
 #include "buf.h"
 
 struct catalog;
+struct versions;
 
-/* Appends the text. */
-int versions_log_text(struct catalog *catalog, uint64_t dir, struct buf *ret_text);
+/* Appends the text, names as `versions` shows them. */
+int versions_log_text(struct catalog *catalog, const struct versions *versions, uint64_t dir, struct buf *ret_text);
 
 #endif

@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -189,10 +190,19 @@ static int get_checksum(struct facts *facts, struct buf *value)
 
 static int get_backend(struct facts *facts, struct buf *value)
 {
+	AUTO_FREE char *url = NULL;
+	char setting[32];
+	int ret;
+
 	if (!facts->stored)
 		return -ENODATA;
-	buf_addf(value, "%" PRIu32, facts->copy.backend);
-	return 0;
+	(void)snprintf(setting, sizeof(setting), XATTR_VARVE_BACKEND "%" PRIu32, facts->copy.backend); /* fits */
+	ret = catalog_setting_get(facts->catalog, setting, &url);
+	if (ret == -ENOENT)
+		buf_addf(value, "%" PRIu32, facts->copy.backend);
+	else if (!ret)
+		buf_adds(value, url);
+	return ret == -ENOENT ? 0 : ret;
 }
 
 static int get_key(struct facts *facts, struct buf *value)

@@ -28,6 +28,8 @@
 struct catalog;
 struct versions_history;
 
+/* With a backend's number behind it the catalog's setting that has its URL: what `backend` tells. */
+#define XATTR_VARVE_BACKEND "backend."
 #define XATTR_VARVE_PREFIX "user.varve."
 #define XATTR_VARVE_MODE_BITS 0777u
 

@@ -505,6 +505,8 @@ struct cat_found {
 	uint32_t mode, uid, gid;
 	int64_t mtime;
 	const char *target;     /* symlink */
+	const char *attributes; /* xattrs: name, NUL, value, NUL, and so on; those that the inode has already stay */
+	size_t attributes_len;
 	const uint8_t *file_id; /* our metadata, or NULL */
 	uint64_t seq;           /* our metadata, or 0 */
 	int64_t commit_ns;
@@ -602,6 +604,9 @@ struct cat_gone_effect {
 	char name[CAT_NAME_MAX + 1];
 };
 int catalog_gone(struct catalog *catalog, const struct cat_gone *gone, struct cat_gone_effect *ret_effect);
+/* A directory's own object was looked for after `since_ns` and is not in the store: its record goes, unless a job is
+ * pending or the directory has changed since. */
+int catalog_marker_gone(struct catalog *catalog, uint64_t dir, int64_t since_ns);
 /* The copy, of which no native id was known, has this one. */
 int catalog_copy_named(struct catalog *catalog, const struct cat_gone *copy, const char *native_id);
 

@@ -122,7 +122,7 @@ static uint64_t id_of(int fd, const struct stat *st)
 	struct stat versions;
 
 	if (S_ISDIR(st->st_mode))
-		return fstatat(fd, PAST_VERSIONS, &versions, 0) == 0 ? versions.st_ino : 0;
+		return fstatat(fd, past_versions(fd), &versions, 0) == 0 ? versions.st_ino : 0;
 	if (!S_ISREG(st->st_mode))
 		return 0;
 	if (st->st_ino & PAST_VERSION_BIT)

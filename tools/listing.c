@@ -58,7 +58,7 @@ int listing_read(int dir, struct listing *ret_listing)
 	}
 	while (rc == 0 && (errno = 0, entry = readdir(stream))) {
 		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-		    strcmp(entry->d_name, PAST_VERSIONS) != 0)
+		    strcmp(entry->d_name, past_versions(fd)) != 0)
 			rc = add(&listing, fd, entry);
 	}
 	if (rc == 0)

@@ -122,7 +122,7 @@ static int read_below(void *arg, const struct binding *binding)
 		return 0; /* it went meanwhile */
 	buf_addf(&path, "%s/%s", above->path, binding->name);
 	if (was >= 0)
-		versions = openat(was, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		versions = openat(was, past_versions(was), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (versions < 0)
 		return complain(above->walk, path.data, was < 0 ? was : -errno);
 	below.versions = versions;

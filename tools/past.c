@@ -9,6 +9,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,7 +23,7 @@
 #include "fs/control.h"
 #include "tools/cli.h"
 
-#define VERSIONS PAST_VERSIONS
+#define VERSIONS ".versions"
 #define FACT_MAX 4096
 
 int past_split(const char *path, char **ret_dir, char **ret_name)
@@ -67,6 +68,23 @@ static int shown_name(const char *name, struct buf *ret_shown)
 	return buf_failed(ret_shown) ? -ENOMEM : 0;
 }
 
+/* One answer a mount: trees are walked on one. */
+const char *past_versions(int fd)
+{
+	static char name[NAME_MAX + 1];
+	static dev_t mount;
+	AUTO_BUF fact = BUF_INIT;
+	struct stat st;
+
+	if (*name && fstat(fd, &st) == 0 && st.st_dev == mount)
+		return name;
+	if (past_fact_at(fd, "", "snapdir", &fact) < 0 || fact.len >= sizeof(name) || fstat(fd, &st) < 0)
+		return VERSIONS;
+	memcpy(name, fact.data, fact.len + 1);
+	mount = st.st_dev;
+	return name;
+}
+
 /* --- where the past of a directory is --------------------------------------------------------------- */
 
 /* Of a directory that is gone: what it was when it was deleted, which has its .versions as live ones have. */
@@ -83,7 +101,7 @@ static int open_deleted_versions(const char *dir)
 	versions = past_versions_open(above);
 	if (versions < 0)
 		return versions;
-	buf_addf(&path, "+deleted/%s/" VERSIONS, name);
+	buf_addf(&path, "+deleted/%s/%s", name, past_versions(versions));
 	if (buf_failed(&path))
 		return -ENOMEM;
 	fd = openat(versions, path.data, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -97,7 +115,7 @@ int past_versions_open(const char *dir)
 
 	if (live < 0)
 		return errno == ENOENT ? open_deleted_versions(dir) : -errno;
-	fd = openat(live, VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	fd = openat(live, past_versions(live), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
 		return errno == ENOENT ? -EOPNOTSUPP : -errno;
 	return fd;
@@ -442,4 +460,17 @@ int past_tree_open(const char *path, int64_t when_ns)
 	if (fd == -ENOENT && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
 		fd = open_by_inode(path, when_ns);
 	return fd;
+}
+
+bool past_is_before_all(const char *path, int tree)
+{
+	AUTO_FREE char *real = realpath(path, NULL);
+	struct mountinfo mount;
+	bool is_top;
+
+	if (!real || !is_empty(tree) || mountinfo_of(real, &mount) < 0)
+		return false;
+	is_top = strcmp(real, mount.mountpoint) == 0;
+	mountinfo_clear(&mount);
+	return is_top;
 }

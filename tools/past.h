@@ -7,6 +7,7 @@
 #ifndef VARVE_TOOLS_PAST_H
 #define VARVE_TOOLS_PAST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/stat.h>
@@ -19,7 +20,9 @@ struct past {
 	int fd;     /* of DIR/.versions/NAME */
 };
 
-#define PAST_VERSIONS ".versions"
+/* The name under which what the descriptor is (O_PATH does) has its past: .versions, or what its mount calls it. Valid
+ * until the next call. */
+const char *past_versions(int fd);
 
 /* DIR and NAME of a path, malloc'd. -EINVAL when it does not end in a name, -ENOMEM. */
 int past_split(const char *path, char **ret_dir, char **ret_name);
@@ -71,6 +74,8 @@ int past_at_open(int versions, int64_t when_ns, const char *name);
  * what it is. -ENOENT: there was nothing; -EOPNOTSUPP: not on a varve mount.
  */
 int past_tree_open(const char *path, int64_t when_ns);
+/* Is this the whole of a mount, and was nothing in it then? Which also is what an instant before its history shows. */
+bool past_is_before_all(const char *path, int tree);
 
 /* A version's number in stat and readdir of the past is its sequence with this bit. */
 #define PAST_VERSION_BIT (UINT64_C(1) << 63)

@@ -408,8 +408,8 @@ static bool same_directory(int source, int live)
 {
 	struct stat past, now;
 
-	return fstatat(source, PAST_VERSIONS, &past, 0) == 0 && fstatat(live, PAST_VERSIONS, &now, 0) == 0 &&
-	       past.st_ino == now.st_ino;
+	return fstatat(source, past_versions(source), &past, 0) == 0 &&
+	       fstatat(live, past_versions(live), &now, 0) == 0 && past.st_ino == now.st_ino;
 }
 
 /* Opens a directory that is there by now, so that we may write into it; *ret_mode is the mode it is to have in the end.
@@ -555,7 +555,7 @@ static int begin(struct tree *tree, const struct stat *source)
 {
 	struct stat st;
 
-	tree->on_varve = fstatat(tree->request->dir, PAST_VERSIONS, &st, 0) == 0;
+	tree->on_varve = fstatat(tree->request->dir, past_versions(tree->request->dir), &st, 0) == 0;
 	if (!S_ISDIR(source->st_mode)) {
 		report_expect(tree->report, 1);
 		return 0;

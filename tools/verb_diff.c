@@ -112,7 +112,7 @@ static int side_of_pick(const struct past *past, struct past_pick *pick, struct 
 	AUTO_BUF label = BUF_INIT;
 	int rc;
 
-	buf_addf(&label, "%s/" PAST_VERSIONS "/%s/%s", past->dir, past->name, pick->entry);
+	buf_addf(&label, "%s/%s/%s/%s", past->dir, past_versions(past->fd), past->name, pick->entry);
 	rc = side_open(pick->fd, buf_detach(&label), ret_side);
 	pick->fd = -1;
 	if (rc == -EINVAL)

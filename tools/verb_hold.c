@@ -33,18 +33,19 @@
 #define POLL_NS (50 * NS_PER_MS)
 
 static const char hold_help[] =
-	"varve hold PATH [--version V] [-r] [--release]\n"
+	"varve hold PATH [--version V] [-r] [--release] [--json]\n"
 	"\n"
 	"Keeps the current version of PATH from being pruned until the hold is lifted.\n"
 	"\n"
 	"  --version V  another one: a name in .versions, its 8 hex digits, -1, -2, … or @TIME\n"
 	"  -r           of every file beneath the directory PATH\n"
 	"  --release    lifts the hold\n"
+	"  --json       an object for each version, and one at the end\n"
 	"\n"
 	"Exit status: 0 done; 1 failed for some; 2 usage.\n";
 
 static const char retain_help[] =
-	"varve retain PATH --until TIME | --for SPAN [--version V] [-r] [--compliance]\n"
+	"varve retain PATH --until TIME | --for SPAN [--version V] [-r] [--compliance] [--json]\n"
 	"\n"
 	"Keeps the current version of PATH from being pruned until TIME, which later can be\n"
 	"moved on but not back.\n"
@@ -54,6 +55,7 @@ static const char retain_help[] =
 	"  --version V   another one: a name in .versions, its 8 hex digits, -1, -2, … or @TIME\n"
 	"  -r            of every file beneath the directory PATH\n"
 	"  --compliance  so that in the store nobody at all can shorten it (S3 COMPLIANCE mode)\n"
+	"  --json        an object for each version, and one at the end\n"
 	"\n"
 	"Exit status: 0 done; 1 failed for some; 2 usage.\n";
 
@@ -61,6 +63,7 @@ static const char retain_help[] =
 struct target {
 	uint64_t file, seq;
 	char *path;
+	char *refused; /* why, in the daemon's word; NULL: done */
 };
 
 struct targets {
@@ -71,8 +74,10 @@ struct targets {
 
 static void targets_free(struct targets *targets)
 {
-	for (size_t i = 0; i < targets->count; i++)
+	for (size_t i = 0; i < targets->count; i++) {
 		free(targets->cells[i].path);
+		free(targets->cells[i].refused);
+	}
 	free(targets->cells);
 }
 
@@ -137,7 +142,7 @@ static int add_version(struct targets *targets, const char *path, const char *wa
 	entry = entry_of(&past, wanted);
 	if (!entry || strchr(entry, '/'))
 		rc = cli_fail("%s has no version %s", path, wanted);
-	else if (asprintf(&shown, "%s/.versions/%s/%s", past.dir, past.name, entry) < 0)
+	else if (asprintf(&shown, "%s/%s/%s/%s", past.dir, past_versions(past.fd), past.name, entry) < 0)
 		rc = cli_fail("out of memory");
 	else
 		rc = add_target(targets, shown);
@@ -157,7 +162,7 @@ static int add_walked(const char *path, const struct stat *st, int type, struct 
 
 struct selection {
 	const char *path, *version;
-	bool tree;
+	bool tree, as_json;
 };
 
 static int find_targets(const struct selection *selection, struct targets *targets)
@@ -187,7 +192,35 @@ struct outcome {
 	bool store;
 };
 
-static int take_reply(const char *line, struct outcome *outcome)
+static const char *explain(const char *refused)
+{
+	if (strcmp(refused, "shorter") == 0)
+		return "it is retained for longer already";
+	if (strcmp(refused, "gone") == 0)
+		return "it is gone";
+	if (strcmp(refused, "read-only") == 0)
+		return "the mount is read-only";
+	return "the mount cannot do it";
+}
+
+/* [FILE, SEQ, "why"] of one that was asked for. */
+static void take_refusal(struct targets *targets, const json_t *one)
+{
+	uint64_t file = (uint64_t)json_integer_value(json_array_get(one, 0));
+	uint64_t seq = (uint64_t)json_integer_value(json_array_get(one, 1));
+	const char *why = json_string_value(json_array_get(one, 2));
+
+	for (size_t i = 0; i < targets->count; i++) {
+		struct target *target = &targets->cells[i];
+
+		if (target->file != file || target->seq != seq || target->refused)
+			continue;
+		target->refused = strdup(why ? why : "failed");
+		(void)cli_fail("%s: %s", target->path, explain(why ? why : "failed"));
+	}
+}
+
+static int take_reply(const char *line, struct targets *targets, struct outcome *outcome)
 {
 	json_t *reply = json_loads(line, 0, NULL), *refused = json_object_get(reply, "refused"), *one;
 	const char *error = json_string_value(json_object_get(reply, "error"));
@@ -201,14 +234,13 @@ static int take_reply(const char *line, struct outcome *outcome)
 	json_array_foreach(refused, i, one)
 	{
 		outcome->failed++;
-		(void)cli_fail("version %" JSON_INTEGER_FORMAT ": %s", json_integer_value(json_array_get(one, 1)),
-			       json_string_value(json_array_get(one, 2)));
+		take_refusal(targets, one);
 	}
 	json_decref(reply);
 	return readable ? 0 : -EPROTO;
 }
 
-static int tell(struct cli_daemon *daemon, const struct targets *targets, const json_t *what, struct outcome *outcome)
+static int tell(struct cli_daemon *daemon, struct targets *targets, const json_t *what, struct outcome *outcome)
 {
 	int rc = 0;
 
@@ -225,7 +257,7 @@ static int tell(struct cli_daemon *daemon, const struct targets *targets, const 
 		if (rc == 0)
 			rc = cli_daemon_read(daemon, ANSWER_TIMEOUT_MS, &line);
 		if (rc == 0)
-			rc = take_reply(line, outcome);
+			rc = take_reply(line, targets, outcome);
 	}
 	return rc;
 }
@@ -245,6 +277,8 @@ static size_t count_enforced(const struct targets *targets)
 	size_t enforced = 0;
 
 	for (size_t i = 0; i < targets->count; i++) {
+		if (targets->cells[i].refused)
+			continue;
 		while (!kept_by_store(targets->cells[i].path) && clock_monotonic() < deadline)
 			(void)nanosleep(&pause, NULL);
 		enforced += kept_by_store(targets->cells[i].path);
@@ -267,6 +301,31 @@ static void say(const struct targets *targets, const struct outcome *outcome, co
 		(void)printf("; the store enforces it for %zu so far, varve for all\n", enforced);
 }
 
+/* The same for programs. */
+static void say_json(const struct targets *targets, const struct outcome *outcome, bool lifted)
+{
+	if (outcome->store && !lifted)
+		(void)count_enforced(targets); /* for its patience */
+	for (size_t i = 0; i < targets->count; i++) {
+		const struct target *target = &targets->cells[i];
+		AUTO_BUF line = BUF_INIT;
+
+		buf_adds(&line, "{\"path\":");
+		cli_json_string(&line, target->path);
+		buf_addf(&line, ",\"seq\":%" PRIu64, target->seq);
+		if (target->refused)
+			buf_addf(&line, ",\"refused\":\"%s\"}", target->refused);
+		else if (lifted)
+			buf_adds(&line, "}");
+		else
+			buf_addf(&line, ",\"protected_by\":\"%s\"}", kept_by_store(target->path) ? "store" : "catalog");
+		if (!buf_failed(&line))
+			(void)puts(line.data); /* stdout is checked at the end */
+	}
+	(void)printf("{\"done\":%zu,\"failed\":%zu,\"store\":%s}\n", outcome->done,
+		     outcome->failed + (size_t)targets->failed, outcome->store ? "true" : "false");
+}
+
 static int protect(const struct selection *selection, json_t *what, const char *done, bool lifted)
 {
 	struct cli_daemon daemon = {.fd = -1, .pidfd = -1};
@@ -287,7 +346,9 @@ static int protect(const struct selection *selection, json_t *what, const char *
 		rc = tell(&daemon, &targets, what, &outcome);
 	if (rc < 0 && rc != -EPROTO)
 		(void)cli_fail("cannot reach the daemon of %s: %s", selection->path, strerror(-rc));
-	if (rc == 0)
+	if (rc == 0 && selection->as_json)
+		say_json(&targets, &outcome, lifted);
+	else if (rc == 0 && (outcome.done || !outcome.failed))
 		say(&targets, &outcome, done, lifted);
 	if (rc < 0 || outcome.failed || targets.failed)
 		rc = CLI_FAILED;
@@ -305,6 +366,7 @@ int verb_hold(int argc, char **argv)
 	const struct cli_option options[] = {{.name = "version", .value = &selection.version},
 					     {.name = "recursive", .letter = 'r', .flag = &selection.tree},
 					     {.name = "release", .flag = &release},
+					     {.name = "json", .flag = &selection.as_json},
 					     {0}};
 	const struct cli_syntax syntax = {.verb = "hold", .help = hold_help, .options = options, .min = 1, .max = 1};
 	char **words;
@@ -340,6 +402,7 @@ int verb_retain(int argc, char **argv)
 					     {.name = "for", .value = &span},
 					     {.name = "recursive", .letter = 'r', .flag = &selection.tree},
 					     {.name = "compliance", .flag = &compliance},
+					     {.name = "json", .flag = &selection.as_json},
 					     {0}};
 	const struct cli_syntax syntax = {
 		.verb = "retain", .help = retain_help, .options = options, .min = 1, .max = 1};

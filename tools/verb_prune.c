@@ -35,6 +35,8 @@ static const char help[] =
 	"  --dry-run             only tell what would go\n"
 	"  --json                one object for each version that goes, and one at the end\n"
 	"\n"
+	"A table on a terminal; otherwise a tab-separated line for each version: goes (would go, stays),\n"
+	"time, version, size, path, and why it stays (held, retained, not stored yet), else \"-\".\n"
 	"Exit status: 0 done; 1 failed, or a held version would have gone; 2 usage.\n";
 
 /* --- where ---------------------------------------------------------------------------------------- */
@@ -96,6 +98,22 @@ static int add_number(json_t *policy, const char *name, const char *text)
 	return json_object_set_new(policy, name, json_integer((json_int_t)number)) < 0 ? CLI_FAILED : 0;
 }
 
+static bool keeps_any(json_t *policy)
+{
+	struct policy_span nothing = {0}, span;
+	const char *name;
+	json_t *value;
+
+	json_object_foreach(policy, name, value)
+	{
+		if (json_integer_value(value) > 0 ||
+		    (json_is_string(value) && policy_parse_span(json_string_value(value), &span) == 0 &&
+		     memcmp(&span, &nothing, sizeof(span)) != 0))
+			return true;
+	}
+	return false;
+}
+
 static int policy_of(const struct keep *keep, json_t *policy)
 {
 	const struct {
@@ -114,49 +132,79 @@ static int policy_of(const struct keep *keep, json_t *policy)
 	}
 	if (!rc && !json_object_size(policy))
 		return cli_usage("prune", "without any --keep option nothing would be kept");
+	if (!rc && !keeps_any(policy))
+		return cli_usage("prune", "nothing would be kept");
 	return rc;
 }
 
 /* --- the answer ------------------------------------------------------------------------------------ */
 
 struct shown {
-	bool dry_run, json;
+	bool dry_run, json, is_table, has_bar;
 	uint64_t refused;
 };
+
+static void clear_bar(const struct shown *shown)
+{
+	if (shown->has_bar)
+		(void)fputs("\r\033[K", stderr); /* a bar that is lost is no loss */
+}
 
 static void show_version(const struct shown *shown, const json_t *line)
 {
 	const char *refused = json_string_value(json_object_get(line, "refused"));
+	const char *word = refused ? "stays" : shown->dry_run ? "would go" : "goes";
+	const char *time = json_string_value(json_object_get(line, "time"));
+	const char *version = json_string_value(json_object_get(line, "version"));
+	const char *name = json_string_value(json_object_get(line, "path"));
+	uint64_t bytes = (uint64_t)json_integer_value(json_object_get(line, "size"));
 	char size[CLI_SIZE_TEXT];
+	AUTO_BUF path = BUF_INIT;
 
-	cli_format_size((uint64_t)json_integer_value(json_object_get(line, "size")), size);
-	(void)printf("%-12s %s  %s  %10s  %s",
-		     refused          ? "stays"
-		     : shown->dry_run ? "would go"
-				      : "goes",
-		     json_string_value(json_object_get(line, "time")),
-		     json_string_value(json_object_get(line, "version")), size,
-		     json_string_value(json_object_get(line, "path"))); /* stdout is checked at the end */
-	if (refused)
-		(void)printf(" (%s)", refused);
-	(void)putchar('\n');
+	escape_text(name, strlen(name), &path);
+	if (buf_failed(&path))
+		return; /* the sum tells it */
+	cli_format_size(bytes, size);
+	if (shown->is_table) /* stdout is checked at the end */
+		(void)printf("%-9s %s  %s  %10s  %s%s%s%s\n", word, time, version, size, path.data, refused ? " (" : "",
+			     refused ? refused : "", refused ? ")" : "");
+	else
+		(void)printf("%s\t%s\t%s\t%" PRIu64 "\t%s\t%s\n", word, time, version, bytes, path.data,
+			     refused ? refused : "-");
 }
 
 static void show_end(const struct shown *shown, const json_t *line)
 {
+	json_int_t removed = json_integer_value(json_object_get(line, "removed"));
 	char size[CLI_SIZE_TEXT];
 
 	cli_format_size((uint64_t)json_integer_value(json_object_get(line, "bytes")), size);
-	(void)printf("%s%" JSON_INTEGER_FORMAT " versions, %s; %" JSON_INTEGER_FORMAT " kept, %" JSON_INTEGER_FORMAT
-		     " stay that no policy keeps\n",
-		     shown->dry_run ? "would remove " : "removed ",
-		     json_integer_value(json_object_get(line, "removed")), size,
+	(void)printf("%s%" JSON_INTEGER_FORMAT " version%s, %s; %" JSON_INTEGER_FORMAT " kept, %" JSON_INTEGER_FORMAT
+		     " that no policy keeps stay\n",
+		     shown->dry_run ? "would remove " : "removed ", removed, removed == 1 ? "" : "s", size,
 		     json_integer_value(json_object_get(line, "kept")),
 		     json_integer_value(json_object_get(line, "refused")));
 }
 
+static void show(const struct shown *shown, const char *text, const json_t *line)
+{
+	const json_t *seen = json_object_get(line, "seen");
+
+	clear_bar(shown);
+	if (seen && shown->has_bar)
+		(void)fprintf(stderr, "%" JSON_INTEGER_FORMAT " names looked at", json_integer_value(seen));
+	else if (seen)
+		return;
+	else if (shown->json)
+		(void)puts(text);
+	else if (!json_object_get(line, "done"))
+		show_version(shown, line);
+	else if (shown->is_table)
+		show_end(shown, line);
+}
+
 /* 1: that was the last line. */
-static int show_line(struct shown *shown, const char *text)
+static int take_line(struct shown *shown, const char *text)
 {
 	json_t *line = json_loads(text, 0, NULL);
 	const char *error = json_string_value(json_object_get(line, "error"));
@@ -164,12 +212,8 @@ static int show_line(struct shown *shown, const char *text)
 
 	if (error || !line)
 		(void)cli_fail("the mount refuses: %s", error ? error : "no answer that can be read");
-	else if (shown->json)
-		(void)puts(text);
-	else if (done)
-		show_end(shown, line);
 	else
-		show_version(shown, line);
+		show(shown, text, line);
 	if (!error && done)
 		shown->refused = (uint64_t)json_integer_value(json_object_get(line, "refused"));
 	json_decref(line);
@@ -186,7 +230,7 @@ static int converse(struct cli_daemon *daemon, json_t *request, struct shown *sh
 		if (rc == -EINTR)
 			rc = 0;
 		else if (rc == 0)
-			rc = show_line(shown, line);
+			rc = take_line(shown, line);
 	}
 	if (rc < 0 && rc != -EPROTO)
 		(void)cli_fail("the mount does not answer: %s", strerror(-rc));
@@ -251,5 +295,7 @@ int verb_prune(int argc, char **argv)
 		json_decref(policy);
 		return rc;
 	}
+	shown.is_table = isatty(STDOUT_FILENO);
+	shown.has_bar = isatty(STDERR_FILENO) && !shown.json;
 	return prune(words[0], policy, &shown);
 }

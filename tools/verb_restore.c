@@ -167,6 +167,12 @@ static int find_tree(const struct options *options, int *ret_tree)
 	if (fd < 0 && options->recursive)
 		return fd == -ENOENT ? cli_fail("%s was not there then", options->path)
 				     : past_complain(options->path, fd);
+	if (fd >= 0 && options->recursive && !options->to && past_is_before_all(options->path, fd)) {
+		(void)close(fd); /* only a path */
+		return cli_fail(
+			"nothing was in %s then, or nothing is known of it: all would be removed; use rm for that",
+			options->path);
+	}
 	if (fd >= 0 && fstat(fd, &st) == 0 && S_ISDIR(st.st_mode)) {
 		*ret_tree = fd;
 		return options->recursive ? 0 : cli_usage("restore", "%s was a directory: say -r", options->path);

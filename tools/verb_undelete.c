@@ -110,7 +110,7 @@ static int look_within(void *arg, const struct binding *binding)
 	was = past_at_open(within->versions, binding_last_ns(binding), binding->name);
 	if (was < 0)
 		return was == -ENOENT ? 0 : was;
-	versions = openat(was, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	versions = openat(was, past_versions(was), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	/* What is passed over here may be what was made last: then less would come back, and nothing would say so. */
 	return versions < 0 ? -errno : find_last_use(versions, within->last_ns);
 }
@@ -133,7 +133,7 @@ static int find_last_use(int versions, int64_t *last_ns)
 
 static int open_as_used(int above, int was, const struct binding *binding)
 {
-	AUTO_CLOSE int versions = openat(was, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AUTO_CLOSE int versions = openat(was, past_versions(was), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	int64_t last_ns = binding->since_ns;
 	int rc = versions < 0 ? -errno : find_last_use(versions, &last_ns);
 
@@ -149,6 +149,7 @@ static int open_deleted(const struct options *options, int versions, const struc
 {
 	AUTO_CLOSE int was = past_at_open(versions, binding_last_ns(binding), binding->name);
 	struct stat st;
+	AUTO_BUF all = BUF_INIT;
 	int fd;
 
 	if (was < 0)
@@ -157,8 +158,11 @@ static int open_deleted(const struct options *options, int versions, const struc
 		return -errno;
 	if (S_ISDIR(st.st_mode) && !options->all)
 		return open_as_used(versions, was, binding);
+	buf_addf(&all, "%s/+deleted", past_versions(was));
+	if (buf_failed(&all))
+		return -ENOMEM;
 	if (S_ISDIR(st.st_mode))
-		fd = openat(was, PAST_VERSIONS "/+deleted", O_PATH | O_DIRECTORY | O_CLOEXEC);
+		fd = openat(was, all.data, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	else
 		fd = fcntl(was, F_DUPFD_CLOEXEC, 0);
 	return fd < 0 ? -errno : fd;
@@ -278,7 +282,7 @@ static int undelete_found(void *arg, const struct binding *binding)
 static int undelete_beneath(struct undelete *undelete, int dir, const char *path)
 {
 	struct deletions deletions = {.until_ns = undelete->options->until_ns};
-	AUTO_CLOSE int versions = openat(dir, PAST_VERSIONS, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	AUTO_CLOSE int versions = openat(dir, past_versions(dir), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	struct beneath beneath = {.undelete = undelete, .dir = dir, .versions = versions, .path = path};
 	struct listing live = {.names = BUF_INIT};
 	int rc = versions < 0 ? -errno : listing_read(dir, &live);
@@ -312,7 +316,7 @@ static int undelete_tree(struct undelete *undelete, int dir)
 {
 	if (undelete->options->to)
 		return cli_usage("undelete", "%s lives: --to is for what does not", undelete->options->path);
-	if (faccessat(dir, PAST_VERSIONS, F_OK, 0) < 0)
+	if (faccessat(dir, past_versions(dir), F_OK, 0) < 0)
 		return past_complain(undelete->options->path, -EOPNOTSUPP);
 	return undelete_beneath(undelete, dir, undelete->options->path);
 }

@@ -221,7 +221,7 @@ struct backend_counters {
 	_Atomic uint64_t requests; /* sent, each attempt counted */
 	_Atomic uint64_t bytes_sent;
 	_Atomic uint64_t bytes_received;
-	_Atomic uint64_t errors; /* attempts that failed */
+	_Atomic uint64_t errors; /* attempts that failed; that nothing is there, or another object, is an answer */
 };
 
 struct backend_ops {

@@ -9,7 +9,7 @@ _varve_mounts() {
 
 _varve_mount_options() {
 	local flags='create takeover allow_other ro foreground debug'
-	local values='endpoint= region= profile= state= close= fsync= fsync_timeout= sweep= snapdir= cache_size= reserve=
+	local values='endpoint= region= profile= state= close= fsync= fsync_timeout= sweep= snapdir= snapdir_name= cache_size= reserve=
 		uid= gid= umask= threads= max_requests= max_upload_rate= max_download_rate='
 	local done= last=$1
 	if [[ $last == *,* ]]; then
@@ -38,7 +38,8 @@ _varve_versions() {
 	[[ $path ]] || return
 	local dir=. name=${path##*/}
 	[[ $path == */* ]] && dir=${path%/*}/
-	COMPREPLY=($(compgen -W "$(command ls -- "$dir/.versions/$name" 2>/dev/null)" -- "$cur"))
+	local past=$(getfattr --only-values -n user.varve.snapdir -- "$dir" 2>/dev/null)
+	COMPREPLY=($(compgen -W "$(command ls -- "$dir/${past:-.versions}/$name" 2>/dev/null)" -- "$cur"))
 }
 
 _varve() {
@@ -100,8 +101,8 @@ _varve() {
 	prune | hold | retain)
 		local flags='--keep-last --keep-hourly --keep-daily --keep-weekly --keep-monthly --keep-yearly
 			--keep-within --dry-run --json --help'
-		[[ ${words[1]} == hold ]] && flags='-r --version --release --help'
-		[[ ${words[1]} == retain ]] && flags='-r --version --until --for --compliance --help'
+		[[ ${words[1]} == hold ]] && flags='-r --version --release --json --help'
+		[[ ${words[1]} == retain ]] && flags='-r --version --until --for --compliance --json --help'
 		if [[ $prev == --version && ${words[1]} != prune ]]; then
 			_varve_versions
 		elif [[ $cur == -* ]]; then

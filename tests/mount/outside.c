@@ -700,6 +700,31 @@ Test(outside, a_directory_that_others_emptied_goes_in_a_plain_bucket)
 	emptied_directory_goes(MOUNTED_S3_UNVERSIONED);
 }
 
+/* Directories that we made have objects of their own, which others remove as well: rm --recursive of another tool. */
+static void emptied_directory_of_ours_goes(enum mounted_store store)
+{
+	new_store(store);
+	mounted_start(&m, "sweep=1");
+	OK(mounted_shell(&m, "cd \"$MNT\" && mkdir -p d/e/empty stays/e && echo deep >d/e/f && echo f >stays/f", NULL,
+			 0));
+	mounted_settle(&m, 30);
+	s3_do(&m, "keys | grep '^d/' | while read -r k; do "
+		  "\"$VARVE_TEST_SOURCE/tests/support/s3.py\" \"$BUCKET\" delete \"$k\"; done");
+	SOON(is_absent("d"));
+	cr_assert(shows("stays/f", "f"));
+	OK(access(at("stays/e"), F_OK));
+}
+
+Test(outside, a_directory_of_ours_that_others_removed_goes_in_a_versioned_bucket)
+{
+	emptied_directory_of_ours_goes(MOUNTED_S3);
+}
+
+Test(outside, a_directory_of_ours_that_others_removed_goes_in_a_plain_bucket)
+{
+	emptied_directory_of_ours_goes(MOUNTED_S3_UNVERSIONED);
+}
+
 /* MinIO lists nothing beneath a key whose newest version is a delete marker. */
 Test(outside, a_file_that_became_a_directory_does_not_vanish)
 {

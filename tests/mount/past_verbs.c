@@ -282,6 +282,8 @@ ON_BOTH(restore_of_trees_refuses_what_makes_no_sense)
 	fails(2, "v restore d --at \"$(cat \"$ROOT/then\")\"", "say -r");
 	fails(2, "v restore -r d --version -1", "directories have no versions");
 	fails(1, "v restore -r d --at 9h", "was not there then");
+	fails(1, "v restore -r . --at 9h", "all would be removed");
+	fails(1, "cd d && v restore -r \"$MNT\" --at 2001-01-01", "all would be removed");
 	fails(1, "v restore -r never --at 0s", "was not there then");
 	fails(1, "v restore -r \"$ROOT\" --at 1h", "not on a varve mount");
 	fails(2, "v restore -r d --at noon", "is no time");

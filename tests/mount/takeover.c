@@ -130,6 +130,55 @@ Test(takeover, a_living_holder_is_only_robbed_when_told_so)
 	mounted_kill(&one);
 }
 
+#define AWAITED(mounted, command, text)                                                                                \
+	do {                                                                                                           \
+		for (int tries_ = 0; tries_ < 300; tries_++) {                                                         \
+			if (shell(mounted, command) == 0 && strcmp(out, text) == 0)                                    \
+				break;                                                                                 \
+			usleep(100000);                                                                                \
+		}                                                                                                      \
+		SAYS(mounted, command, text);                                                                          \
+	} while (0)
+
+/* Somebody who only looks, elsewhere, beside the one who writes: sees the same files and the same past, follows what
+ * changes, and leaves no trace in the store. */
+ON_BOTH(a_read_only_mount_works_beside_the_writer)
+{
+	char *versions;
+
+	mounted_new(&one, *store);
+	mounted_start(&one, NULL);
+	OK(shell(&one,
+		 "cd \"$MNT\" && mkdir -p d/sub && echo 1 >d/f && echo 2 >d/f && echo g >d/sub/g && ln -s f d/s && "
+		 "chmod 600 d/f && echo gone >gone && rm gone"));
+	mounted_settle(&one, 30);
+	OK(shell(&one, "sync -f \"$MNT\"; sleep 6")); /* a segment of the log is due */
+	second_machine();
+	mounted_start(&two, "ro,sweep=1");
+	SAYS(&two,
+	     "cd \"$MNT\" && cat d/f d/sub/g && readlink d/s && stat -c %a d/f && cat .versions/gone/-1 && "
+	     "echo x 2>/dev/null >d/new || echo refused",
+	     "2\ng\nf\n600\ngone\nrefused");
+	OK(shell(&one, "ls \"$MNT/d/.versions/f\""));
+	versions = strdup(out);
+	SAYS(&two, "ls \"$MNT/d/.versions/f\"", versions);
+	free(versions);
+
+	OK(shell(&one, "cd \"$MNT\" && echo 3 >d/f && mv d/sub e && mkdir empty && echo new >new"));
+	AWAITED(&two, "cd \"$MNT\" && ls . d && cat d/f e/g new", ".:\nd\ne\nempty\nnew\n\nd:\nf\ns\n3\ng\nnew");
+	OK(shell(&one, "ls \"$MNT/d/.versions/f\""));
+	versions = strdup(out);
+	AWAITED(&two, "ls \"$MNT/d/.versions/f\"", versions);
+	free(versions);
+	OK(shell(&one, "rm -r \"$MNT/e\""));
+	AWAITED(&two, "ls \"$MNT\"", "d\nempty\nnew");
+	cr_assert_eq(mounted_status(&two, "store.bytes_sent"), 0);
+	cr_assert_eq(mounted_stop(&two), 0);
+	OK(shell(&one, "\"$VARVE\" status \"$MNT\" --json | grep -q '\"held\":true'"));
+	SAYS(&one, "cat \"$MNT/d/f\"", "3");
+	cr_assert_eq(mounted_stop(&one), 0);
+}
+
 #define PICTURE                                                                                                        \
 	"cd \"$MNT\" && find . -printf '%p %y %m %U %G %s %T@ %l %n\\n' | grep -v '^[.] ' | sort && "                  \
 	"find . -type f -exec sha256sum {} + | sort && getfattr -d -m - -R . 2>/dev/null | sort && "                   \

@@ -82,13 +82,13 @@ void mounted_free(struct mounted *mounted)
 
 static pid_t spawn(struct mounted *mounted, const char *options)
 {
+	bool only_looks = options && strncmp(options, "ro", 2) == 0 && (!options[2] || options[2] == ',');
+	bool makes = mounted->store != MOUNTED_S3_UNVERSIONED && !only_looks;
 	char all[1024];
 	pid_t pid;
 
-	snprintf(all, sizeof(all), "state=%s%s%s%s%s", mounted->state,
-		 mounted->store == MOUNTED_LOCAL ? (options && strcmp(options, "ro") == 0 ? "" : ",create")
-		 : mounted->store == MOUNTED_S3  ? ",create,endpoint="
-						 : ",endpoint=",
+	snprintf(all, sizeof(all), "state=%s%s%s%s%s%s", mounted->state, makes ? ",create" : "",
+		 mounted->store == MOUNTED_LOCAL ? "" : ",endpoint=",
 		 mounted->store == MOUNTED_LOCAL ? "" : need("VARVE_TEST_S3_ENDPOINT"), options && *options ? "," : "",
 		 options ? options : "");
 	pid = fork();

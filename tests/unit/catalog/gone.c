@@ -154,3 +154,46 @@ Test(gone, walks_meet_everything_once_in_batches_of_any_size)
 		cr_assert_eq(key_count, 7);
 	}
 }
+
+/* --- a directory's own object ----------------------------------------------------------------------- */
+
+static int put_marker(struct cat_txn *txn, void *arg)
+{
+	struct cat_key record = {.kind = CAT_KEY_DIRECTORY, .ino = *(const uint64_t *)arg, .etag = (char *)"e"};
+
+	return cat_key_put(txn, "d/", &record);
+}
+
+static int find_marker(struct cat_txn *txn, void *arg)
+{
+	struct cat_key record;
+	int rc = cat_key_get(txn, 0, "d/", &record);
+
+	(void)arg;
+	if (rc == 0)
+		cat_key_clear(&record);
+	return rc;
+}
+
+static bool has_marker(void)
+{
+	return catalog_view(catalog, find_marker, NULL) == 0;
+}
+
+Test(gone, the_object_of_a_directory_is_forgotten_unless_something_happened_since)
+{
+	uint64_t dir = make_dir(ROOT, "d");
+	struct cat_inode inode = inode_of(dir);
+
+	cr_assert_eq(catalog_update(catalog, put_marker, &dir), 0);
+	cr_assert_eq(catalog_marker_gone(catalog, dir, INT64_MAX), 0);
+	cr_assert(has_marker(), "a job is pending");
+	finish_jobs();
+	cr_assert_eq(catalog_update(catalog, put_marker, &dir), 0);
+	cr_assert_eq(catalog_marker_gone(catalog, dir, inode.ctime), 0);
+	cr_assert(has_marker(), "it has changed since it was looked for");
+	cr_assert_eq(catalog_marker_gone(catalog, dir, INT64_MAX), 0);
+	cr_assert_not(has_marker());
+	cr_assert_eq(catalog_marker_gone(catalog, dir, INT64_MAX), 0, "once more");
+	(void)assert_clean();
+}

@@ -78,6 +78,7 @@ Test(config, defaults_are_the_safe_ones)
 	cr_assert_eq(config.close, CONFIG_CLOSE_JOURNAL);
 	cr_assert_eq(config.fsync, CONFIG_FSYNC_STORE);
 	cr_assert_eq(config.snapdir, CONFIG_SNAPDIR_HIDDEN);
+	cr_assert_null(config.snapdir_name);
 	cr_assert_eq(config.fsync_timeout_ns, 60 * NS_PER_SEC);
 	cr_assert_eq(config.umask, 022);
 	cr_assert_eq(config.uid, getuid());
@@ -128,13 +129,14 @@ Test(config, backslash_guards_commas_and_itself)
 
 Test(config, takes_every_value)
 {
-	options("close=store,fsync=disk,fsync_timeout=5m,snapdir=visible,cache_size=3G,reserve=1T,uid=12,gid=34,"
+	options("close=store,fsync=disk,fsync_timeout=5m,snapdir=visible,snapdir_name=.snap,cache_size=3G,reserve=1T,uid=12,gid=34,"
 		"max_requests=9,max_upload_rate=2M,max_download_rate=1g,"
 		"umask=0007,threads=256,allow_other,foreground,create,debug,profile=p,endpoint=https://h:9000");
 	cr_assert_eq(config.close, CONFIG_CLOSE_STORE);
 	cr_assert_eq(config.fsync, CONFIG_FSYNC_DISK);
 	cr_assert_eq(config.fsync_timeout_ns, 300 * NS_PER_SEC);
 	cr_assert_eq(config.snapdir, CONFIG_SNAPDIR_VISIBLE);
+	cr_assert_str_eq(config.snapdir_name, ".snap");
 	cr_assert_eq(config.cache_size, UINT64_C(3) << 30);
 	cr_assert_eq(config.reserve, UINT64_C(1) << 40);
 	cr_assert_eq(config.uid, 12);
@@ -175,6 +177,11 @@ Test(config, complaint_names_option_value_and_what_is_allowed)
 {
 	refused("close=never", "option close=never: allowed is journal or store");
 	refused("snapdir=yes", "snapdir=yes: allowed is hidden, visible or off");
+	refused("snapdir_name=a/b", "a file name");
+	refused("snapdir_name=..", "a file name");
+	refused("snapdir_name=", "a file name");
+	refused("snapdir_name=.varve", "a file name");
+	refused("snapdir_name=%~x", "a file name");
 	refused("fsync=always", "store or disk");
 	refused("debug=loud", "error, warn, info, debug");
 	refused("umask=8", "umask=8: allowed is an octal mask");

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "clock.h"
+#include "cleanup.h"
 #include "fs/objmeta.h"
 #include "transfer.h"
 
@@ -223,6 +224,24 @@ Test(objmeta, knows_directories)
 	cr_expect(ne(int, !!(objmeta_key_is_directory("a//")), 0));
 	cr_expect(zero(int, !!(objmeta_key_is_directory("a"))));
 	cr_expect(zero(int, !!(objmeta_key_is_directory(""))));
+}
+
+Test(objmeta, what_users_said_is_told_apart_from_what_we_say)
+{
+	static const char expected[] = "user.colour\0blue\0user.note\0\0";
+	struct meta meta = {0};
+	AUTO_BUF attributes = BUF_INIT;
+
+	cr_assert_eq(meta_set(&meta, "mode", "33188"), 0);
+	cr_assert_eq(meta_set(&meta, "colour", "blue"), 0);
+	cr_assert_eq(meta_set(&meta, "varve-anything", "x"), 0);
+	cr_assert_eq(meta_set(&meta, "varve.state", "stored"), 0);
+	cr_assert_eq(meta_set(&meta, "mtime", "no time"), 0);
+	cr_assert_eq(meta_set(&meta, "note", ""), 0);
+	cr_assert_eq(objmeta_user(&meta, &attributes), 0);
+	cr_assert_eq(attributes.len, sizeof(expected) - 1);
+	cr_assert_eq(memcmp(attributes.data, expected, attributes.len), 0);
+	meta_clear(&meta);
 }
 
 Test(objmeta, symlink_bodies)

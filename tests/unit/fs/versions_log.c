@@ -24,7 +24,7 @@ static void read_log(uint64_t dir, struct buf *ret_lines)
 	AUTO_BUF text = BUF_INIT;
 	char *rest, *line;
 
-	cr_assert_eq(versions_log_text(world.catalog, dir, &text), 0);
+	cr_assert_eq(versions_log_text(world.catalog, world.versions, dir, &text), 0);
 	rest = text.data;
 	line = strsep(&rest, "\n");
 	cr_assert_str_eq(line, "time\top\tname\tsize\tuid\thost\tversion\tother\ttype");

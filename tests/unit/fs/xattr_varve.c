@@ -98,6 +98,8 @@ Test(xattr_varve, a_stored_version_knows_its_place)
 	expect(version.ino, version.seq, "etag", "e1");
 	expect(version.ino, version.seq, "key", "dir/f.txt");
 	expect(version.ino, version.seq, "backend", "0");
+	cr_assert_eq(catalog_setting_put(world.catalog, XATTR_VARVE_BACKEND "0", "s3://bucket/prefix"), 0);
+	expect(version.ino, version.seq, "backend", "s3://bucket/prefix");
 	expect(version.ino, version.seq, "storage_class", "STANDARD");
 }
 
