@@ -164,9 +164,9 @@ int cat_holds_found(struct cat_txn *txn, const struct cat_found *found);
 /* Did the directory, or one above it, that we made or moved come to its name after that time, and so did those with
  * whose past it goes on? What lay beneath its key then is another's past. 1, 0, -errno. (adopt_deleted.c) */
 int cat_dir_came_after(struct cat_txn *txn, uint64_t dir, int64_t at);
-/* A found file whose object is a hard link's joins its file, `inode` then is that; others are joined by who waited. */
 /* The attributes the object came with. */
 int cat_found_put_attributes(struct cat_txn *txn, const struct cat_found *found, uint64_t ino);
+/* A found file whose object is a hard link's joins its file, `inode` then is that; others are joined by who waited. */
 int cat_found_meet_links(struct cat_txn *txn, const struct cat_found *found, struct cat_inode *inode,
 			 struct cat_changes *changes);
 /* HEAD's answer into *inode, which is left to be written. (resolve.c) */
