@@ -404,7 +404,7 @@ static bool nonce_is_ours(const char *setting, const char *nonce)
 	return setting && strlen(nonce) == NONCE_HEX_SIZE - 1 && strstr(setting, nonce);
 }
 
-static int nonce_record(struct lease *lease, const char *before, struct err *err)
+static int nonce_record(struct lease *lease, const char *nonce, const char *before, struct err *err)
 {
 	char text[NONCES_MAX * NONCE_HEX_SIZE];
 	size_t len = before ? strlen(before) : 0;
@@ -413,7 +413,7 @@ static int nonce_record(struct lease *lease, const char *before, struct err *err
 	/* Of too many those in between go: the oldest was the holder's, for certain. */
 	if (len > sizeof(text) - NONCE_HEX_SIZE - 1)
 		before += len - (NONCE_HEX_SIZE - 1);
-	(void)snprintf(text, sizeof(text), "%s%s%s", lease->ours.nonce, len ? " " : "", len ? before : "");
+	(void)snprintf(text, sizeof(text), "%s%s%s", nonce, len ? " " : "", len ? before : "");
 	rc = catalog_setting_put(lease->catalog, SETTING_NONCE, text);
 	if (!rc)
 		rc = catalog_sync(lease->catalog);
@@ -679,13 +679,15 @@ int lease_acquire(const struct lease_options *options, const struct call *call, 
 {
 	AUTO_FREE char *nonces = NULL;
 	struct lease *lease = lease_alloc(options);
+	char nonce[NONCE_HEX_SIZE]; /* once the thread runs, `ours` is its own */
 	struct err why = {0};
 	int rc;
 
 	if (!lease)
 		return err_set(err, ERR_NO_MEMORY, "lease");
+	memcpy(nonce, lease->ours.nonce, sizeof(nonce));
 	(void)catalog_setting_get(lease->catalog, SETTING_NONCE, &nonces); /* none: the first mount */
-	rc = nonce_record(lease, nonces, &why);
+	rc = nonce_record(lease, nonce, nonces, &why);
 	/* Whoever was faster is met again at the second look, as a living holder. */
 	for (int tries = 0; !rc && tries < 3; tries++) {
 		rc = acquire_once(lease, options, call, &why);
@@ -705,7 +707,7 @@ int lease_acquire(const struct lease_options *options, const struct call *call, 
 		return rc;
 	}
 	lease->running = true;
-	if (nonce_record(lease, NULL, &why)) /* the list is longer than it need be, that is all */
+	if (nonce_record(lease, nonce, NULL, &why)) /* the list is longer than it need be, that is all */
 		log_debug(MODULE, "%s", why.message);
 	if (lease->guarantee == LEASE_WEAK)
 		log_warn(MODULE, "%s has no conditional writes: two mounts at the same moment may not see each other",

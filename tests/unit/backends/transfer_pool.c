@@ -45,7 +45,7 @@ static void submit(struct transfer_pool *pool, struct probe *probe, enum transfe
 
 static bool becomes(const atomic_uint *value, unsigned wanted)
 {
-	for (int i = 0; i < 2000 && *value != wanted; i++)
+	for (int i = 0; i < 20000 && *value != wanted; i++)
 		usleep(1000);
 	return *value == wanted;
 }
