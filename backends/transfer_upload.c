@@ -340,20 +340,20 @@ static int complete_upload(struct upload *upload, struct object_info *ret_info, 
 }
 
 /* Also when the caller was cancelled or is out of time: parts cost money until somebody removes them. */
-static void abort_upload(struct upload *upload)
+static int abort_upload(struct upload *upload, struct err *err)
 {
 	struct backend *backend = upload->transfer->backend;
 	const struct call call = {.deadline_ns = clock_monotonic() + UPLOAD_ABORT_NS};
 	struct retry retry;
-	struct err err = {0};
 	int r;
 	retry_begin(&retry, upload->transfer, &call, 0);
 	do {
-		r = retry_start(&retry, &err);
+		r = retry_start(&retry, err);
 		if (r < 0)
-			return;
-		r = backend_ops(backend)->upload_abort(backend, &retry.call, upload->request->key, upload->id, &err);
-	} while (retry_again(&retry, r, &err));
+			return r;
+		r = backend_ops(backend)->upload_abort(backend, &retry.call, upload->request->key, upload->id, err);
+	} while (retry_again(&retry, r, err));
+	return r;
 }
 
 static int check_parts(const struct put_request *request, const struct transfer_part *parts, size_t count,
@@ -402,12 +402,12 @@ int transfer_upload_part(struct transfer *transfer, const struct call *call, con
 	return r;
 }
 
-void transfer_upload_abort(struct transfer *transfer, const char *key, const char *id)
+int transfer_upload_abort(struct transfer *transfer, const char *key, const char *id, struct err *err)
 {
 	const struct put_request request = {.key = key};
 	struct upload upload = {.transfer = transfer, .request = &request, .id = id};
 
-	abort_upload(&upload);
+	return abort_upload(&upload, err);
 }
 
 int transfer_upload_finish(struct transfer *transfer, const struct call *call, const struct put_request *request,
@@ -423,7 +423,7 @@ int transfer_upload_finish(struct transfer *transfer, const struct call *call, c
 				.id = begun->id,
 				.parts_done = begun->done};
 	struct object_info info;
-	struct err own = {0};
+	struct err own = {0}, aborting = {0};
 	if (!err)
 		err = &own;
 	lock_init(&upload.lock, LOCK_LEAF);
@@ -435,7 +435,7 @@ int transfer_upload_finish(struct transfer *transfer, const struct call *call, c
 		r = complete_upload(&upload, &info, err);
 	/* In doubt the upload may be about to become the object: then it is left alone. */
 	if (r < 0 && err->kind != ERR_INDETERMINATE)
-		abort_upload(&upload);
+		(void)abort_upload(&upload, &aborting); /* a store may expire it */
 	pthread_cond_destroy(&upload.idle);
 	lock_destroy(&upload.lock);
 	if (r == 0 && ret_info)

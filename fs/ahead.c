@@ -131,6 +131,17 @@ static void stream_free(struct stream *stream)
 	free(stream);
 }
 
+/* False: the store could not be told. Its slot stays as it is, and the next mount tells it. */
+static bool abort_upload(const struct stream *stream)
+{
+	struct err err = {0};
+
+	if (transfer_upload_abort(stream->ahead->transfer, stream->key, stream->id, &err) == 0)
+		return true;
+	log_warn("ahead", "the upload of %s that was begun is removed at the next mount: %s", stream->key, err.message);
+	return false;
+}
+
 void ahead_end(struct stream *stream, enum ahead_outcome outcome)
 {
 	struct ahead *ahead = stream->ahead;
@@ -148,9 +159,8 @@ void ahead_end(struct stream *stream, enum ahead_outcome outcome)
 			content_put(content);
 		return;
 	}
-	if (outcome == AHEAD_ABORT && stream->id)
-		transfer_upload_abort(ahead->transfer, stream->key, stream->id);
-	slot_clear(ahead, stream->slot);
+	if (outcome != AHEAD_ABORT || !stream->id || abort_upload(stream))
+		slot_clear(ahead, stream->slot);
 	stream_free(stream);
 }
 

@@ -102,8 +102,8 @@ int transfer_upload_finish(struct transfer *transfer, const struct call *call, c
 			   struct object_info *ret_info, struct err *err);
 /* How many parts of one upload to send at a time. */
 unsigned transfer_parallel(const struct transfer *transfer);
-/* As well as it goes; one that is gone is no matter. */
-void transfer_upload_abort(struct transfer *transfer, const char *key, const char *id);
+/* For some seconds; whoever fails has to do it another time. One that is gone is no matter. */
+int transfer_upload_abort(struct transfer *transfer, const char *key, const char *id, struct err *err);
 
 #define TRANSFER_UPLOAD_META "varve-upload"
 /* Looks for the object of `key` whose metadata carries the mark: the current one first, then its versions.

@@ -26,8 +26,7 @@ static void start(const char *reply, const char *const *replies)
 	server = server_start(REPLY_AND_CLOSE, reply);
 	server->replies = replies;
 	(void)snprintf(endpoint, sizeof(endpoint), "http://127.0.0.1:%u", server->port);
-	const struct backend_options options = {
-		.url = "s3://bucket/pre", .endpoint = endpoint, .region = "us-east-1"};
+	const struct backend_options options = {.url = "s3://bucket/pre", .endpoint = endpoint, .region = "us-east-1"};
 	cr_assert_eq(s3_backend_ops.open(&options, &backend, &err), 0, "%s", err.message);
 }
 

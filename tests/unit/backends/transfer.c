@@ -46,6 +46,7 @@ struct fake {
 	char *mark;                   /* of the object stored */
 	unsigned inside, inside_most; /* puts at once */
 	useconds_t way;               /* of a head to the store and back */
+	bool locked;                  /* nothing may be aborted */
 	unsigned awaited;             /* no put ends before there were so many */
 	struct backend_counters counters;
 };
@@ -273,9 +274,8 @@ static int fake_abort(struct backend *backend, const struct call *call, const ch
 	(void)call;
 	(void)key;
 	(void)upload_id;
-	(void)err;
 	fake_of(backend)->aborts++;
-	return 0;
+	return fake_of(backend)->locked ? fail(err, ERR_DENIED) : 0;
 }
 
 static const struct backend_counters *fake_counters(struct backend *backend)
@@ -670,6 +670,17 @@ Test(transfer, a_completion_whose_reply_was_lost_is_found)
 	cr_assert_eq(upload(&err), 0, "%s", err.message);
 	cr_assert_eq(fake.completes, 1);
 	cr_assert_eq(fake.aborts, 0);
+}
+
+Test(transfer, who_aborts_an_upload_hears_whether_it_is_gone)
+{
+	struct err err = {0};
+
+	fake.locked = true;
+	cr_assert_eq(transfer_upload_abort(transfer, "k", "id", &err), -err_errno(ERR_DENIED));
+	cr_assert_eq(err.kind, ERR_DENIED);
+	fake.locked = false;
+	cr_assert_eq(transfer_upload_abort(transfer, "k", "id", &err), 0);
 }
 
 Test(transfer, a_completion_in_doubt_is_neither_aborted_nor_called_a_failure)

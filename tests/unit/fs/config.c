@@ -129,7 +129,8 @@ Test(config, backslash_guards_commas_and_itself)
 
 Test(config, takes_every_value)
 {
-	options("close=store,fsync=disk,fsync_timeout=5m,snapdir=visible,snapdir_name=.snap,cache_size=3G,reserve=1T,uid=12,gid=34,"
+	options("close=store,fsync=disk,fsync_timeout=5m,snapdir=visible,snapdir_name=.snap,cache_size=3G,reserve=1T,"
+		"uid=12,gid=34,"
 		"max_requests=9,max_upload_rate=2M,max_download_rate=1g,"
 		"umask=0007,threads=256,allow_other,foreground,create,debug,profile=p,endpoint=https://h:9000");
 	cr_assert_eq(config.close, CONFIG_CLOSE_STORE);

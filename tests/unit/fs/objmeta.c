@@ -5,8 +5,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "clock.h"
 #include "cleanup.h"
+#include "clock.h"
 #include "fs/objmeta.h"
 #include "transfer.h"
 
