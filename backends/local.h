@@ -125,7 +125,6 @@ struct local_object {
 	int fd; /* -1: none */
 	struct stat stat;
 	struct object_info info;
-	char *content_type;
 	bool stamped; /* invariant 3 */
 	bool odd;     /* lies at place->odd */
 };
@@ -140,7 +139,7 @@ void local_new_id(struct local *local, const char *after, char ret_id[static LOC
 bool local_id_valid(const char *id);
 /* Writes the stamp for the file behind `fd`, final but for it; in place->past when no attribute can hold it. */
 int local_stamp_write(struct local *local, int fd, const struct local_place *place, const struct local_object *object);
-/* Fills stat, info, content_type, stamped from the file or directory behind object->fd. */
+/* Fills stat, info, stamped from the file or directory behind object->fd. */
 int local_stamp_read(struct local *local, const struct local_place *place, struct local_object *object);
 /* Takes the stamp away, wherever it is. */
 void local_stamp_drop(struct local *local, const struct local_place *place, int fd);

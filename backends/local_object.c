@@ -454,14 +454,14 @@ static int describe(const struct local_commit *commit, const char *id, struct lo
 		.native_id = strdup(id),
 		.etag = strdup(id),
 		.storage_class = commit->storage_class ? strdup(commit->storage_class) : NULL,
+		.content_type = commit->content_type ? strdup(commit->content_type) : NULL,
 		.size = commit->temp->size,
 		.modified_ns = clock_wall(),
 		.flags = OBJECT_LATEST | (commit->temp->has_crc32c ? OBJECT_CRC32C : 0),
 		.crc32c = commit->temp->crc32c,
 	};
-	object->content_type = commit->content_type ? strdup(commit->content_type) : NULL;
 	if (!info->key || !info->native_id || !info->etag || (commit->storage_class && !info->storage_class) ||
-	    (commit->content_type && !object->content_type))
+	    (commit->content_type && !info->content_type))
 		return -ENOMEM;
 	return commit->meta ? meta_copy(&info->meta, commit->meta) : 0;
 }

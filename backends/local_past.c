@@ -227,7 +227,7 @@ static bool same_file(int past, const char *name, const struct stat *st)
 static int keep_copy(struct local *local, const struct local_place *place, const struct local_object *object, int past)
 {
 	struct local_range all = {.fd = object->fd, .length = object->info.size};
-	struct local_object copy = {.info = object->info, .content_type = object->content_type};
+	struct local_object copy = {.info = object->info};
 	struct local_temp temp = LOCAL_TEMP_NONE;
 	AUTO_CLOSE int tmp = local_open(local->root, LOCAL_TMP, O_RDONLY | O_DIRECTORY, 0);
 	struct err err = {0};

@@ -94,7 +94,7 @@ static void encode(const struct local_object *object, struct buf *buf)
 	if (info->flags & OBJECT_CRC32C)
 		buf_addf(buf, "crc32c %08" PRIx32 "\n", info->crc32c);
 	add_line(buf, "class", info->storage_class);
-	add_line(buf, "type", object->content_type);
+	add_line(buf, "type", info->content_type);
 	for (size_t i = 0; i < info->meta.count; i++) {
 		buf_adds(buf, "meta ");
 		add_escaped(buf, info->meta.pairs[i].name);
@@ -184,7 +184,7 @@ static int decode_line(const char *name, char *value, struct local_object *objec
 	} else if (strcmp(name, "class") == 0) {
 		rc = decode_text(value, &info->storage_class);
 	} else if (strcmp(name, "type") == 0) {
-		rc = decode_text(value, &object->content_type);
+		rc = decode_text(value, &info->content_type);
 	} else if (strcmp(name, "meta") == 0) {
 		rc = decode_meta(value, &info->meta);
 	} /* else: a later varve's line */
@@ -320,8 +320,6 @@ static int try_stamp(char *text, struct local_object *object)
 	if (rc) {
 		object_info_clear(&object->info);
 		object->info = (struct object_info){0};
-		free(object->content_type);
-		object->content_type = NULL;
 	}
 	return rc;
 }
@@ -443,6 +441,5 @@ void local_object_clear(struct local_object *object)
 	if (object->fd >= 0)
 		(void)close(object->fd); /* only read */
 	object_info_clear(&object->info);
-	free(object->content_type);
 	*object = (struct local_object)LOCAL_OBJECT_NONE;
 }

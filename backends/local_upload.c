@@ -117,7 +117,6 @@ static int write_begin(struct local *local, int dir, const struct local_place *p
 {
 	struct local_object object = {
 		.fd = local_open(dir, BEGIN, O_RDWR | O_CREAT | O_EXCL, 0600),
-		.content_type = request->content_type ? strdup(request->content_type) : NULL,
 	};
 	char id[LOCAL_ID_SIZE];
 	int rc = object.fd < 0 ? object.fd : fstat(object.fd, &object.stat) ? -errno : 0;
@@ -125,7 +124,8 @@ static int write_begin(struct local *local, int dir, const struct local_place *p
 	local_new_id(local, NULL, id);
 	object.info.native_id = strdup(id);
 	object.info.storage_class = request->storage_class ? strdup(request->storage_class) : NULL;
-	if (!object.info.native_id || (request->content_type && !object.content_type) ||
+	object.info.content_type = request->content_type ? strdup(request->content_type) : NULL;
+	if (!object.info.native_id || (request->content_type && !object.info.content_type) ||
 	    (request->storage_class && !object.info.storage_class))
 		rc = rc ? rc : -ENOMEM;
 	if (!rc && request->meta)
@@ -586,7 +586,7 @@ static int commit_upload(struct local *local, const struct call *call, const str
 		return local_fail(err, rc, "completing the upload to", request->key);
 	}
 	commit.meta = &begin.info.meta;
-	commit.content_type = begin.content_type;
+	commit.content_type = begin.info.content_type;
 	commit.storage_class = begin.info.storage_class;
 	rc = local_commit(local, call, &commit, ret_info, err);
 	if (!rc)

@@ -61,7 +61,7 @@ struct part {
 
 struct upload {
 	struct upload *next;
-	char *id, *key, *storage_class;
+	char *id, *key, *storage_class, *content_type;
 	struct meta meta;
 	struct part *parts;
 	size_t count;
@@ -174,7 +174,7 @@ static int copy_info(const struct object_info *from, struct object_info *ret_inf
 
 	if (copy_string(from->key, &info.key) || copy_string(from->native_id, &info.native_id) ||
 	    copy_string(from->etag, &info.etag) || copy_string(from->storage_class, &info.storage_class) ||
-	    meta_copy(&info.meta, &from->meta)) {
+	    copy_string(from->content_type, &info.content_type) || meta_copy(&info.meta, &from->meta)) {
 		object_info_clear(&info);
 		return -ENOMEM;
 	}
@@ -407,6 +407,8 @@ static int make_version(struct memory *memory, const struct put_request *request
 	rc = copy_string(request->key, &info->key);
 	if (!rc)
 		rc = copy_string(request->storage_class, &info->storage_class);
+	if (!rc)
+		rc = copy_string(request->content_type, &info->content_type);
 	if (!rc && request->meta)
 		rc = meta_copy(&info->meta, request->meta);
 	if (!rc && memory->capabilities & BACKEND_VERSIONS) {
@@ -501,6 +503,7 @@ static int memory_copy(struct backend *backend, const struct call *call, const s
 	struct put_request put = {
 		.key = request->key,
 		.meta = request->meta,
+		.content_type = request->content_type,
 		.storage_class = request->storage_class,
 		.condition = request->condition,
 	};
@@ -706,6 +709,8 @@ static int listing_add(struct listing *listing, const struct object_info *info, 
 	if (copy_info(info, &entries[page->count]))
 		return -ENOMEM;
 	meta_clear(&entries[page->count].meta); /* as with S3 */
+	free(entries[page->count].content_type);
+	entries[page->count].content_type = NULL;
 	entries[page->count++].flags |= flags;
 	return 0;
 }
@@ -862,6 +867,7 @@ static void upload_free(struct upload *upload)
 	free(upload->parts);
 	meta_clear(&upload->meta);
 	free(upload->storage_class);
+	free(upload->content_type);
 	free(upload->key);
 	free(upload->id);
 	free(upload);
@@ -897,6 +903,7 @@ static int memory_upload_begin(struct backend *backend, const struct call *call,
 	id = new_id();
 	if (!upload || !id || copy_string(id, &upload->id) || copy_string(request->key, &upload->key) ||
 	    copy_string(request->storage_class, &upload->storage_class) ||
+	    copy_string(request->content_type, &upload->content_type) ||
 	    (request->meta && meta_copy(&upload->meta, request->meta))) {
 		if (upload)
 			upload_free(upload);
@@ -1114,6 +1121,7 @@ static int memory_upload_complete(struct backend *backend, const struct call *ca
 	etag = joined_etag(parts, count);
 	put.meta = &upload->meta;
 	put.storage_class = upload->storage_class;
+	put.content_type = upload->content_type;
 	if (!etag)
 		rc = no_memory(err);
 	else if (request->has_crc32c && request->crc32c != content->crc32c)

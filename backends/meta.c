@@ -79,6 +79,7 @@ void object_info_clear(struct object_info *info)
 	free(info->native_id);
 	free(info->etag);
 	free(info->storage_class);
+	free(info->content_type);
 	meta_clear(&info->meta);
 	*info = (struct object_info){0};
 }

@@ -279,6 +279,8 @@ int s3_reply_info(const struct http_reply *reply, struct object_info *ret_info, 
 	if (r == 0)
 		r = copy_header(reply, "x-amz-storage-class", &info.storage_class);
 	if (r == 0)
+		r = copy_header(reply, "content-type", &info.content_type);
+	if (r == 0)
 		r = copy_meta(reply, &info.meta);
 	if (r < 0) {
 		object_info_clear(&info);

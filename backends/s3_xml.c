@@ -426,7 +426,7 @@ static int entry_field(struct object_info *entry, const char *name, const char *
 	return 0;
 }
 
-/* "X-Amz-Meta-Name", and headers that are no user metadata. */
+/* "X-Amz-Meta-Name", and other headers, of which one is of interest. */
 static int entry_metadata(struct object_info *entry, const char *name, const char *text)
 {
 	static const char mark[] = "x-amz-meta-";
@@ -437,6 +437,8 @@ static int entry_metadata(struct object_info *entry, const char *name, const cha
 	for (; name[n] && n < XML_NAME_MAX; n++)
 		lower[n] = name[n] >= 'A' && name[n] <= 'Z' ? (char)(name[n] - 'A' + 'a') : name[n];
 	lower[n] = '\0';
+	if (strcmp(lower, "content-type") == 0)
+		return keep_text(&entry->content_type, text);
 	if (strncmp(lower, mark, sizeof(mark) - 1) != 0 || s3_meta_decode(&value, text) < 0)
 		return 0;
 	return buf_failed(&value) ? -ENOMEM : meta_set(&entry->meta, lower + sizeof(mark) - 1, value.data);

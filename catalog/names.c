@@ -1076,6 +1076,36 @@ static int xattr_scan(struct cat_txn *txn, uint64_t ino, kv_visit visit, void *a
 	return kv_scan(txn->kv, schema_bytes(&from), schema_bytes(&to), KV_FORWARD, 0, visit, arg);
 }
 
+struct xattr_walk {
+	cat_xattr_visit visit;
+	void *arg;
+};
+
+static int xattr_show(void *arg, struct kv_bytes key, struct kv_bytes value)
+{
+	const struct xattr_walk *walk = arg;
+	char name[CAT_NAME_MAX + 1];
+	struct schema_parts parts;
+	struct kv_bytes blob = {0};
+	int rc = schema_parse(key, &parts);
+
+	if (rc == 0)
+		rc = parts.name_len > CAT_NAME_MAX ? -EBADMSG : schema_decode_blob(value, &blob);
+	rc = cat_check_row(key, rc);
+	if (rc < 0)
+		return rc;
+	memcpy(name, parts.name, parts.name_len);
+	name[parts.name_len] = '\0';
+	return walk->visit(walk->arg, name, blob.data, blob.len);
+}
+
+int cat_xattr_each(struct cat_txn *txn, uint64_t ino, cat_xattr_visit visit, void *arg)
+{
+	struct xattr_walk walk = {.visit = visit, .arg = arg};
+
+	return xattr_scan(txn, ino, xattr_show, &walk);
+}
+
 static int xattr_set_closure(struct cat_txn *txn, void *arg)
 {
 	struct xattr *xattr = arg;

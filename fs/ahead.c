@@ -181,7 +181,7 @@ static struct stream *find(struct ahead *ahead, uint64_t ino, uint64_t seq)
 struct beginning {
 	uint64_t ino;
 	struct cat_inode inode;
-	struct buf key;
+	struct buf key, attributes;
 };
 
 static int read_beginning(struct cat_txn *txn, void *arg)
@@ -189,11 +189,14 @@ static int read_beginning(struct cat_txn *txn, void *arg)
 	struct beginning *beginning = arg;
 	int err = cat_inode_get(txn, beginning->ino, &beginning->inode);
 
-	return err ? err : cat_key_of(txn, beginning->ino, &beginning->key);
+	if (!err)
+		err = cat_key_of(txn, beginning->ino, &beginning->key);
+	return err ? err : cat_xattr_each(txn, beginning->ino, objmeta_take_attribute, &beginning->attributes);
 }
 
-static int first_meta(const struct stream *stream, const struct cat_inode *inode, struct meta *ret_meta)
+static int first_meta(const struct stream *stream, const struct beginning *beginning, struct meta *ret_meta)
 {
+	const struct cat_inode *inode = &beginning->inode;
 	struct objmeta meta = {
 		.has = OBJMETA_MODE | OBJMETA_UID | OBJMETA_GID | OBJMETA_MTIME | OBJMETA_FILE_ID | OBJMETA_EPOCH,
 		.mode = inode->mode,
@@ -210,6 +213,9 @@ static int first_meta(const struct stream *stream, const struct cat_inode *inode
 		err = meta_set(ret_meta, AHEAD_FACTS_META, stream->mark);
 	if (!err)
 		err = meta_set(ret_meta, TRANSFER_UPLOAD_META, stream->mark);
+	if (!err)
+		err = objmeta_add_user(&beginning->attributes, inode->mode,
+				       transfer_limits(stream->ahead->transfer)->max_meta, ret_meta);
 	return err;
 }
 
@@ -217,7 +223,7 @@ static int first_meta(const struct stream *stream, const struct cat_inode *inode
 static int begin(struct stream *stream, struct err *err)
 {
 	struct ahead *ahead = stream->ahead;
-	struct beginning beginning = {.ino = stream->ino, .key = BUF_INIT};
+	struct beginning beginning = {.ino = stream->ino, .key = BUF_INIT, .attributes = BUF_INIT};
 	struct call call = {.cancelled = &ahead->cancelled};
 	struct meta meta = {0};
 	struct put_request request = {.meta = &meta};
@@ -229,11 +235,11 @@ static int begin(struct stream *stream, struct err *err)
 	if (!result && (buf_failed(&beginning.key) || beginning.key.len > transfer_limits(ahead->transfer)->max_key))
 		result = -ENAMETOOLONG;
 	if (!result)
-		result = first_meta(stream, &beginning.inode, &meta);
+		result = first_meta(stream, &beginning, &meta);
 	if (result)
 		goto out;
 	request.key = beginning.key.data;
-	request.content_type = objmeta_content_type(beginning.inode.mode);
+	request.content_type = objmeta_content_type(beginning.inode.mode, &beginning.attributes);
 	result = transfer_upload_begin(ahead->transfer, &call, &request, &id, err);
 	if (!result) {
 		LOCK_GUARD(&ahead->lock);
@@ -246,6 +252,7 @@ static int begin(struct stream *stream, struct err *err)
 out:
 	meta_clear(&meta);
 	buf_free(&beginning.key);
+	buf_free(&beginning.attributes);
 	return result;
 }
 
@@ -611,6 +618,9 @@ int ahead_head(struct transfer *transfer, const struct call *call, const struct 
 			meta_clear(&info.meta);
 			info.meta = facts.meta;
 			facts.meta = (struct meta){0};
+			free(info.content_type);
+			info.content_type = facts.content_type;
+			facts.content_type = NULL;
 		} else if (why.kind == ERR_NOT_FOUND) {
 			result = 0; /* somebody copied the object to another bucket: what it says itself must do */
 		} else if (err) {

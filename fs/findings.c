@@ -178,7 +178,7 @@ int found_told(const struct reconcile_options *options, struct arena *arena, con
 	if (!rc)
 		rc = arena_string(arena, told.host, &told.host);
 	if (!rc)
-		rc = objmeta_user(&info->meta, &attributes);
+		rc = objmeta_user(info, told.mode, &attributes);
 	if (!rc && attributes.len) {
 		told.attributes = arena_copy(arena, attributes.data, attributes.len);
 		told.attributes_len = attributes.len;

@@ -12,6 +12,7 @@
  */
 #include "fs/objmeta.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -334,6 +335,10 @@ void objmeta_decode(const struct meta *meta, struct objmeta *ret_meta)
 }
 
 #define OWN_MARK "varve"
+#define USER "user."
+#define TYPE_ATTRIBUTE "user.mime_type"
+#define CONTENT_TYPE_MAX 255
+#define PAIR_COST 16
 
 static bool is_field(const char *name)
 {
@@ -344,18 +349,115 @@ static bool is_field(const char *name)
 	return !strncmp(name, OWN_MARK, strlen(OWN_MARK));
 }
 
-int objmeta_user(const struct meta *meta, struct buf *ret_attributes)
+/* A media type with its parameters, as any header carries it. */
+static bool is_media_type(const char *text)
 {
-	for (size_t i = 0; i < meta->count; i++) {
-		const char *name = meta->pairs[i].name, *value = meta->pairs[i].value;
+	static const char token[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$&-^_.+";
+	size_t type = strspn(text, token), len = strlen(text);
+	size_t subtype = type && text[type] == '/' ? strspn(text + type + 1, token) : 0;
+	const char *rest = text + type + 1 + subtype;
 
-		if (!*name || is_field(name) || strlen(name) > CAT_NAME_MAX - strlen("user."))
+	if (!subtype || len > CONTENT_TYPE_MAX || (*rest && *rest != ';' && *rest != ' '))
+		return false;
+	for (const char *at = text; *at; at++)
+		if (*at < ' ' || *at > '~')
+			return false;
+	return text[len - 1] != ' ' && !strstr(text, "  ");
+}
+
+/* What stores say of an object of which nobody said anything is left out. */
+static bool is_chosen_type(const char *text)
+{
+	return is_media_type(text) && strcmp(text, "application/octet-stream") && strcmp(text, "binary/octet-stream");
+}
+
+static void append_pair(struct buf *attributes, const char *name, const char *value)
+{
+	buf_add(attributes, name, strlen(name) + 1);
+	buf_add(attributes, value, strlen(value) + 1);
+}
+
+int objmeta_user(const struct object_info *info, uint32_t mode, struct buf *ret_attributes)
+{
+	bool typed = S_ISREG(mode) && info->content_type && is_chosen_type(info->content_type);
+
+	if (typed)
+		append_pair(ret_attributes, TYPE_ATTRIBUTE, info->content_type);
+	for (size_t i = 0; i < info->meta.count; i++) {
+		const char *name = info->meta.pairs[i].name;
+
+		if (!*name || is_field(name) || strlen(name) > CAT_NAME_MAX - strlen(USER))
 			continue;
-		buf_adds(ret_attributes, "user.");
-		buf_add(ret_attributes, name, strlen(name) + 1);
-		buf_add(ret_attributes, value, strlen(value) + 1);
+		if (typed && !strcmp(name, TYPE_ATTRIBUTE + strlen(USER)))
+			continue;
+		buf_adds(ret_attributes, USER);
+		append_pair(ret_attributes, name, info->meta.pairs[i].value);
 	}
 	return buf_failed(ret_attributes) ? -ENOMEM : 0;
+}
+
+int objmeta_take_attribute(void *attributes, const char *name, const void *value, size_t len)
+{
+	static const char token[] = "abcdefghijklmnopqrstuvwxyz0123456789-_.";
+	const char *own = name + strlen(USER);
+
+	if (strncmp(name, USER, strlen(USER)) || !*own || own[strspn(own, token)] || is_field(own))
+		return 0;
+	if (len && memchr(value, 0, len))
+		return 0;
+	buf_add(attributes, name, strlen(name) + 1);
+	buf_add(attributes, value, len);
+	buf_addc(attributes, '\0');
+	return buf_failed(attributes) ? -ENOMEM : 0;
+}
+
+/* At the most: stores count the header's prefix or not, and what a header cannot carry is escaped behind a mark. */
+static size_t cost(const char *name, const char *value)
+{
+	size_t bytes = PAIR_COST + strlen(name);
+
+	for (; *value; value++)
+		bytes += isalnum((unsigned char)*value) || strchr("-_.~", *value) ? 1 : 3;
+	return bytes;
+}
+
+static bool is_type_pair(uint32_t mode, const char *name, const char *value)
+{
+	return S_ISREG(mode) && !strcmp(name, TYPE_ATTRIBUTE) && is_chosen_type(value);
+}
+
+int objmeta_add_user(const struct buf *attributes, uint32_t mode, size_t max, struct meta *meta)
+{
+	const char *value, *end = attributes->data + attributes->len;
+	size_t used = 0;
+	int rc = 0;
+
+	for (size_t i = 0; i < meta->count; i++)
+		used += cost(meta->pairs[i].name, meta->pairs[i].value);
+	for (const char *at = attributes->data; !rc && at < end; at = value + strlen(value) + 1) {
+		const char *name = at + strlen(USER);
+
+		value = at + strlen(at) + 1;
+		if (is_type_pair(mode, at, value) || used + cost(name, value) > max)
+			continue;
+		used += cost(name, value);
+		rc = meta_set(meta, name, value);
+	}
+	return rc;
+}
+
+const char *objmeta_content_type(uint32_t mode, const struct buf *attributes)
+{
+	const char *value, *end = attributes ? attributes->data + attributes->len : NULL;
+
+	if (S_ISDIR(mode))
+		return "application/x-directory";
+	for (const char *at = attributes ? attributes->data : NULL; at < end; at = value + strlen(value) + 1) {
+		value = at + strlen(at) + 1;
+		if (is_type_pair(mode, at, value))
+			return value;
+	}
+	return NULL;
 }
 
 void objmeta_upload_mark(const struct objmeta *meta, char ret_mark[static OBJMETA_MARK_SIZE])
@@ -364,11 +466,6 @@ void objmeta_upload_mark(const struct objmeta *meta, char ret_mark[static OBJMET
 
 	hex_encode(meta->file_id, CAT_FILE_ID_SIZE, id);
 	(void)snprintf(ret_mark, OBJMETA_MARK_SIZE, "%s-%" PRIu64 "-%" PRIu64, id, meta->seq, meta->epoch);
-}
-
-const char *objmeta_content_type(uint32_t mode)
-{
-	return S_ISDIR(mode) ? "application/x-directory" : NULL;
 }
 
 bool objmeta_key_is_directory(const char *key)

@@ -5,6 +5,10 @@
  * its type bits, `uid`, `gid`, `mtime` `atime` `ctime` as seconds with an
  * optional fraction. Ours are beside them under "varve-…".
  *
+ * Beside those lies what users say of the file: metadata that is no field is
+ * the attribute user.NAME and back again, and the object's content type is
+ * user.mime_type, as the desktops name it.
+ *
  * Decoding is tolerant and trusts nothing: a value that makes no sense is as if
  * it were absent; setuid, setgid and device nodes never come from a bucket.
  * Pure functions: no state, no threads.
@@ -63,15 +67,23 @@ int objmeta_encode(const struct objmeta *meta, struct meta *ret_meta);
 void objmeta_decode(const struct meta *meta, struct objmeta *ret_meta);
 
 /* Appends what users said of the object, by which nobody means a field of ours: "user.NAME", NUL, value, NUL for each.
- * -ENOMEM. */
-int objmeta_user(const struct meta *meta, struct buf *ret_attributes);
+ * With the mode that a file has by the metadata. -ENOMEM. */
+int objmeta_user(const struct object_info *info, uint32_t mode, struct buf *ret_attributes);
+
+/* The way back. Appends an attribute in that form to `attributes`, a struct buf, if an object could carry it: for
+ * cat_xattr_each. -ENOMEM. */
+int objmeta_take_attribute(void *attributes, const char *name, const void *value, size_t len);
+/* Adds those to *meta, in their order, that fit beside what it has already: `max` as in backend_limits. The one that is
+ * the object's content type is none of them. -ENOMEM. */
+int objmeta_add_user(const struct buf *attributes, uint32_t mode, size_t max, struct meta *meta);
 
 /* "<file id>-<seq>-<epoch>": the mark under which a lost reply is looked for. */
 #define OBJMETA_MARK_SIZE 80
 void objmeta_upload_mark(const struct objmeta *meta, char ret_mark[static OBJMETA_MARK_SIZE]);
 
-/* What an object of this mode is sent as; NULL: the store's default. */
-const char *objmeta_content_type(uint32_t mode);
+/* What an object of this mode, with what objmeta_take_attribute gathered, is sent as; NULL: the store's default.
+ * Borrowed from `attributes`, which may be NULL. */
+const char *objmeta_content_type(uint32_t mode, const struct buf *attributes);
 
 /* A directory's object is its key with a '/' behind it, as s3fs, the consoles and rclone make them. */
 bool objmeta_key_is_directory(const char *key);

@@ -71,6 +71,7 @@ void placement_facts_clear(struct facts *facts)
 	}
 	cat_copy_clear(&facts->copy);
 	buf_free(&facts->target);
+	buf_free(&facts->attributes);
 }
 
 struct link_walk {
@@ -124,8 +125,9 @@ static int read_facts(struct cat_txn *txn, void *arg)
 		if (err)
 			return err;
 	}
-	if (!facts->inode.nlink || facts->inode.ino == CAT_ROOT_INO)
-		return 0;
+	err = cat_xattr_each(txn, facts->inode.ino, objmeta_take_attribute, &facts->attributes);
+	if (err || !facts->inode.nlink || facts->inode.ino == CAT_ROOT_INO)
+		return err;
 	return cat_link_each(txn, facts->inode.ino, add_link, &walk);
 }
 
@@ -135,6 +137,7 @@ int placement_facts_of(struct placement *placement, struct cat_job *job, struct 
 
 	*ret_facts = (struct facts){.placement = placement, .job = job};
 	buf_init(&ret_facts->target);
+	buf_init(&ret_facts->attributes);
 	err = catalog_view(placement->catalog, read_facts, ret_facts);
 	if (err)
 		placement_facts_clear(ret_facts);
@@ -158,7 +161,7 @@ int placement_get_key(struct cat_txn *txn, void *arg)
 
 /* --- metadata --------------------------------------------------------------------------------------------------- */
 
-int placement_meta_of(const struct placement *placement, const struct facts *facts, struct meta *ret_meta)
+static int own_meta(const struct placement *placement, const struct facts *facts, struct meta *ret_meta)
 {
 	const struct cat_inode *inode = &facts->inode;
 	const struct cat_version *version = &facts->version;
@@ -189,4 +192,21 @@ int placement_meta_of(const struct placement *placement, const struct facts *fac
 		meta.crc32c = version->crc32c;
 	}
 	return objmeta_encode(&meta, ret_meta);
+}
+
+int placement_meta_of(const struct placement *placement, const struct facts *facts, struct meta *ret_meta)
+{
+	size_t max = transfer_limits(placement->transfer)->max_meta;
+	int err = own_meta(placement, facts, ret_meta);
+
+	return err ? err : objmeta_add_user(&facts->attributes, facts->inode.mode, max, ret_meta);
+}
+
+int placement_link_meta_of(const struct placement *placement, const struct facts *facts, struct meta *ret_meta)
+{
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+	int err = own_meta(placement, facts, ret_meta);
+
+	hex_encode(facts->inode.file_id, CAT_FILE_ID_SIZE, hex);
+	return err ? err : meta_set(ret_meta, "varve-link", hex);
 }

@@ -55,11 +55,15 @@ static int copy_aside(struct placement *placement, const struct object_info *inf
 			   .etag = placement_pin_of(info->native_id, info->etag)},
 		.key = to,
 		.meta = &info->meta,
+		.content_type = info->content_type,
 		.storage_class = info->storage_class,
 	};
 	struct transfer_part part = {.size = info->size, .copy_from = request.source};
-	struct put_request put = {
-		.key = to, .size = info->size, .meta = &info->meta, .storage_class = info->storage_class};
+	struct put_request put = {.key = to,
+				  .size = info->size,
+				  .meta = &info->meta,
+				  .content_type = info->content_type,
+				  .storage_class = info->storage_class};
 	int result;
 
 	if (info->size <= transfer_limits(placement->transfer)->max_copy)

@@ -85,12 +85,15 @@ struct facts {
 	struct link *links;   /* keys of the live names, oldest first */
 	struct cat_copy copy; /* of the version; key NULL: not stored */
 	struct buf target;
+	struct buf attributes; /* that an object could carry: see objmeta_take_attribute */
 };
 int placement_facts_of(struct placement *placement, struct cat_job *job, struct facts *ret_facts);
 void placement_facts_clear(struct facts *facts);
 bool placement_has_link(const struct facts *facts, const char *key);
-/* To be cleared by meta_clear, whatever comes of it. */
+/* What the inode's object says of it, and what one says that marks a further name of it. To be cleared by meta_clear,
+ * whatever comes of it. */
 int placement_meta_of(const struct placement *placement, const struct facts *facts, struct meta *ret_meta);
+int placement_link_meta_of(const struct placement *placement, const struct facts *facts, struct meta *ret_meta);
 
 /* A closure of catalog_view. -ENOENT: nothing is recorded at the key. */
 struct key_get {

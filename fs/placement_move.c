@@ -68,14 +68,6 @@ static int read_small(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 	return 0;
 }
 
-static int link_meta(const struct facts *facts, struct meta *meta)
-{
-	char hex[2 * CAT_FILE_ID_SIZE + 1];
-
-	hex_encode(facts->inode.file_id, CAT_FILE_ID_SIZE, hex);
-	return meta_set(meta, "varve-link", hex);
-}
-
 /* From here on an object of ours may lie at the key without a record: whoever runs the job again looks there. */
 static int note_placing(struct placement *placement, struct cat_job *job, const char *key)
 {
@@ -103,14 +95,13 @@ static int put_small_to(struct placement *placement, const struct facts *facts, 
 		.source_arg = (void *)small, /* only read */
 		.size = small->len,
 		.meta = &meta,
-		.content_type = objmeta_content_type(facts->inode.mode),
+		.content_type = objmeta_content_type(facts->inode.mode, NULL),
 		.crc32c = crc32c_update(0, small->body, small->len),
 		.has_crc32c = true,
 	};
-	int result = placement_meta_of(placement, facts, &meta);
+	int result = small->kind == CAT_KEY_LINK ? placement_link_meta_of(placement, facts, &meta)
+						 : placement_meta_of(placement, facts, &meta);
 
-	if (!result && small->kind == CAT_KEY_LINK)
-		result = link_meta(facts, &meta);
 	if (!result)
 		result = placement_guard_key(placement, small->key, target->guard, target->seen, &request.condition,
 					     &etag, err);
@@ -211,7 +202,7 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 			   .etag = placement_pin_of(facts->copy.native_id, facts->copy.etag)},
 		.key = key,
 		.meta = &meta,
-		.content_type = objmeta_content_type(facts->inode.mode),
+		.content_type = objmeta_content_type(facts->inode.mode, &facts->attributes),
 		.storage_class = facts->copy.storage_class,
 	};
 	bool copies = transfer_can(placement->transfer, BACKEND_COPY) &&

@@ -27,11 +27,13 @@ static int read_nothing(void *arg, void *ret_bytes, size_t len, uint64_t offset)
 }
 
 /* What the object of an upload begun before its version cannot say: an empty object whose metadata does. */
-static int put_facts(struct placement *placement, const struct stream *stream, const struct meta *meta, struct err *err)
+static int put_facts(struct placement *placement, const struct stream *stream, const struct put_request *of,
+		     struct err *err)
 {
 	struct call call = placement_call(placement, 0);
 	AUTO_BUF key = BUF_INIT;
-	struct put_request request = {.source = read_nothing, .meta = meta, .has_crc32c = true};
+	struct put_request request = {
+		.source = read_nothing, .meta = of->meta, .content_type = of->content_type, .has_crc32c = true};
 
 	buf_addf(&key, AHEAD_FACTS_PREFIX "%s", ahead_mark(stream));
 	if (buf_failed(&key))
@@ -67,7 +69,7 @@ static int finish_stream(struct placement *placement, struct stream *stream, str
 		result = done ? ahead_claim(stream) : -ENOMEM;
 	killpoint("stream-claimed");
 	if (!result)
-		result = put_facts(placement, stream, meta, err);
+		result = put_facts(placement, stream, request, err);
 	killpoint("stream-told");
 	if (!result) {
 		request->meta = &mark;
@@ -115,7 +117,7 @@ static int upload_to(struct placement *placement, const struct facts *facts, con
 		.source = placement_read_content,
 		.size = facts->version.size,
 		.meta = &meta,
-		.content_type = objmeta_content_type(facts->inode.mode),
+		.content_type = objmeta_content_type(facts->inode.mode, &facts->attributes),
 		.crc32c = facts->version.crc32c,
 		.has_crc32c = facts->version.flags & CAT_HAS_CRC32C,
 	};

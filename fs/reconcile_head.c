@@ -162,7 +162,7 @@ static int head_take(struct reconcile *reconcile, const struct call *call, const
 
 	objmeta_decode(&info->meta, &meta);
 	found_meta(&reconcile->options, &meta, &found);
-	if (objmeta_user(&info->meta, &attributes))
+	if (objmeta_user(info, found.mode, &attributes))
 		return err_from_errno(err, ENOMEM, "%s", found.key);
 	found.attributes = attributes.data;
 	found.attributes_len = attributes.len;

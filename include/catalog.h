@@ -292,6 +292,10 @@ int cat_link_each(struct cat_txn *txn, uint64_t ino, cat_link_visit visit, void 
 /* The oldest alone. -ENOENT: it has none. */
 int cat_first_name(struct cat_txn *txn, uint64_t ino, struct cat_name *ret_name);
 
+/* The inode's xattrs by name. Non-zero from visit, which must not touch the catalog, stops and is returned. */
+typedef int (*cat_xattr_visit)(void *arg, const char *name, const void *value, size_t len);
+int cat_xattr_each(struct cat_txn *txn, uint64_t ino, cat_xattr_visit visit, void *arg);
+
 /*
  * The object key of (parent, name): the names' key components joined by '/',
  * no leading '/'. Names are decoded by escape.h; a digest name through the

@@ -30,7 +30,7 @@
 
 #include "err.h"
 
-#define VARVE_BACKEND_ABI 3
+#define VARVE_BACKEND_ABI 4
 
 struct backend; /* each backend's own; its first member is `const struct backend_ops *ops` */
 
@@ -72,6 +72,7 @@ struct object_info {
 	char *native_id;     /* the store's version id; NULL where it has none. S3 "null" is an id like another */
 	char *etag;          /* opaque, unquoted; NULL for prefixes and delete markers */
 	char *storage_class; /* NULL: the default */
+	char *content_type;  /* told where meta is; NULL: the default, or not known */
 	uint64_t size;
 	int64_t modified_ns; /* the store's time; for S3 multipart the time of initiation */
 	uint32_t flags;      /* enum object_flag */

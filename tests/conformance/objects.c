@@ -161,6 +161,34 @@ static void expect_listed_meta(struct fixture *f, const char *key, const struct 
 	}
 }
 
+static bool is_type(const char *told, const char *type)
+{
+	return type ? told && strcmp(told, type) == 0 : !told || strcmp(told, "application/octet-stream") == 0;
+}
+
+/* NULL: the default. */
+static void expect_type(struct fixture *f, const char *key, const char *type)
+{
+	const struct list_request request = {.prefix = key, .meta = true};
+	struct list_page page = list_all(f, &request);
+	struct object_info head = {0};
+	struct object_info got = {0};
+	struct blob blob = {0};
+
+	OK(do_head(f, &(struct object_ref){.key = key}, &head));
+	OK(do_get(f, &(struct object_ref){.key = key}, &blob, &got));
+	cr_assert(is_type(head.content_type, type), "head says %s", head.content_type);
+	cr_assert(is_type(got.content_type, type), "get says %s", got.content_type);
+	cr_assert_geq(page.count, 1);
+	if (page.entries[0].flags & OBJECT_META)
+		cr_assert(is_type(page.entries[0].content_type, type), "the listing says %s",
+			  page.entries[0].content_type);
+	object_info_clear(&head);
+	object_info_clear(&got);
+	list_page_clear(&page);
+	free(blob.data);
+}
+
 static void expect_meta(struct fixture *f, const char *key, const struct meta *meta)
 {
 	struct object_info head = {0};
@@ -210,6 +238,11 @@ CONFORMANCE(metadata_comes_back)
 	request.size = blob.size;
 	OK(do_put_request(f, &request, NULL));
 	expect_meta(f, "described", &meta);
+	expect_type(f, "described", NULL);
+	request.content_type = "text/html; charset=utf-8";
+	OK(do_put_request(f, &request, NULL));
+	expect_meta(f, "described", &meta);
+	expect_type(f, "described", request.content_type);
 	meta_clear(&meta);
 	free(blob.data);
 }

@@ -18,7 +18,7 @@ struct upload {
 static void begin(struct fixture *f, struct upload *upload, const char *key)
 {
 	static struct meta meta;
-	struct put_request request = {.key = key, .meta = &meta};
+	struct put_request request = {.key = key, .meta = &meta, .content_type = "video/mp4"};
 
 	cr_assert(can(f, BACKEND_MULTIPART), "every store here has multipart");
 	if (meta.count == 0)
@@ -105,6 +105,7 @@ CONFORMANCE(parts_in_any_order)
 	expect_content(f, &(struct object_ref){.key = "dir/large", .etag = info.etag}, &upload.whole);
 	OK(do_head(f, &(struct object_ref){.key = "dir/large"}, &head));
 	cr_assert(meta_get(&head.meta, "color") && strcmp(meta_get(&head.meta, "color"), "red") == 0, "metadata");
+	cr_assert(head.content_type && strcmp(head.content_type, "video/mp4") == 0, "type");
 	object_info_clear(&info);
 	object_info_clear(&head);
 	finish(&upload);

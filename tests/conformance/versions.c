@@ -268,18 +268,20 @@ CONFORMANCE(copy_restates_metadata)
 	struct meta after = {0};
 	struct blob blob = blob_make(100000, 5);
 	struct put_request put = {.key = "from", .source = blob_source, .source_arg = &blob, .size = blob.size};
-	struct copy_request copy = {.source.key = "from", .key = "to", .meta = &after};
+	struct copy_request copy = {.source.key = "from", .key = "to", .meta = &after, .content_type = "text/plain"};
 	struct object_info info = {0};
 
 	meta_set(&before, "color", "red");
 	meta_set(&before, "old", "1");
 	meta_set(&after, "color", "grün");
 	put.meta = &before;
+	put.content_type = "text/html";
 	OK(do_put_request(f, &put, NULL));
 	OK(do_copy(f, &copy, NULL));
 	OK(do_head(f, &(struct object_ref){.key = "to"}, &info));
 	cr_assert(meta_get(&info.meta, "color") && strcmp(meta_get(&info.meta, "color"), "grün") == 0, "color");
 	cr_assert(!meta_get(&info.meta, "old"), "metadata was inherited");
+	cr_assert(info.content_type && strcmp(info.content_type, "text/plain") == 0, "type");
 	object_info_clear(&info);
 	expect_content(f, &(struct object_ref){.key = "to"}, &blob);
 	/* Onto itself: content as it was, metadata as stated. */

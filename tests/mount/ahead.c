@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "catalog.h"
@@ -355,6 +356,40 @@ Test(ahead, the_objects_alone_tell_when_it_was_made)
 	forget_all_but_objects();
 	is_as_it_was(&was);
 	object_is_whole("big");
+	end_clean();
+}
+
+static void object_says(const char *key, const char *line)
+{
+	char words[300], *said;
+
+	snprintf(words, sizeof(words), "meta %s", key);
+	said = s3_ask(&m, words);
+	cr_assert(strstr(said, line), "%s does not say %s but\n%s", key, line, said);
+	free(said);
+}
+
+Test(ahead, what_users_say_of_it_the_object_says)
+{
+	char value[100] = {0};
+	int fd;
+
+	begin(MOUNTED_S3);
+	file_puts(at("big"), "");
+	OK(setxattr(at("big"), "user.colour", "green", 5, 0));
+	OK(setxattr(at("big"), "user.mime_type", "video/mp4", 9, 0));
+	fd = open_written("big", SIZE);
+	OK(close(fd));
+	mounted_settle(&m, 90);
+	object_says("big", "varve-facts=");
+	object_says("big", "colour=green");
+	object_says("big", ":content-type=video/mp4");
+	end_clean();
+	forget_all_but_objects();
+	cr_assert_eq(getxattr(at("big"), "user.colour", value, sizeof(value)), 5);
+	cr_assert_str_eq(value, "green");
+	cr_assert_eq(getxattr(at("big"), "user.mime_type", value, sizeof(value)), 9);
+	cr_assert_str_eq(value, "video/mp4");
 	end_clean();
 }
 

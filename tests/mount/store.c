@@ -253,6 +253,82 @@ Test(store, objects_of_other_tools_appear_with_their_versions)
 	end_clean();
 }
 
+/* The object says all of that, one to a line, each as s3.py's `meta` has it. */
+static void object_says(const char *key, const char *const *lines)
+{
+	char words[300], wanted[300], *said, *all;
+
+	snprintf(words, sizeof(words), "meta '%s'", key);
+	said = s3_ask(&m, words);
+	cr_assert_gt(asprintf(&all, "\n%s\n", said), 0);
+	for (; *lines; lines++) {
+		snprintf(wanted, sizeof(wanted), "\n%s\n", *lines);
+		cr_assert(strstr(all, wanted), "%s does not say %s but\n%s", key, *lines, said);
+	}
+	free(all);
+	free(said);
+}
+
+static void file_says(const char *path, const char *name, const char *expected)
+{
+	char value[300] = {0};
+	ssize_t n = getxattr(at(path), name, value, sizeof(value) - 1);
+
+	cr_assert(expected ? n >= 0 && strcmp(value, expected) == 0 : n < 0, "%s of %s is \"%s\"", name, path,
+		  n < 0 ? "(none)" : value);
+}
+
+Test(store, what_others_said_of_an_object_outlives_a_rename_and_a_rewrite)
+{
+	static const char *const theirs[] = {":content-type=text/html", "colour=blue", "note=two words", NULL};
+	static const char *const ours[] = {":content-type=text/css", "colour=red", "season=summer", NULL};
+	char *said;
+
+	mounted_new(&m, MOUNTED_S3);
+	s3_do(&m, "make versioned");
+	s3_do(&m, "put page :content-type=text/html colour=blue 'note=two words' <<'END'\none\nEND");
+	mounted_start(&m, NULL);
+	file_says("page", "user.mime_type", "text/html");
+	OK(rename(at("page"), at("moved")));
+	mounted_settle(&m, 30);
+	object_says("moved", theirs);
+	OK(mounted_shell(&m, "echo two >>\"$MNT/moved\"", NULL, 0));
+	mounted_settle(&m, 30);
+	object_is("moved", "one\ntwo");
+	object_says("moved", theirs);
+
+	/* What is set here is said as well; what the store cannot take is in nobody's way. */
+	OK(mounted_shell(
+		&m,
+		"cd \"$MNT\" && setfattr -n user.colour -v red moved && setfattr -n user.season -v summer moved &&"
+		"setfattr -n user.mime_type -v text/css moved && setfattr -n user.Odd -v x moved &&"
+		"setfattr -n user.large -v \"$(head -c 5000 /dev/zero | tr '\\0' x)\" moved && echo three >>moved",
+		NULL, 0));
+	mounted_settle(&m, 30);
+	object_is("moved", "one\ntwo\nthree");
+	object_says("moved", ours);
+
+	/* The objects alone bring back what they say. */
+	end_clean();
+	said = s3_ask(&m, "reserved");
+	for (char *rest = said, *key; (key = strsep(&rest, "\n"));) {
+		char words[300];
+
+		snprintf(words, sizeof(words), "delete '%s'", key);
+		if (strncmp(key, ".varve/catalog/", strlen(".varve/catalog/")) == 0)
+			s3_do(&m, words);
+	}
+	free(said);
+	OK(mounted_shell(&m, "rm -rf \"$STATE\"", NULL, 0));
+	mounted_start(&m, NULL);
+	file_says("moved", "user.colour", "red");
+	file_says("moved", "user.note", "two words");
+	file_says("moved", "user.season", "summer");
+	file_says("moved", "user.mime_type", "text/css");
+	file_says("moved", "user.large", NULL);
+	end_clean();
+}
+
 Test(store, keys_that_minio_takes_are_shown_and_round_trip)
 {
 	static const char *const keys[] = {"sp ace", "pl+us",  "per%25cent", "ctl%01",

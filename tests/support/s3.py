@@ -3,7 +3,9 @@
 
     s3.py BUCKET make [versioned|locking]
     s3.py BUCKET versioning STATE           Enabled or Suspended
-    s3.py BUCKET put KEY [NAME=VALUE...]    the body is standard input, NAME=VALUE its user metadata
+    s3.py BUCKET put KEY [NAME=VALUE...]    the body is standard input, NAME=VALUE its user metadata, :NAME=VALUE a
+                                            header
+    s3.py BUCKET meta KEY                   ":content-type=VALUE" and NAME=VALUE of its user metadata, sorted, one a line
     s3.py BUCKET get KEY [VERSION]          to standard output
     s3.py BUCKET delete KEY [VERSION]
     s3.py BUCKET lock KEY VERSION           sets a legal hold
@@ -50,8 +52,8 @@ def sign(key, text):
     return hmac.new(key, text.encode(), hashlib.sha256).digest()
 
 
-def request(method, path, query=(), body=b"", meta=(), headers=()):
-    """The reply's body. `path` is percent-encoded; `query` are pairs of decoded strings or bytes."""
+def exchange(method, path, query=(), body=b"", meta=(), headers=()):
+    """The reply and its body. `path` is percent-encoded; `query` are pairs of decoded strings or bytes."""
     endpoint = urllib.parse.urlsplit(os.environ["VARVE_TEST_S3_ENDPOINT"])
     now = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%SZ")
     query = "&".join(sorted(f"{quote(name)}={quote(value)}" for name, value in query))
@@ -74,7 +76,11 @@ def request(method, path, query=(), body=b"", meta=(), headers=()):
     answer = reply.read()
     if reply.status >= 300:
         raise Refused(reply.status, f"s3.py: {method} {path}?{query}: {reply.status} {answer.decode(errors='replace')}")
-    return answer
+    return reply, answer
+
+
+def request(*arguments, **more):
+    return exchange(*arguments, **more)[1]
 
 
 def path_of(bucket, key):
@@ -150,8 +156,16 @@ def main():
     elif verb == "versioning":
         set_versioning(bucket, rest[0])
     elif verb == "put":
+        said = [pair.split("=", 1) for pair in rest[1:]]
         request("PUT", path_of(bucket, rest[0]), body=sys.stdin.buffer.read(),
-                meta=[pair.split("=", 1) for pair in rest[1:]])
+                meta=[pair for pair in said if pair[0][0] != ":"],
+                headers=[(name[1:], value) for name, value in said if name[0] == ":"])
+    elif verb == "meta":
+        reply, _ = exchange("HEAD", path_of(bucket, rest[0]))
+        said = {name.lower().removeprefix("x-amz-meta-"): value for name, value in reply.getheaders()
+                if name.lower().startswith("x-amz-meta-")}
+        said[":content-type"] = reply.getheader("content-type")
+        print(*sorted(f"{name}={value}" for name, value in said.items()), sep="\n")
     elif verb == "get":
         query = [("versionId", rest[1])] if len(rest) > 1 else []
         sys.stdout.buffer.write(request("GET", path_of(bucket, rest[0]), query))

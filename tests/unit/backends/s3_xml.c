@@ -101,8 +101,10 @@ Test(s3_xml, lists_metadata_where_it_is_told)
 	cr_assert_eq(listing.entries[0].meta.count, 2);
 	cr_assert_str_eq(meta_get(&listing.entries[0].meta, "varve-id"), "id & more");
 	cr_assert_str_eq(meta_get(&listing.entries[0].meta, "mode"), "33188");
+	cr_assert_str_eq(listing.entries[0].content_type, "x/y");
 	cr_assert(listing.entries[1].flags & OBJECT_META);
 	cr_assert_eq(listing.entries[1].meta.count, 0);
+	cr_assert_null(listing.entries[1].content_type);
 	cr_assert(!(listing.entries[2].flags & OBJECT_META));
 	s3_listing_clear(&listing);
 	expect_corrupt("<ListBucketResult><Contents><Key>a</Key><UserMetadata><X-Amz-Meta-a+b>x</X-Amz-Meta-a+b>"

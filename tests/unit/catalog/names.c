@@ -470,6 +470,44 @@ Test(names, directory_gets_an_object_with_its_first_own_attribute_only)
 	assert_jobs(format("place %" PRIu64 "; ", dir));
 }
 
+static int show_xattr(void *arg, const char *name, const void *value, size_t len)
+{
+	buf_addf(arg, "%s=%.*s; ", name, (int)len, (const char *)value);
+	return 0;
+}
+
+static int show_xattrs(struct cat_txn *txn, void *arg)
+{
+	return cat_xattr_each(txn, ROOT + 1, show_xattr, arg);
+}
+
+static int stop_at_xattr(void *arg, const char *name, const void *value, size_t len)
+{
+	(void)arg;
+	(void)value;
+	return strcmp(name, "user.a") == 0 && len == 3 ? 7 : -EBADMSG;
+}
+
+static int stop_at_first_xattr(struct cat_txn *txn, void *arg)
+{
+	return cat_xattr_each(txn, ROOT + 1, stop_at_xattr, arg);
+}
+
+Test(names, xattrs_are_visited_by_name)
+{
+	uint64_t ino = make_file(ROOT, "a"), next = make_file(ROOT, "b");
+	struct buf out = BUF_INIT;
+
+	cr_assert_eq(ino, ROOT + 1);
+	cr_assert_eq(catalog_xattr_set(catalog, next, "user.other", "z", 1, CAT_XATTR_SET), 0);
+	cr_assert_eq(catalog_xattr_set(catalog, ino, "user.b", "", 0, CAT_XATTR_SET), 0);
+	cr_assert_eq(catalog_xattr_set(catalog, ino, "user.a", "one", 3, CAT_XATTR_SET), 0);
+	cr_assert_eq(catalog_view(catalog, show_xattrs, &out), 0);
+	cr_assert_str_eq(out.data, "user.a=one; user.b=; ");
+	cr_assert_eq(catalog_view(catalog, stop_at_first_xattr, NULL), 7);
+	buf_free(&out);
+}
+
 Test(names, xattrs_are_set_listed_and_removed)
 {
 	uint64_t ino = make_file(ROOT, "a"), next = make_file(ROOT, "b");

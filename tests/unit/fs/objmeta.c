@@ -218,29 +218,163 @@ Test(objmeta, one_bad_value_spoils_no_other)
 
 Test(objmeta, knows_directories)
 {
-	cr_expect(eq(str, (char *)objmeta_content_type(S_IFDIR | 0755), "application/x-directory"));
-	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFREG | 0644)));
+	cr_expect(eq(str, (char *)objmeta_content_type(S_IFDIR | 0755, NULL), "application/x-directory"));
+	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFREG | 0644, NULL)));
 	cr_expect(ne(int, !!(objmeta_key_is_directory("a/")), 0));
 	cr_expect(ne(int, !!(objmeta_key_is_directory("a//")), 0));
 	cr_expect(zero(int, !!(objmeta_key_is_directory("a"))));
 	cr_expect(zero(int, !!(objmeta_key_is_directory(""))));
 }
 
+static void expect_pairs(const struct buf *attributes, const char *expected, size_t size)
+{
+	cr_assert(eq(sz, attributes->len, size - 1));
+	cr_assert(zero(int, memcmp(attributes->data, expected, size - 1)));
+}
+
 Test(objmeta, what_users_said_is_told_apart_from_what_we_say)
 {
 	static const char expected[] = "user.colour\0blue\0user.note\0\0";
+	struct object_info info = {0};
+	AUTO_BUF attributes = BUF_INIT;
+
+	cr_assert_eq(meta_set(&info.meta, "mode", "33188"), 0);
+	cr_assert_eq(meta_set(&info.meta, "colour", "blue"), 0);
+	cr_assert_eq(meta_set(&info.meta, "varve-anything", "x"), 0);
+	cr_assert_eq(meta_set(&info.meta, "varve.state", "stored"), 0);
+	cr_assert_eq(meta_set(&info.meta, "mtime", "no time"), 0);
+	cr_assert_eq(meta_set(&info.meta, "note", ""), 0);
+	cr_assert_eq(objmeta_user(&info, S_IFREG | 0644, &attributes), 0);
+	expect_pairs(&attributes, expected, sizeof(expected));
+	object_info_clear(&info);
+}
+
+static void expect_type(const char *type, uint32_t mode, const char *expected, size_t size)
+{
+	struct object_info info = {.content_type = (char *)type}; /* only read */
+	AUTO_BUF attributes = BUF_INIT;
+
+	cr_assert_eq(meta_set(&info.meta, "mime_type", "said/twice"), 0);
+	cr_assert_eq(objmeta_user(&info, mode, &attributes), 0);
+	expect_pairs(&attributes, expected, size);
+	meta_clear(&info.meta);
+}
+
+Test(objmeta, a_content_type_that_somebody_chose_is_an_attribute)
+{
+	static const char chosen[] = "user.mime_type\0text/html; charset=utf-8\0";
+	static const char none[] = "user.mime_type\0said/twice\0";
+
+	expect_type("text/html; charset=utf-8", S_IFREG | 0644, chosen, sizeof(chosen));
+	expect_type("text/html; charset=utf-8", S_IFDIR | 0755, none, sizeof(none));
+	expect_type("application/octet-stream", S_IFREG | 0644, none, sizeof(none));
+	expect_type("binary/octet-stream", S_IFREG | 0644, none, sizeof(none));
+	expect_type("", S_IFREG | 0644, none, sizeof(none));
+	expect_type("html", S_IFREG | 0644, none, sizeof(none));
+	expect_type(NULL, S_IFREG | 0644, none, sizeof(none));
+}
+
+static void take(struct buf *attributes, const char *name, const char *value)
+{
+	cr_assert(zero(int, objmeta_take_attribute(attributes, name, value, strlen(value))));
+}
+
+Test(objmeta, attributes_that_an_object_can_carry)
+{
+	static const char expected[] = "user.a-b_c.9\0\0user.colour\0gr\xc3\xbcn\0";
+	AUTO_BUF attributes = BUF_INIT;
+
+	take(&attributes, "user.a-b_c.9", "");
+	take(&attributes, "user.colour", "gr\xc3\xbcn");
+	take(&attributes, "user.", "x");
+	take(&attributes, "user.Colour", "x");
+	take(&attributes, "user.two words", "x");
+	take(&attributes, "user.\xc3\xbc", "x");
+	take(&attributes, "user.mtime", "x");
+	take(&attributes, "user.varve.seq", "x");
+	take(&attributes, "user.varve-upload", "x");
+	take(&attributes, "security.selinux", "x");
+	take(&attributes, "trusted.colour", "x");
+	cr_assert(zero(int, objmeta_take_attribute(&attributes, "user.binary", "a\0b", 3)));
+	expect_pairs(&attributes, expected, sizeof(expected));
+}
+
+#define ROOM 400
+
+/* What fits is said, by name; what we say is said in any case. */
+Test(objmeta, attributes_fill_the_room_there_is)
+{
+	char value[ROOM];
 	struct meta meta = {0};
 	AUTO_BUF attributes = BUF_INIT;
 
+	memset(value, 'v', sizeof(value));
+	value[ROOM - 1] = '\0';
 	cr_assert_eq(meta_set(&meta, "mode", "33188"), 0);
-	cr_assert_eq(meta_set(&meta, "colour", "blue"), 0);
-	cr_assert_eq(meta_set(&meta, "varve-anything", "x"), 0);
-	cr_assert_eq(meta_set(&meta, "varve.state", "stored"), 0);
-	cr_assert_eq(meta_set(&meta, "mtime", "no time"), 0);
-	cr_assert_eq(meta_set(&meta, "note", ""), 0);
-	cr_assert_eq(objmeta_user(&meta, &attributes), 0);
-	cr_assert_eq(attributes.len, sizeof(expected) - 1);
-	cr_assert_eq(memcmp(attributes.data, expected, attributes.len), 0);
+	take(&attributes, "user.a", value);
+	take(&attributes, "user.b", "short");
+	value[ROOM / 3] = '\0';
+	take(&attributes, "user.c", value);
+	take(&attributes, "user.d", value);
+	take(&attributes, "user.e", value);
+	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, ROOM, &meta)));
+	cr_assert(eq(sz, meta.count, 4));
+	cr_assert(eq(str, meta.pairs[0].name, "mode"));
+	cr_assert(eq(str, meta.pairs[1].name, "b"));
+	cr_assert(eq(str, meta.pairs[2].name, "c"));
+	cr_assert(eq(str, meta.pairs[3].name, "d"));
+	meta_clear(&meta);
+}
+
+/* A store may have to escape each byte of a value, and may count the names as headers. */
+Test(objmeta, the_room_is_enough_however_it_is_counted)
+{
+	struct meta meta = {0};
+	AUTO_BUF attributes = BUF_INIT;
+	char name[16];
+	size_t bytes = 0;
+
+	for (int i = 0; i < 200; i++) {
+		snprintf(name, sizeof(name), "user.n%03d", i);
+		take(&attributes, name, "\xc3\xbc \xc3\xbc");
+	}
+	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, 2048, &meta)));
+	for (size_t i = 0; i < meta.count; i++)
+		bytes += strlen("x-amz-meta-") + strlen(meta.pairs[i].name) + strlen("%~%C3%BC%20%C3%BC");
+	cr_expect(le(sz, bytes, 2048));
+	cr_expect(gt(sz, bytes, 1800));
+	meta_clear(&meta);
+}
+
+Test(objmeta, the_attribute_that_is_the_content_type)
+{
+	struct meta meta = {0};
+	AUTO_BUF chosen = BUF_INIT;
+	AUTO_BUF standard = BUF_INIT;
+	AUTO_BUF odd = BUF_INIT;
+
+	take(&chosen, "user.a", "text/plain");
+	take(&chosen, "user.mime_type", "text/css");
+	cr_expect(eq(str, (char *)objmeta_content_type(S_IFREG | 0644, &chosen), "text/css"));
+	cr_expect(eq(str, (char *)objmeta_content_type(S_IFDIR | 0755, &chosen), "application/x-directory"));
+	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFLNK | 0777, &chosen)));
+	cr_assert(zero(int, objmeta_add_user(&chosen, S_IFREG | 0644, 2048, &meta)));
+	cr_assert(eq(sz, meta.count, 1));
+	cr_assert(zero(int, objmeta_add_user(&chosen, S_IFDIR | 0755, 2048, &meta)));
+	cr_assert(eq(str, (char *)meta_get(&meta, "mime_type"), "text/css"),
+		  "a directory's object has a type of its own");
+	meta_clear(&meta);
+
+	take(&standard, "user.mime_type", "application/octet-stream");
+	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFREG | 0644, &standard)));
+	cr_assert(zero(int, objmeta_add_user(&standard, S_IFREG | 0644, 2048, &meta)));
+	cr_assert(eq(sz, meta.count, 1), "or nothing would tell that it was set");
+	meta_clear(&meta);
+
+	take(&odd, "user.mime_type", "text/css\r\nx-amz-acl: public-read");
+	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFREG | 0644, &odd)));
+	cr_assert(zero(int, objmeta_add_user(&odd, S_IFREG | 0644, 2048, &meta)));
+	cr_assert(eq(sz, meta.count, 1), "what is no type is an attribute like others");
 	meta_clear(&meta);
 }
 

@@ -910,3 +910,94 @@ Test(writeback, what_is_made_from_the_catalog_alone_is_known_for_ours, .timeout 
 		cr_assert(zero(int, catalog_view(world.machine.catalog, has_key, (void *)keys[i])), "%s", keys[i]);
 	world_free(&world);
 }
+
+/* --- what users say of a file --------------------------------------------------------------------------------------
+ */
+
+static void set_attribute(const struct world *world, uint64_t ino, const char *name, const char *value)
+{
+	cr_assert(zero(int, catalog_xattr_set(world->machine.catalog, ino, name, value, strlen(value), CAT_XATTR_SET)));
+}
+
+/* Of the object: user metadata and type; NULL: none. */
+static void expect_said(const struct world *world, const char *key, const char *colour, const char *type)
+{
+	struct object_info info = {0};
+	struct err err = {0};
+	const char *told;
+
+	cr_assert(zero(int, transfer_head(world->machine.transfer, &(struct call){0}, &(struct object_ref){.key = key},
+					  &info, &err)),
+		  "%s: %s", key, err.message);
+	told = meta_get(&info.meta, "colour");
+	cr_assert(colour ? told && strcmp(told, colour) == 0 : !told, "%s is %s", key, told ? told : "(none)");
+	cr_assert(type ? info.content_type && strcmp(info.content_type, type) == 0 : !info.content_type, "%s is %s",
+		  key, info.content_type ? info.content_type : "(none)");
+	cr_assert_not_null(meta_get(&info.meta, "varve-id"));
+	cr_assert_null(meta_get(&info.meta, "mime_type"));
+	cr_assert_null(meta_get(&info.meta, "large"));
+	cr_assert_null(meta_get(&info.meta, "Odd"));
+	object_info_clear(&info);
+}
+
+static void say_it(enum store_kind kind, uint32_t hidden)
+{
+	struct world world = world_on(kind, hidden);
+	AUTO_FREE char *large = calloc(1, 60001);
+	struct cat_inode inode;
+	uint64_t ino = make_file(&world, "f");
+
+	cr_assert_not_null(large);
+	memset(large, ' ', 60000); /* escaped, too large for any store */
+	set_attribute(&world, ino, "user.colour", "blue");
+	set_attribute(&world, ino, "user.mime_type", "text/html");
+	set_attribute(&world, ino, "user.large", large);
+	set_attribute(&world, ino, "user.Odd", "x");
+	(void)save(&world, ino, "one");
+	store_all(&world);
+	expect_said(&world, "f", "blue", "text/html");
+
+	move(&world, "f", "g");
+	cr_assert(
+		zero(int, catalog_link(world.machine.catalog, ino, CAT_ROOT_INO, "l", (struct cat_actor){0}, &inode)));
+	store_all(&world);
+	expect_said(&world, "g", "blue", "text/html");
+	expect_said(&world, "l", NULL, NULL);
+
+	set_attribute(&world, ino, "user.colour", "red");
+	cr_assert(zero(int, catalog_xattr_remove(world.machine.catalog, ino, "user.mime_type")));
+	(void)save(&world, ino, "two");
+	store_all(&world);
+	expect_said(&world, "g", "red", NULL);
+	world_free(&world);
+}
+
+Test(writeback, what_users_say_of_a_file_its_object_says, .timeout = 60)
+{
+	say_it(STORE_MEMORY, 0);
+	say_it(STORE_MEMORY, BACKEND_COPY);
+	say_it(STORE_FILE, 0);
+}
+
+/* What lies beneath on a store without versions is kept as it was. */
+Test(writeback, what_others_said_of_what_is_kept_is_kept, .timeout = 60)
+{
+	struct world world = world_on(STORE_MEMORY, BACKEND_VERSIONS);
+	uint64_t ino = make_file(&world, "f");
+	struct cat_inode inode;
+	AUTO_BUF kept = BUF_INIT;
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
+	uint64_t seq;
+
+	set_attribute(&world, ino, "user.colour", "blue");
+	set_attribute(&world, ino, "user.mime_type", "text/html");
+	seq = save(&world, ino, "one");
+	store_all(&world);
+	(void)save(&world, ino, "two");
+	store_all(&world);
+	cr_assert(zero(int, catalog_getattr(world.machine.catalog, ino, &inode)));
+	hex_encode(inode.file_id, CAT_FILE_ID_SIZE, hex);
+	buf_addf(&kept, CAT_OWN_VERSIONS "%s/%016" PRIx64, hex, seq);
+	expect_said(&world, kept.data, "blue", "text/html");
+	world_free(&world);
+}
