@@ -280,7 +280,7 @@ static int probe_store(struct backend *backend, const struct call *call, struct 
 	*ret_info = (struct backend_info){
 		.capabilities = BACKEND_VERSIONS | BACKEND_IF_NONE_MATCH | BACKEND_IF_MATCH | BACKEND_REMOVE_IF_MATCH |
 				BACKEND_COPY | BACKEND_PART_COPY | BACKEND_MULTIPART | BACKEND_CRC32C |
-				BACKEND_TREE_KEYS | BACKEND_LOCAL_READ,
+				BACKEND_META_NAMES | BACKEND_TREE_KEYS | BACKEND_LOCAL_READ,
 		.limits =
 			{
 				.max_object = INT64_MAX,

@@ -1263,7 +1263,8 @@ static int memory_open(const struct backend_options *options, struct backend **r
 	memory->part_min = UINT64_C(5) << 20;
 	memory->page = 1000;
 	memory->capabilities = BACKEND_VERSIONS | BACKEND_IF_NONE_MATCH | BACKEND_IF_MATCH | BACKEND_REMOVE_IF_MATCH |
-			       BACKEND_COPY | BACKEND_PART_COPY | BACKEND_MULTIPART | BACKEND_CRC32C;
+			       BACKEND_COPY | BACKEND_PART_COPY | BACKEND_MULTIPART | BACKEND_CRC32C |
+			       BACKEND_META_NAMES;
 	query = strchr(name, '?');
 	if (query)
 		*query++ = '\0';

@@ -205,6 +205,8 @@ static int first_meta(const struct stream *stream, const struct beginning *begin
 		.mtime = clock_wall(),
 		.epoch = stream->ahead->lease ? lease_epoch(stream->ahead->lease) : 0,
 	};
+	struct objmeta_room room = {.bytes = transfer_limits(stream->ahead->transfer)->max_meta,
+				    .any_name = transfer_can(stream->ahead->transfer, BACKEND_META_NAMES)};
 	int err;
 
 	memcpy(meta.file_id, inode->file_id, sizeof(meta.file_id));
@@ -214,8 +216,7 @@ static int first_meta(const struct stream *stream, const struct beginning *begin
 	if (!err)
 		err = meta_set(ret_meta, TRANSFER_UPLOAD_META, stream->mark);
 	if (!err)
-		err = objmeta_add_user(&beginning->attributes, inode->mode,
-				       transfer_limits(stream->ahead->transfer)->max_meta, ret_meta);
+		err = objmeta_add_user(&beginning->attributes, inode->mode, room, ret_meta);
 	return err;
 }
 

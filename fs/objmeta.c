@@ -426,7 +426,12 @@ static bool is_type_pair(uint32_t mode, const char *name, const char *value)
 	return S_ISREG(mode) && !strcmp(name, TYPE_ATTRIBUTE) && is_chosen_type(value);
 }
 
-int objmeta_add_user(const struct buf *attributes, uint32_t mode, size_t max, struct meta *meta)
+static bool is_taken(const char *name, const char *value, struct objmeta_room room, size_t used)
+{
+	return used + cost(name, value) <= room.bytes && (room.any_name || !strpbrk(name, "_."));
+}
+
+int objmeta_add_user(const struct buf *attributes, uint32_t mode, struct objmeta_room room, struct meta *meta)
 {
 	const char *value, *end = attributes->data + attributes->len;
 	size_t used = 0;
@@ -438,7 +443,7 @@ int objmeta_add_user(const struct buf *attributes, uint32_t mode, size_t max, st
 		const char *name = at + strlen(USER);
 
 		value = at + strlen(at) + 1;
-		if (is_type_pair(mode, at, value) || used + cost(name, value) > max)
+		if (is_type_pair(mode, at, value) || !is_taken(name, value, room, used))
 			continue;
 		used += cost(name, value);
 		rc = meta_set(meta, name, value);

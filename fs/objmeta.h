@@ -73,9 +73,13 @@ int objmeta_user(const struct object_info *info, uint32_t mode, struct buf *ret_
 /* The way back. Appends an attribute in that form to `attributes`, a struct buf, if an object could carry it: for
  * cat_xattr_each. -ENOMEM. */
 int objmeta_take_attribute(void *attributes, const char *name, const void *value, size_t len);
-/* Adds those to *meta, in their order, that fit beside what it has already: `max` as in backend_limits. The one that is
- * the object's content type is none of them. -ENOMEM. */
-int objmeta_add_user(const struct buf *attributes, uint32_t mode, size_t max, struct meta *meta);
+/* Adds those to *meta, in their order, that the store takes beside what it has already. The one that is the object's
+ * content type is none of them. -ENOMEM. */
+struct objmeta_room {
+	size_t bytes;  /* backend_limits.max_meta */
+	bool any_name; /* BACKEND_META_NAMES */
+};
+int objmeta_add_user(const struct buf *attributes, uint32_t mode, struct objmeta_room room, struct meta *meta);
 
 /* "<file id>-<seq>-<epoch>": the mark under which a lost reply is looked for. */
 #define OBJMETA_MARK_SIZE 80

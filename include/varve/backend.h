@@ -178,10 +178,11 @@ enum backend_capability {
 	BACKEND_COPY = 1 << 4,
 	BACKEND_PART_COPY = 1 << 5,
 	BACKEND_MULTIPART = 1 << 6,
-	BACKEND_CRC32C = 1 << 7,     /* verifies the CRC-32C we send */
-	BACKEND_TREE_KEYS = 1 << 8,  /* keys are paths: `a` and `a/b` cannot both exist */
-	BACKEND_LOCAL_READ = 1 << 9, /* open_local works: objects are files of this machine */
-	BACKEND_LOCK = 1 << 10,      /* lock works: the store itself refuses to remove what is locked */
+	BACKEND_CRC32C = 1 << 7,      /* verifies the CRC-32C we send */
+	BACKEND_TREE_KEYS = 1 << 8,   /* keys are paths: `a` and `a/b` cannot both exist */
+	BACKEND_LOCAL_READ = 1 << 9,  /* open_local works: objects are files of this machine */
+	BACKEND_LOCK = 1 << 10,       /* lock works: the store itself refuses to remove what is locked */
+	BACKEND_META_NAMES = 1 << 11, /* metadata may have '_' and '.' in its names: proxies drop such headers */
 };
 
 struct backend_limits {

@@ -317,12 +317,30 @@ Test(objmeta, attributes_fill_the_room_there_is)
 	take(&attributes, "user.c", value);
 	take(&attributes, "user.d", value);
 	take(&attributes, "user.e", value);
-	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, ROOM, &meta)));
+	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, (struct objmeta_room){ROOM, true}, &meta)));
 	cr_assert(eq(sz, meta.count, 4));
 	cr_assert(eq(str, meta.pairs[0].name, "mode"));
 	cr_assert(eq(str, meta.pairs[1].name, "b"));
 	cr_assert(eq(str, meta.pairs[2].name, "c"));
 	cr_assert(eq(str, meta.pairs[3].name, "d"));
+	meta_clear(&meta);
+}
+
+static const struct objmeta_room roomy = {2048, true};
+
+Test(objmeta, names_that_a_proxy_may_drop_are_sent_where_they_arrive)
+{
+	struct meta meta = {0};
+	AUTO_BUF attributes = BUF_INIT;
+
+	take(&attributes, "user.plain-1", "v");
+	take(&attributes, "user.under_score", "v");
+	take(&attributes, "user.xdg.origin.url", "v");
+	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, (struct objmeta_room){2048, false}, &meta)));
+	cr_assert(eq(sz, meta.count, 1));
+	cr_assert(eq(str, meta.pairs[0].name, "plain-1"));
+	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, roomy, &meta)));
+	cr_assert(eq(sz, meta.count, 3));
 	meta_clear(&meta);
 }
 
@@ -338,7 +356,7 @@ Test(objmeta, the_room_is_enough_however_it_is_counted)
 		snprintf(name, sizeof(name), "user.n%03d", i);
 		take(&attributes, name, "\xc3\xbc \xc3\xbc");
 	}
-	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, 2048, &meta)));
+	cr_assert(zero(int, objmeta_add_user(&attributes, S_IFREG | 0644, roomy, &meta)));
 	for (size_t i = 0; i < meta.count; i++)
 		bytes += strlen("x-amz-meta-") + strlen(meta.pairs[i].name) + strlen("%~%C3%BC%20%C3%BC");
 	cr_expect(le(sz, bytes, 2048));
@@ -358,22 +376,22 @@ Test(objmeta, the_attribute_that_is_the_content_type)
 	cr_expect(eq(str, (char *)objmeta_content_type(S_IFREG | 0644, &chosen), "text/css"));
 	cr_expect(eq(str, (char *)objmeta_content_type(S_IFDIR | 0755, &chosen), "application/x-directory"));
 	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFLNK | 0777, &chosen)));
-	cr_assert(zero(int, objmeta_add_user(&chosen, S_IFREG | 0644, 2048, &meta)));
+	cr_assert(zero(int, objmeta_add_user(&chosen, S_IFREG | 0644, roomy, &meta)));
 	cr_assert(eq(sz, meta.count, 1));
-	cr_assert(zero(int, objmeta_add_user(&chosen, S_IFDIR | 0755, 2048, &meta)));
+	cr_assert(zero(int, objmeta_add_user(&chosen, S_IFDIR | 0755, roomy, &meta)));
 	cr_assert(eq(str, (char *)meta_get(&meta, "mime_type"), "text/css"),
 		  "a directory's object has a type of its own");
 	meta_clear(&meta);
 
 	take(&standard, "user.mime_type", "application/octet-stream");
 	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFREG | 0644, &standard)));
-	cr_assert(zero(int, objmeta_add_user(&standard, S_IFREG | 0644, 2048, &meta)));
+	cr_assert(zero(int, objmeta_add_user(&standard, S_IFREG | 0644, roomy, &meta)));
 	cr_assert(eq(sz, meta.count, 1), "or nothing would tell that it was set");
 	meta_clear(&meta);
 
 	take(&odd, "user.mime_type", "text/css\r\nx-amz-acl: public-read");
 	cr_expect(zero(ptr, (void *)objmeta_content_type(S_IFREG | 0644, &odd)));
-	cr_assert(zero(int, objmeta_add_user(&odd, S_IFREG | 0644, 2048, &meta)));
+	cr_assert(zero(int, objmeta_add_user(&odd, S_IFREG | 0644, roomy, &meta)));
 	cr_assert(eq(sz, meta.count, 1), "what is no type is an attribute like others");
 	meta_clear(&meta);
 }
