@@ -1,8 +1,8 @@
 /*
  * placement_clear.c - removing what no live name owns.
  *
- * Invariant: a key is removed only while our record says it is this inode's and the store agrees by etag or native id;
- * where only that tells, it is looked at first.
+ * Invariant: a key is removed only while our record says it is this inode's and the store agrees: by etag or native id,
+ * or by what the object says of itself; where only that tells, it is looked at first.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -51,30 +51,26 @@ static int record_removed(struct cat_txn *txn, void *arg)
 	return same ? cat_key_delete(txn, 0, removed->key) : 0; /* else another has the key by now */
 }
 
-/* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */
-static int remove_compared(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+static bool is_of(const struct object_info *info, const struct cat_inode *inode)
 {
-	struct call call = placement_call(placement, 0);
-	struct object_ref ref = {.key = key, .etag = record->etag};
-	int result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
+	const char *id = meta_get(&info->meta, "varve-id");
+	char hex[2 * CAT_FILE_ID_SIZE + 1];
 
-	killpoint("key-removed");
-	if (result && err->kind == ERR_PRECONDITION) {
-		*err = (struct err){0};
-		log_info("placement", "%s was changed by others and is left as it is", key);
-		result = 0;
-	}
-	return result;
+	hex_encode(inode->file_id, CAT_FILE_ID_SIZE, hex);
+	return id && strcmp(id, hex) == 0;
 }
 
-static int remove_looked_at(struct placement *placement, const char *key, struct removed *removed, struct err *err)
+/* What an attempt put and did not record is not others', either. */
+static int remove_looked_at(struct placement *placement, const struct facts *facts, struct removed *removed,
+			    struct err *err)
 {
 	struct call call = placement_call(placement, 0);
+	const char *key = removed->key;
 	struct object_info info = {0};
 	struct object_ref ref = {.key = key};
 	int result = placement_head_current(placement, key, &info, err);
 
-	if (!result && info.key && !placement_still_ours(removed->record, &info)) {
+	if (!result && info.key && !placement_still_ours(removed->record, &info) && !is_of(&info, &facts->inode)) {
 		log_info("placement", "%s was changed by others and is left as it is", key);
 		removed->copy_gone = false;
 		goto out;
@@ -92,13 +88,29 @@ out:
 	return result;
 }
 
-static int remove_recorded(struct placement *placement, const char *key, const struct cat_key *record, struct err *err)
+/* One conditional request where that is enough: the store compares, and what it removes it keeps as a version. */
+static int remove_compared(struct placement *placement, const struct facts *facts, struct removed *removed,
+			   struct err *err)
+{
+	struct call call = placement_call(placement, 0);
+	struct object_ref ref = {.key = removed->key, .etag = removed->record->etag};
+	int result = transfer_remove(placement->transfer, &call, &ref, NULL, err);
+
+	killpoint("key-removed");
+	if (!result || err->kind != ERR_PRECONDITION)
+		return result;
+	*err = (struct err){0};
+	return remove_looked_at(placement, facts, removed, err);
+}
+
+static int remove_recorded(struct placement *placement, const struct facts *facts, const char *key,
+			   const struct cat_key *record, struct err *err)
 {
 	struct removed removed = {.key = key, .record = record, .copy_gone = !placement_versioned(placement)};
 	bool compare = placement_versioned(placement) && record->etag &&
 		       transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH);
-	int result = compare ? remove_compared(placement, key, record, err)
-			     : remove_looked_at(placement, key, &removed, err);
+	int result = compare ? remove_compared(placement, facts, &removed, err)
+			     : remove_looked_at(placement, facts, &removed, err);
 
 	return result ? result : catalog_update(placement->catalog, record_removed, &removed);
 }
@@ -127,7 +139,7 @@ int placement_clear_key(struct placement *placement, const struct facts *facts, 
 	else
 		result = 1;
 	if (!result)
-		result = remove_recorded(placement, key, &get.record, err);
+		result = remove_recorded(placement, facts, key, &get.record, err);
 	else if (result == 1)
 		result = 0;
 	cat_key_clear(&get.record);
@@ -149,15 +161,6 @@ int placement_clear_left(struct placement *placement, const struct facts *facts,
 	int result = left_key(placement, facts, left, &key);
 
 	return result ? result : placement_clear_key(placement, facts, key.data, err);
-}
-
-static bool is_of(const struct object_info *info, const struct cat_inode *inode)
-{
-	const char *id = meta_get(&info->meta, "varve-id");
-	char hex[2 * CAT_FILE_ID_SIZE + 1];
-
-	hex_encode(inode->file_id, CAT_FILE_ID_SIZE, hex);
-	return id && strcmp(id, hex) == 0;
 }
 
 /* What an earlier attempt may have put, and nobody recorded. */

@@ -14,7 +14,8 @@
  *  1. A version's copy record is written only after the store said it has the object.
  *  2. What lies at a key is overwritten or removed only when every version it holds has another copy: by the store's
  *     own versioning, or, without it, by a copy under `.varve/versions/` made first and a conditional write.
- *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id.
+ *  3. A key is removed only while our record says it is this inode's and the store agrees by etag or native id, or the
+ *     object says of itself that it is this inode's: an attempt that was not recorded put it.
  *  4. A relocation copies, verifies, records the copy, and only then removes the old key.
  *  5. What is put replaces what the catalog knows to lie at the key, and nothing else. Where somebody else's object is
  *     there by now, that one is the file: our content goes to a key of its own, as a version of origin `conflict`, what

@@ -840,6 +840,52 @@ Test(writeback, a_marker_of_the_file_itself_is_nobody_else_s_object, .timeout = 
 	world_free(&world);
 }
 
+struct recorded {
+	const char *key;
+	struct cat_key record;
+};
+
+static int read_record(struct cat_txn *txn, void *arg)
+{
+	struct recorded *recorded = arg;
+
+	return cat_key_get(txn, 0, recorded->key, &recorded->record);
+}
+
+static int write_record(struct cat_txn *txn, void *arg)
+{
+	struct recorded *recorded = arg;
+
+	return cat_key_put(txn, recorded->key, &recorded->record);
+}
+
+static void remove_unrecorded(uint32_t hidden)
+{
+	struct world world = world_on(STORE_MEMORY, hidden);
+	struct recorded first = {.key = "f"};
+	AUTO_BUF content = BUF_INIT;
+
+	write_to(&world, "f", "1");
+	store_all(&world);
+	cr_assert(zero(int, catalog_view(world.machine.catalog, read_record, &first)));
+	write_to(&world, "f", "22");
+	store_all(&world);
+	cr_assert(zero(int, catalog_update(world.machine.catalog, write_record, &first)));
+	cat_key_clear(&first.record);
+	remove_path(&world, "f");
+	store_all(&world);
+	cr_assert(zero(int, !!store_get(world.store, "f", &content)), "our own version was taken for others' object");
+	world_free(&world);
+}
+
+/* Killed between putting the second version and recording it; then the file goes. */
+Test(writeback, a_version_nobody_recorded_is_not_left_behind, .timeout = 60)
+{
+	remove_unrecorded(0);
+	remove_unrecorded(BACKEND_REMOVE_IF_MATCH);
+	remove_unrecorded(BACKEND_VERSIONS);
+}
+
 /* --- what others put first ------------------------------------------------------------------------------------------
  */
 
