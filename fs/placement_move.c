@@ -141,12 +141,14 @@ static int put_small_where_others_are(struct placement *placement, const struct 
 	return result;
 }
 
-/* 1: somebody else's object is there. */
+/* 1: somebody else's object is there. Where keys are paths a directory is there as soon as anything is beneath it, so
+ * that something is there says little. */
 static int put_small(struct placement *placement, const struct facts *facts, const struct small *small, struct err *err)
 {
 	struct object_info info = {0};
 	struct placed placed = {.key = small->key, .record = {.kind = small->kind, .ino = facts->inode.ino}};
-	const struct target target = {.key = small->key, .guard = GUARD_RECORDED};
+	bool tree = transfer_can(placement->transfer, BACKEND_TREE_KEYS);
+	const struct target target = {.key = small->key, .guard = tree ? GUARD_NONE : GUARD_RECORDED};
 	int result;
 
 	if (at_key(placement, small->key, small->kind, facts->inode.ino, 0))
