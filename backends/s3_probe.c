@@ -142,13 +142,15 @@ static char *trial_key(const struct trial *trial, const char *name)
 	return asprintf(&key, "%s/%s", trial->base, name) < 0 ? NULL : key;
 }
 
-static int trial_put(struct trial *trial, const char *name, struct put_condition condition, struct err *err)
+static int trial_put_with(struct trial *trial, const char *name, struct put_condition condition,
+			  const struct meta *meta, struct err *err)
 {
 	AUTO_FREE char *key = trial_key(trial, name);
 	struct object_info info;
 	if (!key)
 		return err_set(err, ERR_NO_MEMORY, "probe");
-	const struct put_request put = {.key = key, .source = probe_source, .size = PROBE_SIZE, .condition = condition};
+	const struct put_request put = {
+		.key = key, .source = probe_source, .size = PROBE_SIZE, .meta = meta, .condition = condition};
 	int r = answered(trial, trial->s3->ops->put(trial->backend, trial->call, &put, &info, err), err);
 	if (r == 0 && strcmp(name, "object") == 0) {
 		free(trial->etag);
@@ -158,6 +160,11 @@ static int trial_put(struct trial *trial, const char *name, struct put_condition
 	if (r == 0)
 		object_info_clear(&info);
 	return r;
+}
+
+static int trial_put(struct trial *trial, const char *name, struct put_condition condition, struct err *err)
+{
+	return trial_put_with(trial, name, condition, NULL, err);
 }
 
 /* A request as it stands, for what the operations would not send. Cleared. */
@@ -328,33 +335,23 @@ static void try_names(struct trial *trial)
 		trial->capabilities |= BACKEND_TREE_KEYS;
 }
 
-static int put_with(struct trial *trial, const char *key, const struct meta *meta)
-{
-	const struct put_request put = {.key = key, .source = probe_source, .size = PROBE_SIZE, .meta = meta};
-	struct object_info info;
-	struct err err = {0};
-	int r = answered(trial, trial->s3->ops->put(trial->backend, trial->call, &put, &info, &err), &err);
-
-	if (r == 0)
-		object_info_clear(&info);
-	return r;
-}
-
 /* An object with metadata. Proxies (nginx, unless told otherwise) drop headers with '_' or '.' in their names, and what
  * is left has another signature. */
-static int try_meta_names(struct trial *trial, const char *key)
+static int try_meta_names(struct trial *trial, const char *name)
 {
+	const struct put_condition none = {0};
 	struct meta plain = {0}, odd = {0};
+	struct err err = {0};
 	int r = meta_set(&plain, "varve-probe", "told");
 
 	if (r == 0)
 		r = meta_set(&odd, "varve-probe", "told");
 	if (r == 0)
 		r = meta_set(&odd, "varve-probe_odd.name", "told");
-	if (r == 0 && put_with(trial, key, &odd) == 0)
+	if (r == 0 && trial_put_with(trial, name, none, &odd, &err) == 0)
 		trial->capabilities |= BACKEND_META_NAMES;
 	else if (r == 0)
-		r = put_with(trial, key, &plain);
+		r = trial_put_with(trial, name, none, &plain, &err);
 	meta_clear(&plain);
 	meta_clear(&odd);
 	return r;
@@ -371,7 +368,7 @@ static void try_list_meta(struct trial *trial, const char *name)
 	const char *told = NULL;
 	struct err err = {0};
 
-	if (!key || try_meta_names(trial, key) < 0)
+	if (!key || try_meta_names(trial, name) < 0)
 		return;
 	s3->features = features | S3_FEATURE_LIST_META;
 	if (answered(trial, s3->ops->list(trial->backend, trial->call, &list, &page, &err), &err) == 0) {

@@ -95,7 +95,6 @@ const char *transfer_description(const struct transfer *transfer)
 	return info ? info->info.description : backend_ops(transfer->backend)->name;
 }
 
-/* Readers may hold pointers into older ones, so these stay: some hundred bytes for each change of a store. */
 bool transfer_is_far(const struct transfer *transfer)
 {
 	return transfer->far;
@@ -107,6 +106,7 @@ const char *transfer_known(const struct transfer *transfer)
 	return info ? info->info.known : NULL;
 }
 
+/* Readers may hold pointers into older ones, so these stay: some hundred bytes for each change of a store. */
 static int publish_info(struct transfer *transfer, const struct backend_info *info, struct err *err)
 {
 	struct transfer_info *newest = transfer->info;

@@ -2,10 +2,12 @@
  * transfer_pool.c - the threads that run transfer tasks, by class.
  *
  * Invariants, with n threads: tasks that are not urgent run on at most n - 2 of them, background tasks on at most half,
- * of more than 2 * BACKGROUND_ENOUGH on a quarter, or, while wide, on three quarters; one background task always gets
+ * but no more than BACKGROUND_ENOUGH or a quarter, or, while wide, on three quarters; one background task always gets
  * its turn before further normal ones, so none of the classes starves. A task is either in a queue, or its runner's; a
- * queued task of a closing pool is dropped, exactly once. Threads: all state is guarded by the pool's lock
- * (LOCK_TRANSFER); tasks run, and are dropped, without it.
+ * queued task of a closing pool is dropped, exactly once.
+ *
+ * Threads: all state but background_max is guarded by the pool's lock (LOCK_TRANSFER); tasks run, and are dropped,
+ * without it.
  */
 #include <errno.h>
 #include <pthread.h>
@@ -121,10 +123,10 @@ static int pool_start(struct transfer_pool *pool)
 void transfer_pool_widen(struct transfer_pool *pool, bool wide)
 {
 	unsigned half = pool->size / 2, quarter = pool->size / 4;
-	unsigned most = wide ? pool->size - quarter : half <= BACKGROUND_ENOUGH ? half : quarter;
+	unsigned most = wide ? pool->size - quarter : half;
 
-	if (!wide && half > BACKGROUND_ENOUGH && most < BACKGROUND_ENOUGH)
-		most = BACKGROUND_ENOUGH;
+	if (!wide && half > BACKGROUND_ENOUGH)
+		most = quarter > BACKGROUND_ENOUGH ? quarter : BACKGROUND_ENOUGH;
 	pool->background_max = most ? most : 1;
 }
 

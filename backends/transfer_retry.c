@@ -20,7 +20,6 @@
 #include "checksum.h"
 
 #define FAR_NS (8 * NS_PER_MS)
-#define LATENCY_MEMORY 64
 #define RETRY_FIRST_NS (100 * NS_PER_MS)
 #define RETRY_MAX_NS (10 * NS_PER_SEC)
 #define RETRY_CORRUPTIONS 3
@@ -141,14 +140,13 @@ static void allow_more(struct transfer *transfer)
 		transfer->allowed = 0;
 }
 
-/* What a busy machine or store adds says nothing of the way there, so this stays near the least. With the lock held. */
+/* With the lock held. */
 static void note_latency(struct retry *retry)
 {
 	struct transfer *transfer = retry->transfer;
-	int64_t took = clock_monotonic() - retry->started_ns, before = transfer->latency_ns;
 	bool far;
 
-	transfer->latency_ns = before && took > before ? before + (took - before) / LATENCY_MEMORY : took;
+	transfer->latency_ns = clock_at_best(transfer->latency_ns, clock_monotonic() - retry->started_ns);
 	far = transfer->latency_ns > (transfer->far ? FAR_NS / 2 : FAR_NS);
 	if (far == transfer->far)
 		return;

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#define AT_BEST_MEMORY 64 /* measurements */
 #define YEAR_MIN 1678
 #define YEAR_MAX 2261
 
@@ -35,6 +36,11 @@ int64_t clock_monotonic(void)
 int64_t clock_boottime(void)
 {
 	return clock_now(CLOCK_BOOTTIME);
+}
+
+int64_t clock_at_best(int64_t before_ns, int64_t took_ns)
+{
+	return before_ns && took_ns > before_ns ? before_ns + (took_ns - before_ns) / AT_BEST_MEMORY : took_ns;
 }
 
 /* Rounds down, also before the epoch: tv_nsec is never negative. */

@@ -205,8 +205,7 @@ static int first_meta(const struct stream *stream, const struct beginning *begin
 		.mtime = clock_wall(),
 		.epoch = stream->ahead->lease ? lease_epoch(stream->ahead->lease) : 0,
 	};
-	struct objmeta_room room = {.bytes = transfer_limits(stream->ahead->transfer)->max_meta,
-				    .any_name = transfer_can(stream->ahead->transfer, BACKEND_META_NAMES)};
+	struct objmeta_room room = objmeta_room_in(stream->ahead->transfer);
 	int err;
 
 	memcpy(meta.file_id, inode->file_id, sizeof(meta.file_id));

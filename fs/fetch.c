@@ -174,11 +174,7 @@ static uint64_t bandwidth(struct contents *contents)
 
 static void note_round_trip(struct contents *contents, int64_t took_ns)
 {
-	int64_t before = contents->rtt_ns;
-
-	/* Near the least of late: what a busy machine adds to it says nothing of the way to the store. A lost update
-	 * costs nothing. */
-	contents->rtt_ns = before && took_ns > before ? before + (took_ns - before) / 64 : took_ns;
+	contents->rtt_ns = clock_at_best(contents->rtt_ns, took_ns); /* a lost update costs nothing */
 }
 
 /* --- into the cache file ------------------------------------------------------------------------------------ */

@@ -426,6 +426,12 @@ static bool is_type_pair(uint32_t mode, const char *name, const char *value)
 	return S_ISREG(mode) && !strcmp(name, TYPE_ATTRIBUTE) && is_chosen_type(value);
 }
 
+struct objmeta_room objmeta_room_in(const struct transfer *transfer)
+{
+	return (struct objmeta_room){.bytes = transfer_limits(transfer)->max_meta,
+				     .any_name = transfer_can(transfer, BACKEND_META_NAMES)};
+}
+
 static bool is_taken(const char *name, const char *value, struct objmeta_room room, size_t used)
 {
 	return used + cost(name, value) <= room.bytes && (room.any_name || !strpbrk(name, "_."));

@@ -24,6 +24,8 @@
 #include "catalog.h"
 #include "varve/backend.h"
 
+struct transfer;
+
 /* Which fields of a struct objmeta are set. */
 enum objmeta_field {
 	OBJMETA_MODE = 1 << 0,
@@ -79,6 +81,7 @@ struct objmeta_room {
 	size_t bytes;  /* backend_limits.max_meta */
 	bool any_name; /* BACKEND_META_NAMES */
 };
+struct objmeta_room objmeta_room_in(const struct transfer *transfer);
 int objmeta_add_user(const struct buf *attributes, uint32_t mode, struct objmeta_room room, struct meta *meta);
 
 /* "<file id>-<seq>-<epoch>": the mark under which a lost reply is looked for. */

@@ -51,15 +51,6 @@ static int record_removed(struct cat_txn *txn, void *arg)
 	return same ? cat_key_delete(txn, 0, removed->key) : 0; /* else another has the key by now */
 }
 
-static bool is_of(const struct object_info *info, const struct cat_inode *inode)
-{
-	const char *id = meta_get(&info->meta, "varve-id");
-	char hex[2 * CAT_FILE_ID_SIZE + 1];
-
-	hex_encode(inode->file_id, CAT_FILE_ID_SIZE, hex);
-	return id && strcmp(id, hex) == 0;
-}
-
 /* What an attempt put and did not record is not others', either. */
 static int remove_looked_at(struct placement *placement, const struct facts *facts, struct removed *removed,
 			    struct err *err)
@@ -70,7 +61,8 @@ static int remove_looked_at(struct placement *placement, const struct facts *fac
 	struct object_ref ref = {.key = key};
 	int result = placement_head_current(placement, key, &info, err);
 
-	if (!result && info.key && !placement_still_ours(removed->record, &info) && !is_of(&info, &facts->inode)) {
+	if (!result && info.key && !placement_still_ours(removed->record, &info) &&
+	    !placement_is_of(&info, &facts->inode)) {
 		log_info("placement", "%s was changed by others and is left as it is", key);
 		removed->copy_gone = false;
 		goto out;
@@ -179,7 +171,7 @@ int placement_clear_unrecorded(struct placement *placement, const struct facts *
 					   err); /* it was recorded after all, or somebody lives there */
 	}
 	result = placement_head_current(placement, key, &info, err);
-	if (!result && info.key && is_of(&info, &facts->inode)) {
+	if (!result && info.key && placement_is_of(&info, &facts->inode)) {
 		struct call call = placement_call(placement, 0);
 		struct object_ref ref = {.key = key,
 					 .etag = transfer_can(placement->transfer, BACKEND_REMOVE_IF_MATCH) ? info.etag

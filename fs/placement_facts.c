@@ -196,8 +196,7 @@ static int own_meta(const struct placement *placement, const struct facts *facts
 
 int placement_meta_of(const struct placement *placement, const struct facts *facts, struct meta *ret_meta)
 {
-	struct objmeta_room room = {.bytes = transfer_limits(placement->transfer)->max_meta,
-				    .any_name = transfer_can(placement->transfer, BACKEND_META_NAMES)};
+	struct objmeta_room room = objmeta_room_in(placement->transfer);
 	int err = own_meta(placement, facts, ret_meta);
 
 	return err ? err : objmeta_add_user(&facts->attributes, facts->inode.mode, room, ret_meta);

@@ -163,8 +163,14 @@ int placement_guard_key(struct placement *placement, const char *key, enum guard
 bool placement_is_this_version(const struct facts *facts, const struct object_info *info);
 /* A version that we know, or what we put for the file itself, though the key's record tells of neither. */
 bool placement_is_ours(struct placement *placement, const struct facts *facts, const struct object_info *info);
-/* What is made from the catalog alone, put for the inode itself by an attempt that was not recorded. */
-bool placement_is_own_small(const struct facts *facts, const struct object_info *info);
+/* Does the object say of itself that it is this inode's? */
+bool placement_is_of(const struct object_info *info, const struct cat_inode *inode);
+/*
+ * The store refused the condition of a put: what is at the key now, *ret_info with key NULL when it is free, and in
+ * *ret_again how ours goes there all the same, borrowing from both. 1: but it is somebody else's; 0; -errno.
+ */
+int placement_look_again(struct placement *placement, const struct facts *facts, const char *key,
+			 struct object_info *ret_info, struct target *ret_again, struct err *err);
 bool placement_still_ours(const struct cat_key *record, const struct object_info *info);
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */
 int placement_stand_aside(struct placement *placement, const struct facts *facts, const char *key);

@@ -119,24 +119,17 @@ static int put_small_to(struct placement *placement, const struct facts *facts, 
 static int put_small_where_others_are(struct placement *placement, const struct facts *facts, const struct small *small,
 				      struct object_info *ret_info, struct err *err)
 {
-	struct target again = {.key = small->key, .guard = GUARD_NONE};
 	struct object_info info = {0};
-	int result;
+	struct target again;
+	int result = placement_look_again(placement, facts, small->key, &info, &again, err);
 
-	*err = (struct err){0};
-	result = placement_head_whole(placement, small->key, &info, err);
-	if (result)
-		return result;
-	if (info.key) {
-		again.guard = GUARD_SEEN;
-		again.seen = info.etag;
-	}
-	if (!info.key || placement_is_ours(placement, facts, &info) || placement_is_own_small(facts, &info)) {
+	/* What is made from the catalog alone has no versions to be known by. */
+	if (result == 1 && !S_ISREG(facts->inode.mode) && placement_is_of(&info, &facts->inode))
+		result = 0;
+	if (!result)
 		result = put_small_to(placement, facts, small, &again, ret_info, err);
-	} else {
+	else if (result == 1)
 		log_info("placement", "%s was written by others meanwhile: it stays as it is", small->key);
-		result = 1;
-	}
 	object_info_clear(&info);
 	return result;
 }
@@ -237,27 +230,18 @@ static int copy_to(struct placement *placement, const struct facts *facts, const
 static int copy_where_others_are(struct placement *placement, const struct facts *facts, const struct target *refused,
 				 struct object_info *ret_info, struct err *err)
 {
-	struct target again = {.key = refused->key, .guard = GUARD_NONE};
 	struct object_info info = {0};
-	int result;
+	struct target again;
+	int result = placement_look_again(placement, facts, refused->key, &info, &again, err);
 
-	*err = (struct err){0};
-	result = placement_head_whole(placement, refused->key, &info, err);
-	if (result)
+	if (result < 0)
 		return result;
 	if (info.key && placement_is_this_version(facts, &info)) { /* put there by an attempt that was not recorded */
 		*ret_info = info;
 		return 0;
 	}
-	if (!info.key) {
-		result = copy_to(placement, facts, &again, ret_info, err);
-	} else if (placement_is_ours(placement, facts, &info)) {
-		again.guard = GUARD_SEEN;
-		again.seen = info.etag;
-		result = copy_to(placement, facts, &again, ret_info, err);
-	} else {
-		result = placement_stand_aside(placement, facts, refused->key);
-	}
+	result = result ? placement_stand_aside(placement, facts, refused->key)
+			: copy_to(placement, facts, &again, ret_info, err);
 	object_info_clear(&info);
 	return result;
 }
@@ -320,10 +304,21 @@ static int place_content(struct placement *placement, const struct facts *facts,
 	return result ? result : 1;
 }
 
+/* One of several, which all get their turn. */
+static int put_next(struct placement *placement, const struct facts *facts, const struct small *small, bool *contested,
+		    struct err *err)
+{
+	int result = put_small(placement, facts, small, err);
+
+	*contested |= result == 1;
+	return result == 1 ? 0 : result;
+}
+
 /* 1: somebody else's object has one of the names. */
 static int place_file(struct placement *placement, const struct facts *facts, struct err *err)
 {
-	int result, contested = 0;
+	bool contested = false;
+	int result;
 
 	/* What is not stored yet is placed by its own upload. */
 	if (!facts->links || !facts->has_version || facts->version.state != CAT_STORED || !facts->copy.key)
@@ -332,9 +327,7 @@ static int place_file(struct placement *placement, const struct facts *facts, st
 	for (const struct link *link = facts->links->next; link && !result; link = link->next) {
 		struct small marker = {.key = link->key, .kind = CAT_KEY_LINK, .body = ""};
 
-		result = put_small(placement, facts, &marker, err);
-		contested |= result == 1;
-		result = result == 1 ? 0 : result;
+		result = put_next(placement, facts, &marker, &contested, err);
 	}
 	return result ? result : contested;
 }
@@ -343,7 +336,8 @@ static int place_file(struct placement *placement, const struct facts *facts, st
 static int place_special(struct placement *placement, const struct facts *facts, struct err *err)
 {
 	bool symlink = S_ISLNK(facts->inode.mode);
-	int result = 0, contested = 0;
+	bool contested = false;
+	int result = 0;
 
 	for (const struct link *link = facts->links; link && !result; link = link->next) {
 		struct small small = {
@@ -355,9 +349,7 @@ static int place_special(struct placement *placement, const struct facts *facts,
 			.len = symlink && link == facts->links ? facts->target.len : 0,
 		};
 
-		result = put_small(placement, facts, &small, err);
-		contested |= result == 1;
-		result = result == 1 ? 0 : result;
+		result = put_next(placement, facts, &small, &contested, err);
 	}
 	return result ? result : contested;
 }
@@ -446,14 +438,11 @@ int placement_run_place(struct placement *placement, struct cat_job *job, const 
 		result = place_directory(placement, &facts, err);
 	else
 		result = place_special(placement, &facts, err);
+	if (result < 0 && err->kind == ERR_CONFLICT)
+		result = make_way(placement, &facts, result);
 	contested = result == 1;
 	if (contested || (result == -EIDRM && !err->kind)) /* what it held is nowhere, and that was said */
 		result = 0;
-	if (result && err->kind == ERR_CONFLICT) {
-		result = make_way(placement, &facts, result);
-		contested = result == 1;
-		result = contested ? 0 : result;
-	}
 	if (!result && job->key)
 		result = placement_clear_left(placement, &facts, job->key, err);
 	if (!result)

@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "cleanup.h"
 #include "fs/ahead.h"
@@ -86,15 +85,27 @@ bool placement_is_ours(struct placement *placement, const struct facts *facts, c
 	       catalog_view(placement->catalog, is_known, (void *)info) == 0; /* only read */
 }
 
-bool placement_is_own_small(const struct facts *facts, const struct object_info *info)
+bool placement_is_of(const struct object_info *info, const struct cat_inode *inode)
 {
 	struct objmeta meta;
 
-	if (is_own_marker(facts, info))
-		return true;
 	objmeta_decode(&info->meta, &meta);
-	return !S_ISREG(facts->inode.mode) && (meta.has & OBJMETA_FILE_ID) &&
-	       memcmp(meta.file_id, facts->inode.file_id, sizeof(meta.file_id)) == 0;
+	return (meta.has & OBJMETA_FILE_ID) && memcmp(meta.file_id, inode->file_id, sizeof(meta.file_id)) == 0;
+}
+
+int placement_look_again(struct placement *placement, const struct facts *facts, const char *key,
+			 struct object_info *ret_info, struct target *ret_again, struct err *err)
+{
+	int result;
+
+	*err = (struct err){0};
+	*ret_again = (struct target){.key = key, .guard = GUARD_NONE};
+	result = placement_head_whole(placement, key, ret_info, err);
+	if (result || !ret_info->key)
+		return result;
+	ret_again->guard = GUARD_SEEN;
+	ret_again->seen = ret_info->etag;
+	return !placement_is_ours(placement, facts, ret_info);
 }
 
 /* Theirs is the file; ours becomes a version beside it. -EAGAIN: the job goes on with another key. */

@@ -329,31 +329,26 @@ static int give_up(struct placement *placement, const struct facts *facts, uint6
 static int meet_others(struct placement *placement, const struct facts *facts, const struct target *refused,
 		       struct object_info *ret_info, struct err *err)
 {
-	struct target again = {.key = refused->key, .guard = GUARD_NONE};
 	struct object_info info = {0};
+	struct target again;
 	int result;
 
 	*err = (struct err){0};
 	result = find_sent(placement, facts, refused->key, ret_info, err);
 	if (result != -ENOENT)
 		return result; /* it was ourselves */
-	result = placement_head_whole(placement, refused->key, &info, err);
-	if (result)
+	result = placement_look_again(placement, facts, refused->key, &info, &again, err);
+	if (result < 0)
 		return result;
-	if (!info.key) { /* removed by others: ours brings it back */
-		log_info("placement", "%s was removed by others while it was changed here: it is there again",
-			 refused->key);
-		result = upload_to(placement, facts, &again, ret_info, err);
-	} else if (placement_is_this_version(facts, &info)) {
+	if (info.key && placement_is_this_version(facts, &info)) {
 		*ret_info = info;
 		return 0;
-	} else if (placement_is_ours(placement, facts, &info)) {
-		again.guard = GUARD_SEEN;
-		again.seen = info.etag;
-		result = upload_to(placement, facts, &again, ret_info, err);
-	} else {
-		result = placement_stand_aside(placement, facts, refused->key);
 	}
+	if (!info.key) /* removed by others: ours brings it back */
+		log_info("placement", "%s was removed by others while it was changed here: it is there again",
+			 refused->key);
+	result = result ? placement_stand_aside(placement, facts, refused->key)
+			: upload_to(placement, facts, &again, ret_info, err);
 	object_info_clear(&info);
 	return result;
 }

@@ -16,8 +16,8 @@
  *
  * Invariants
  *  1. Files under way and not yet opened are at most WINDOW_MAX and `bytes_max` bytes a sweep, and half as many more in
- *     the directories after it; so that much is what a reader that leaves has cost. What they bring is evictable as
- * everything else, and given up when there is no room.
+ *     the directories after it; so that much is what a reader that leaves has cost. What they bring is evictable like
+ *     everything else, and given up when there is no room.
  *  2. A sweep's window holds only files after `ahead` that were stored, clean and small when it was made.
  *  3. The catalog is asked and tasks are submitted without the lock; `planning` keeps two from planning one sweep.
  *

@@ -262,18 +262,12 @@ static void flight_launch(struct reconcile *reconcile, enum reconcile_kind kind,
 	transfer_submit(reconcile->options.transfer, &flight->task);
 }
 
-/* In the background, unless it flies already. */
-static void flight_start(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino, enum transfer_class class)
-{
-	LOCK_GUARD(&reconcile->lock);
+enum seen { SEEN_BY_ANY, SEEN_BY_THE_NEXT };
 
-	if (!atomic_load(&reconcile->stop) && !flight_find(reconcile, kind, ino))
-		flight_launch(reconcile, kind, ino, class);
-}
-
-/* The same for what only a flight that begins from now on is sure to see. */
-static void flight_start_anew(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino,
-			      enum transfer_class class)
+/* In the background, unless it flies already. SEEN_BY_THE_NEXT: only one that begins from now on is sure to see what it
+ * is started for. */
+static void flight_start(struct reconcile *reconcile, enum reconcile_kind kind, uint64_t ino, enum transfer_class class,
+			 enum seen seen)
 {
 	LOCK_GUARD(&reconcile->lock);
 	struct flight *flight;
@@ -283,8 +277,8 @@ static void flight_start_anew(struct reconcile *reconcile, enum reconcile_kind k
 	flight = flight_find(reconcile, kind, ino);
 	if (!flight)
 		flight_launch(reconcile, kind, ino, class);
-	else if (flight->state == FLIGHT_RUNNING)
-		flight->again = true;
+	else
+		flight->again |= seen == SEEN_BY_THE_NEXT && flight->state == FLIGHT_RUNNING;
 }
 
 /* Waits for the landing. 0, or this call is over: -errno. */
@@ -445,7 +439,7 @@ void reconcile_refresh_soon(struct reconcile *reconcile, uint64_t dir)
 	 */
 	if ((inode.flags & CAT_LISTED) && age > -reconcile->options.max_age_ns && age < reconcile->options.max_age_ns)
 		return;
-	flight_start(reconcile, RECONCILE_KIND_LIST, dir, TRANSFER_BACKGROUND);
+	flight_start(reconcile, RECONCILE_KIND_LIST, dir, TRANSFER_BACKGROUND, SEEN_BY_ANY);
 }
 
 struct siblings {
@@ -478,7 +472,7 @@ static void prefetch(struct reconcile *reconcile, uint64_t ino)
 	if (catalog_readdir(reconcile->options.catalog, &request, sibling_visit, &siblings) < 0)
 		return;
 	for (size_t i = 0; i < siblings.count; i++)
-		flight_start(reconcile, RECONCILE_KIND_HEAD, siblings.inos[i], TRANSFER_NORMAL);
+		flight_start(reconcile, RECONCILE_KIND_HEAD, siblings.inos[i], TRANSFER_NORMAL, SEEN_BY_ANY);
 }
 
 int reconcile_resolve(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct cat_inode *ret_inode,
@@ -514,7 +508,7 @@ void reconcile_names_soon(struct reconcile *reconcile, uint64_t ino)
 	struct cat_name name;
 
 	if (!reconcile_name_of(reconcile, ino, &name))
-		flight_start_anew(reconcile, RECONCILE_KIND_LIST, name.parent, TRANSFER_NORMAL);
+		flight_start(reconcile, RECONCILE_KIND_LIST, name.parent, TRANSFER_NORMAL, SEEN_BY_THE_NEXT);
 }
 
 int reconcile_versions(struct reconcile *reconcile, uint64_t ino, const struct call *call, struct err *err)
@@ -534,7 +528,7 @@ int reconcile_versions_now(struct reconcile *reconcile, uint64_t ino, const stru
 void reconcile_versions_soon(struct reconcile *reconcile, uint64_t ino)
 {
 	if (transfer_can(reconcile->options.transfer, BACKEND_VERSIONS))
-		flight_start_anew(reconcile, RECONCILE_KIND_VERSIONS, ino, TRANSFER_BACKGROUND);
+		flight_start(reconcile, RECONCILE_KIND_VERSIONS, ino, TRANSFER_BACKGROUND, SEEN_BY_THE_NEXT);
 }
 
 int reconcile_past(struct reconcile *reconcile, uint64_t dir, const struct call *call, struct err *err)
@@ -647,7 +641,7 @@ int reconcile_gone(struct reconcile *reconcile, const struct cat_gone *gone, enu
 			 gone->native_id ? " (version " : "", gone->native_id ? gone->native_id : "",
 			 gone->native_id ? ")" : "", effect.expired ? "" : "; another copy is used");
 	if (effect.parent)
-		flight_start(reconcile, RECONCILE_KIND_LIST, effect.parent, TRANSFER_NORMAL);
+		flight_start(reconcile, RECONCILE_KIND_LIST, effect.parent, TRANSFER_NORMAL, SEEN_BY_ANY);
 	return 0;
 }
 

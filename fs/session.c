@@ -400,6 +400,15 @@ static int open_contents(struct session *session, struct err *err)
 	return 0;
 }
 
+/* What the attribute `backend` tells; without it that is a number. */
+static void note_url(struct catalog *catalog, const char *url)
+{
+	AUTO_FREE char *noted = NULL;
+
+	if (catalog_setting_get(catalog, XATTR_VARVE_BACKEND "0", &noted) || strcmp(noted, url) != 0)
+		(void)catalog_setting_put(catalog, XATTR_VARVE_BACKEND "0", url);
+}
+
 static int open_upper(struct session *session, struct err *err)
 {
 	const struct config *config = session->fs.config;
@@ -421,7 +430,7 @@ static int open_upper(struct session *session, struct err *err)
 
 	if (session->rebuilding) /* once, when all is there */
 		ship.interval_ns = NEVER_NS;
-	(void)catalog_setting_put(fs->catalog, XATTR_VARVE_BACKEND "0", config->url); /* else its number is told */
+	note_url(fs->catalog, config->url);
 	result = reconcile_new(&reconcile, &fs->reconcile);
 	if (!result)
 		result = open_contents(session, err);

@@ -15,6 +15,10 @@ int64_t clock_wall(void);      /* CLOCK_REALTIME */
 int64_t clock_monotonic(void); /* CLOCK_MONOTONIC: deadlines, waits */
 int64_t clock_boottime(void);  /* CLOCK_BOOTTIME: leases, counts through suspend */
 
+/* What something takes at best, of late: near the least of the measurements so far, whatever a busy machine adds to
+ * some of them, and slow to forget. 0: none yet. */
+int64_t clock_at_best(int64_t before_ns, int64_t took_ns);
+
 struct timespec clock_to_timespec(int64_t ns);
 int64_t clock_from_timespec(struct timespec ts);
 

@@ -126,8 +126,8 @@ struct transfer_task {
 	void (*run)(struct transfer_task *task);     /* on a pool thread; the task is the runner's from here on */
 	void (*dropped)(struct transfer_task *task); /* instead of run, at shutdown */
 };
-/* Background tasks never take more than half the threads, and but a quarter of many, or three quarters when the store
- * is far; normal ones leave two to urgent ones. */
+/* Background tasks never take more than half the threads, of many 16 or a quarter, or three quarters while the store is
+ * far; normal ones leave two to urgent ones. */
 void transfer_submit(struct transfer *transfer, struct transfer_task *task);
 /* True when it was still queued and is the caller's again. */
 bool transfer_withdraw(struct transfer *transfer, struct transfer_task *task);

@@ -38,6 +38,20 @@ Test(clock, timespecs_round_down_and_back)
 	cr_assert_eq(clock_from_timespec((struct timespec){.tv_sec = INT64_MIN}), INT64_MIN);
 }
 
+Test(clock, at_best_follows_what_is_quicker_at_once_and_what_is_slower_in_time)
+{
+	int64_t best = clock_at_best(0, 20 * NS_PER_MS);
+
+	cr_assert_eq(best, 20 * NS_PER_MS, "the first is the best so far");
+	best = clock_at_best(best, 2 * NS_PER_MS);
+	cr_assert_eq(best, 2 * NS_PER_MS);
+	best = clock_at_best(best, 20 * NS_PER_MS);
+	cr_assert(best > 2 * NS_PER_MS && best < 3 * NS_PER_MS, "one slow answer says nothing of the way");
+	for (int i = 0; i < 1000; i++)
+		best = clock_at_best(best, 20 * NS_PER_MS);
+	cr_assert(best > 19 * NS_PER_MS && best <= 20 * NS_PER_MS, "the way has become longer");
+}
+
 Test(clock, formats)
 {
 	char name[CLOCK_NAME_SIZE];

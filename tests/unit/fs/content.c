@@ -87,21 +87,6 @@ static uint64_t number_of(struct world *world, const char *name)
 	return inode.ino;
 }
 
-/* All of it, and nothing else. */
-static bool is_all(struct world *world, uint64_t ino, uint64_t seq, char byte)
-{
-	AUTO_FREE char *bytes = calloc(1, SIZE);
-	struct content *content;
-	bool all = false;
-
-	if (content_get(world->contents, ino, seq, &content))
-		return false;
-	if (content_pread(content, bytes, SIZE, 0, NULL) == (ssize_t)SIZE)
-		all = bytes[0] == byte && memcmp(bytes, bytes + 1, SIZE - 1) == 0;
-	content_put(content);
-	return all;
-}
-
 static void unlink_name(struct world *world, const char *name)
 {
 	struct cat_unlinked gone = {0};
@@ -194,22 +179,6 @@ Test(content, a_version_without_its_second_name_gets_it_before_the_removed_file_
 	world_close(&world);
 }
 
-static int take_upload(void *arg, struct cat_job *job)
-{
-	if (job->type == CAT_JOB_UPLOAD)
-		*(uint64_t *)arg = job->seq;
-	return 0;
-}
-
-static uint64_t upload_job(struct world *world, uint64_t ino)
-{
-	uint64_t seq = 0;
-
-	cr_assert(zero(int, catalog_jobs_of(world->machine.catalog, ino, 0, take_upload, &seq)));
-	cr_assert(ne(u64, seq, 0));
-	return seq;
-}
-
 /* The current version is stored, and another one, which is not to be shown as the file, waits. */
 Test(content, what_waits_beside_the_current_version_outlives_the_removed_file)
 {
@@ -226,7 +195,7 @@ Test(content, what_waits_beside_the_current_version_outlives_the_removed_file)
 	stored = newest(&world, ino, &size);
 	copy.ino = ino;
 	copy.seq = stored;
-	cr_assert(zero(int, content_stored(world.contents, ino, stored, upload_job(&world, ino), &copy)));
+	cr_assert(zero(int, content_stored(world.contents, ino, stored, upload_of(&world, ino).job, &copy)));
 	memset(bytes, 'b', SIZE);
 	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)SIZE));
 	cr_assert(zero(int, content_commit(content, CAT_ORIGIN_SUSPECT, 0, &seq)));

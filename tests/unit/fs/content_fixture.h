@@ -18,18 +18,23 @@ struct world {
 	char *cache;
 };
 
+static inline void contents_open(struct world *world)
+{
+	struct contents_options options = {.cache_limit = 64 << 20,
+					   .catalog = world->machine.catalog,
+					   .transfer = world->machine.transfer,
+					   .cache_dir = world->cache};
+
+	cr_assert(zero(int, contents_new(&options, &world->contents)));
+}
+
 static inline void world_open(struct world *world)
 {
-	struct contents_options options = {.cache_limit = 64 << 20};
-
 	world->store = store_new(STORE_MEMORY);
 	world->machine = machine_on(world->store, "here");
 	world->cache = fixture_path(world->store->dir, "cache");
 	cr_assert(zero(int, mkdir(world->cache, 0700)));
-	options.catalog = world->machine.catalog;
-	options.transfer = world->machine.transfer;
-	options.cache_dir = world->cache;
-	cr_assert(zero(int, contents_new(&options, &world->contents)));
+	contents_open(world);
 }
 
 static inline void world_close(struct world *world)
@@ -70,6 +75,42 @@ static inline struct content *make_file(struct world *world, const char *name)
 	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)SIZE));
 	cr_assert(zero(int, content_writer_gone(content, 0)));
 	return content;
+}
+
+/* All of it, and nothing else. */
+static inline bool is_all(struct world *world, uint64_t ino, uint64_t seq, char byte)
+{
+	AUTO_FREE char *bytes = calloc(1, SIZE);
+	struct content *content;
+	bool all = false;
+
+	if (content_get(world->contents, ino, seq, &content))
+		return false;
+	if (content_pread(content, bytes, SIZE, 0, NULL) == (ssize_t)SIZE)
+		all = bytes[0] == byte && memcmp(bytes, bytes + 1, SIZE - 1) == 0;
+	content_put(content);
+	return all;
+}
+
+struct upload {
+	uint64_t job, version;
+};
+
+static inline int upload_take(void *arg, struct cat_job *job)
+{
+	if (job->type == CAT_JOB_UPLOAD)
+		*(struct upload *)arg = (struct upload){.job = job->seq, .version = job->version};
+	return 0;
+}
+
+/* The one that waits. */
+static inline struct upload upload_of(struct world *world, uint64_t ino)
+{
+	struct upload upload = {0};
+
+	cr_assert(zero(int, catalog_jobs_of(world->machine.catalog, ino, 0, upload_take, &upload)));
+	cr_assert(ne(u64, upload.job, 0));
+	return upload;
 }
 
 #endif

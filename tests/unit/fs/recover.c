@@ -8,16 +8,6 @@
 #define OTHER_BOOT "11111111-2222-3333-4444-555555555555"
 #define NUMBERS_AHEAD 200 /* they go up in steps */
 
-static void contents_again(struct world *world)
-{
-	struct contents_options options = {.cache_limit = 64 << 20,
-					   .catalog = world->machine.catalog,
-					   .transfer = world->machine.transfer,
-					   .cache_dir = world->cache};
-
-	cr_assert(zero(int, contents_new(&options, &world->contents)));
-}
-
 /* `SIZE` times 'b' of a file that is still open. */
 static uint64_t write_unclosed(struct world *world)
 {
@@ -32,22 +22,6 @@ static uint64_t write_unclosed(struct world *world)
 	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)SIZE));
 	content_put(content);
 	return ino;
-}
-
-static int take_upload(void *arg, struct cat_job *job)
-{
-	if (job->type == CAT_JOB_UPLOAD)
-		*(uint64_t *)arg = job->version;
-	return 0;
-}
-
-static uint64_t waiting_version(struct world *world, uint64_t ino)
-{
-	uint64_t seq = 0;
-
-	cr_assert(zero(int, catalog_jobs_of(world->machine.catalog, ino, 0, take_upload, &seq)));
-	cr_assert(ne(u64, seq, 0));
-	return seq;
 }
 
 /* What linking the next version's file would meet: one that lies there, and no way around it. */
@@ -73,20 +47,6 @@ static void obstruct_links(struct world *world)
 	}
 }
 
-static bool is_all(struct world *world, uint64_t ino, uint64_t seq, char byte)
-{
-	AUTO_FREE char *bytes = calloc(1, SIZE);
-	struct content *content;
-	bool all = false;
-
-	if (content_get(world->contents, ino, seq, &content))
-		return false;
-	if (content_pread(content, bytes, SIZE, 0, NULL) == (ssize_t)SIZE)
-		all = bytes[0] == byte && memcmp(bytes, bytes + 1, SIZE - 1) == 0;
-	content_put(content);
-	return all;
-}
-
 /* The file is empty again, and its cache file goes: it had the only name of what the version held. */
 Test(recover, a_suspect_version_keeps_its_bytes_though_its_file_cannot_be_linked)
 {
@@ -98,10 +58,10 @@ Test(recover, a_suspect_version_keeps_its_bytes_though_its_file_cannot_be_linked
 	ino = write_unclosed(&world);
 	contents_free(world.contents);
 	cr_assert(zero(int, setenv("VARVE_TEST_BOOT_ID", OTHER_BOOT, 1)));
-	contents_again(&world);
+	contents_open(&world);
 	obstruct_links(&world);
 	cr_assert(zero(int, contents_recover(world.contents, &recovered)));
-	seq = waiting_version(&world, ino);
+	seq = upload_of(&world, ino).version;
 	cr_assert(zero(int, catalog_getattr(world.machine.catalog, ino, &inode)));
 	cr_assert(zero(u64, inode.size), "the suspect bytes are the file");
 	cr_assert(is_all(&world, ino, seq, 'b'), "the suspect bytes are gone");
