@@ -5,8 +5,8 @@
  * Who is believed
  *  - What we changed and the store does not have yet always wins: a name is left
  *    alone while a job is pending on its inode, its key or a directory above, while
- *    its file is dirty or its version not stored, and when it changed after the
- *    listing was begun.
+ *    its file is dirty or its version not stored, and when it changed, or such a job
+ *    ended, after the listing was begun (watch.c).
  *  - Otherwise the store wins. Content is never changed in place: another object
  *    under a known key is a new inode that takes the name.
  *
@@ -114,16 +114,35 @@ static int note_change(struct adopt *adopt, const char *name, uint64_t ino)
 	return cat_change_note(&adopt->changes, adopt->request->dir, name, ino);
 }
 
-/* Is a job pending that concerns this key or moves a directory above it? 1, 0, -errno. */
-static int held_above(struct cat_txn *txn, const char *dir_key)
+/* Is a job pending on this inode, on this key or on a key beneath this prefix, or was there one since the listing was
+ * begun? 1, 0, -errno. */
+static int busy_inode(struct cat_txn *txn, const struct adopt *adopt, uint64_t ino)
 {
-	AUTO_FREE char *key = strdup(dir_key);
+	return cat_watch_inode(adopt->request->watch, ino) ? 1 : cat_jobs_on_inode(txn, ino);
+}
+
+static int busy_key(struct cat_txn *txn, const struct adopt *adopt, const char *key)
+{
+	return cat_watch_key(adopt->request->watch, key) ? 1 : cat_jobs_on_key(txn, key);
+}
+
+static int busy_beneath(struct cat_txn *txn, const struct adopt *adopt, const char *prefix)
+{
+	return cat_watch_key(adopt->request->watch, prefix) ? 1 : cat_jobs_beneath(txn, prefix);
+}
+
+/* Is a job pending, or was there one, that concerns this directory or moves one above it? 1, 0, -errno. */
+static int held_above(struct cat_txn *txn, const struct adopt *adopt)
+{
+	AUTO_FREE char *key = strdup(adopt->dir_key.data);
 	struct schema_key jobs;
 	char *slash;
 	int rc;
 
 	if (!key)
 		return -ENOMEM;
+	if (cat_watch_above(adopt->request->watch))
+		return 1;
 	schema_key_begin(&jobs, SCHEMA_JOB);
 	rc = cat_any(txn, &jobs);
 	if (rc <= 0)
@@ -157,7 +176,7 @@ static int adopt_begin(struct cat_txn *txn, struct adopt *adopt)
 		return -ENOMEM;
 	adopt->was_listed = dir.flags & CAT_LISTED;
 	adopt->oldest = dir.ino == CAT_ROOT_INO ? 0 : dir.btime; /* the root was there before us */
-	rc = held_above(txn, adopt->dir_key.data);
+	rc = held_above(txn, adopt);
 	adopt->held = rc == 1;
 	return rc < 0 ? rc : 0;
 }
@@ -205,7 +224,7 @@ static int is_settled(struct cat_txn *txn, const struct adopt *adopt, const stru
 
 	if (name->since_ns >= adopt->request->listed_at)
 		return 0;
-	rc = cat_jobs_on_inode(txn, name->ino);
+	rc = busy_inode(txn, adopt, name->ino);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	rc = cat_inode_get(txn, name->ino, &inode);
@@ -278,7 +297,7 @@ static int vanish_file(struct cat_txn *txn, const struct adopt *adopt, const str
 
 	if (rc <= 0)
 		return rc;
-	rc = cat_jobs_on_key(txn, key);
+	rc = busy_key(txn, adopt, key);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	rc = cat_key_get(txn, 0, key, &record);
@@ -372,7 +391,7 @@ static int vanish_dir(struct cat_txn *txn, struct vanish *vanish, const struct c
 	int rc = is_settled(txn, vanish->adopt, name);
 
 	if (rc == 1) {
-		rc = cat_jobs_on_key(txn, key);
+		rc = busy_key(txn, vanish->adopt, key);
 		rc = rc < 0 ? rc : !rc;
 	}
 	if (rc <= 0 || vanish->depth >= VANISH_DEPTH)
@@ -597,7 +616,7 @@ static int meet_free(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 	if (rc)
 		return rc < 0 ? rc : 0;
 	if (meeting->recorded) {
-		rc = cat_jobs_on_inode(txn, meeting->record.ino);
+		rc = busy_inode(txn, adopt, meeting->record.ino);
 		if (rc)
 			return rc < 0 ? rc : 0;
 		rc = stored_at(txn, &meeting->record, &stored_ns);
@@ -703,8 +722,8 @@ static int adopt_dir(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 
 	if (rc == -ENOENT) {
 		cat_name_set(meeting->name.name, found->name);
-		rc = cat_jobs_beneath(
-			txn, found->key); /* what a directory of this name held is still on its way elsewhere */
+		/* What a directory of this name held may be on its way elsewhere. */
+		rc = busy_beneath(txn, adopt, found->key);
 		return rc ? (rc < 0 ? rc : 0) : meet_free(txn, adopt, found, meeting);
 	}
 	if (rc == 0 && meeting->name.type != S_IFDIR)
@@ -741,7 +760,7 @@ static int adopt_one(struct cat_txn *txn, struct adopt *adopt, const struct cat_
 		bare.data[--bare.len] = '\0';
 	if (buf_failed(&bare))
 		return -ENOMEM;
-	rc = cat_jobs_on_key(txn, bare.data);
+	rc = busy_key(txn, adopt, bare.data);
 	if (rc)
 		return rc < 0 ? rc : 0;
 	rc = cat_key_get(txn, 0, found->key, &meeting.record);

@@ -457,6 +457,7 @@ static struct catalog *catalog_new(const struct catalog_options *options)
 		return NULL;
 	catalog->read_only = options->read_only;
 	lock_init(&catalog->notify_lock, LOCK_LEAF);
+	lock_init(&catalog->watch_lock, LOCK_LEAF);
 	atomic_store(&catalog->seq.next, CAT_SEQ_FIRST);
 	atomic_store(&catalog->ino.next, CAT_ROOT_INO + 1);
 	if (gethostname(catalog->host, sizeof(catalog->host) - 1) < 0)
@@ -510,6 +511,7 @@ void catalog_close(struct catalog *catalog)
 		(void)catalog_update(catalog, settle_clock, NULL);
 	if (catalog->kv)
 		kv_close(catalog->kv);
+	lock_destroy(&catalog->watch_lock);
 	lock_destroy(&catalog->notify_lock);
 	free(catalog);
 }

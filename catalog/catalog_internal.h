@@ -38,6 +38,8 @@ struct catalog {
 	struct lock notify_lock; /* guards the two below; LOCK_LEAF */
 	void (*notify)(void *arg);
 	void *notify_arg;
+	struct lock watch_lock;    /* guards the next; LOCK_LEAF */
+	struct cat_watch *watches; /* listings under way */
 };
 
 struct cat_txn {
@@ -202,5 +204,10 @@ int cat_jobs_on_inode(struct cat_txn *txn, uint64_t ino); /* 1, 0, -errno */
 int cat_jobs_of(struct cat_txn *txn, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg);
 int cat_jobs_on_key(struct cat_txn *txn, const char *key);     /* 1, 0, -errno */
 int cat_jobs_beneath(struct cat_txn *txn, const char *prefix); /* likewise, on any key that begins so */
+/* Of jobs that ended since the watch began (watch.c); `watch` may be NULL. In an update only. */
+void cat_watch_note(struct cat_txn *txn, const struct cat_job *job);
+bool cat_watch_above(const struct cat_watch *watch); /* one on a directory above, or what ended is not known */
+bool cat_watch_inode(const struct cat_watch *watch, uint64_t ino);
+bool cat_watch_key(const struct cat_watch *watch, const char *key); /* "dir/": on any key beneath */
 
 #endif

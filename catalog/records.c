@@ -775,6 +775,7 @@ static int job_unindex(struct cat_txn *txn, const struct cat_job *job)
 	struct schema_key key;
 	int rc;
 
+	cat_watch_note(txn, job);
 	schema_key_pair(&key, SCHEMA_JOB_INODE, job->ino, job->seq);
 	rc = cat_delete(txn, &key);
 	if (rc < 0 || !job->key)

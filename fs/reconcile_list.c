@@ -338,6 +338,7 @@ int reconcile_list_directory(struct reconcile *reconcile, uint64_t dir, enum rec
 		.changed = options->changed,
 		.changed_arg = options->changed_arg,
 	};
+	struct cat_watch *watch = NULL;
 	int rc = catalog_view(options->catalog, place_closure, &place);
 	bool was_bare = unlisted_is_bare(options->catalog, dir) != 0;
 
@@ -348,6 +349,12 @@ int reconcile_list_directory(struct reconcile *reconcile, uint64_t dir, enum rec
 	adopt.listed_at = place.now;
 	list.prefix = place.prefix.data;
 	list.prefix_len = place.prefix.len;
+	rc = catalog_watch(options->catalog, list.prefix, &watch);
+	if (rc) {
+		rc = err_from_errno(err, -rc, "listing of %s", list.prefix);
+		goto out;
+	}
+	adopt.watch = watch;
 	atomic_fetch_add(&reconcile->listings, 1);
 	rc = list_pages(&list, call, err);
 	if (rc)
@@ -370,6 +377,7 @@ int reconcile_list_directory(struct reconcile *reconcile, uint64_t dir, enum rec
 	if (!rc && !list.marker && !(place.listed && was_bare))
 		list_above(reconcile, call, dir);
 out:
+	cat_watch_free(watch);
 	findings_clear(&list.findings);
 	buf_free(&place.prefix);
 	return rc;

@@ -522,6 +522,15 @@ struct cat_found {
 				   name is an empty file until that inode is known, and then becomes one of its links */
 };
 /*
+ * What of our own work ends while a listing of this prefix (with its '/', or "")
+ * is under way. Begun before the first page, given to catalog_adopt, freed
+ * before the catalog is closed. 0, -ENOMEM.
+ */
+struct cat_watch;
+int catalog_watch(struct catalog *catalog, const char *prefix, struct cat_watch **ret);
+void cat_watch_free(struct cat_watch *watch); /* NULL is fine */
+
+/*
  * Takes what a complete listing of `dir` showed into the catalog: unknown
  * objects become inodes with a version and a copy (origin external unless the
  * metadata is ours); an object that replaced the one we knew becomes a new
@@ -537,6 +546,7 @@ struct cat_adopt {
 	size_t count;
 	uint32_t file_mode, dir_mode, uid, gid; /* defaults for what says nothing */
 	int64_t listed_at; /* when the listing was begun: names changed here since are left alone */
+	const struct cat_watch *watch; /* likewise: those whose jobs ended since; may be NULL when there can be none */
 	bool hidden;       /* the listing does not show what is there: nothing vanishes for want of it */
 	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
 	void *changed_arg;

@@ -317,6 +317,98 @@ Test(adopt, names_of_a_moved_directory_wait_until_their_objects_have_followed)
 	cr_assert_eq(ino_of(fresh, "a"), 0, "what still lies at old/a is the moved file's");
 }
 
+/* As the worker does once the object is gone. */
+static int forget_key(struct cat_txn *txn, void *arg)
+{
+	return cat_key_delete(txn, 0, arg);
+}
+
+/* A listing that began while there were jobs, and is adopted when these are done. */
+static void adopt_over(struct cat_watch *watch, const char *gone, const struct cat_found *found, size_t count)
+{
+	struct cat_adopt request = {.dir = ROOT,
+				    .found = found,
+				    .count = count,
+				    .file_mode = 0640,
+				    .dir_mode = 0750,
+				    .listed_at = clock_wall(),
+				    .watch = watch};
+
+	finish_jobs();
+	cr_assert_eq(catalog_update(catalog, forget_key, (void *)gone), 0);
+	cr_assert_eq(catalog_adopt(catalog, &request), 0);
+	(void)assert_clean();
+}
+
+static struct cat_watch *watch_root(void)
+{
+	struct cat_watch *watch;
+
+	cr_assert_eq(catalog_watch(catalog, "", &watch), 0);
+	return watch;
+}
+
+Test(adopt, a_removal_that_ended_while_the_listing_was_read_is_not_undone)
+{
+	struct cat_found stale[] = {object("a", "v", 1), object("b", "theirs", 1)};
+	struct cat_watch *watch;
+
+	adopt(ROOT, NULL, 0);
+	commit(make_file(ROOT, "a"), 1);
+	finish_jobs();
+	cr_assert_eq(remove_file(ROOT, "a"), 0);
+	watch = watch_root();
+	adopt_over(watch, "a", stale, 2);
+	cr_assert_eq(ino_of(ROOT, "a"), 0, "what was removed is there again");
+	cr_assert_neq(ino_of(ROOT, "b"), 0, "what others made is not there");
+	cat_watch_free(watch);
+	watch = watch_root();
+	adopt_over(watch, "a", stale, 1);
+	cr_assert_neq(ino_of(ROOT, "a"), 0, "what is there after all our work was done is others'");
+	cat_watch_free(watch);
+}
+
+Test(adopt, a_directory_that_moved_away_while_the_listing_was_read_does_not_come_back)
+{
+	struct cat_found stale[] = {prefix("d", "d/")};
+	uint64_t dir = make_dir(ROOT, "d"), ino = make_file(dir, "a");
+	struct cat_watch *watch;
+	struct cat_job job;
+
+	adopt(ROOT, stale, 1);
+	commit(ino, 1);
+	finish_jobs();
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(catalog_update(catalog, put_place, &(struct cat_job){.ino = ino, .key = (char *)"d/a"}), 0);
+	finish_job(&job); /* the tree's: what it held has jobs of its own now */
+	cat_job_clear(&job);
+	watch = watch_root();
+	adopt_over(watch, "d/a", stale, 1);
+	cr_assert_eq(ino_of(ROOT, "d"), 0, "for +at it was there");
+	cr_assert_eq(ino_of(ROOT, "e"), dir, "it was not there yet when its parent was listed");
+	cr_assert_eq(ino_of(dir, "a"), ino);
+	cat_watch_free(watch);
+}
+
+Test(adopt, nothing_is_believed_of_a_directory_that_was_moved_while_it_was_listed)
+{
+	uint64_t dir = make_dir(ROOT, "d"), ino = make_file(dir, "a");
+	struct cat_adopt request = {.dir = dir};
+	struct cat_watch *watch;
+
+	commit(ino, 1);
+	finish_jobs();
+	cr_assert_eq(catalog_update(catalog, put_place, &(struct cat_job){.ino = dir, .key = (char *)"d"}), 0);
+	request.listed_at = clock_wall();
+	cr_assert_eq(catalog_watch(catalog, "d/", &watch), 0);
+	request.watch = watch;
+	finish_jobs();
+	cr_assert_eq(catalog_adopt(catalog, &request), 0);
+	cr_assert_eq(ino_of(dir, "a"), ino);
+	cat_watch_free(watch);
+}
+
 /* --- clashes and strange names ------------------------------------------------------------------ */
 
 Test(adopt, moved_directory_does_not_come_back_while_its_files_are_on_their_way)
