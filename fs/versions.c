@@ -91,6 +91,26 @@ static void resolve(struct versions *versions, const struct cat_inode *inode)
 		log_debug("versions", "inode %llu: %s", (unsigned long long)inode->ino, err.message);
 }
 
+static int take_last(void *arg, const struct cat_past *past)
+{
+	*(uint64_t *)arg = past->ino;
+	return 0;
+}
+
+/* Who has the name, or had it last and has no other: whoever removed him need not have known what came before him. */
+static int holder_of(const struct versions *versions, uint64_t dir, const char *name, struct cat_inode *ret_inode)
+{
+	uint64_t last = 0;
+	int ret = catalog_lookup(versions->catalog, dir, name, ret_inode);
+
+	if (ret != -ENOENT)
+		return ret;
+	ret = catalog_past(versions->catalog, dir, name, take_last, &last);
+	if (!ret)
+		ret = last ? catalog_getattr(versions->catalog, last, ret_inode) : -ENOENT;
+	return !ret && ret_inode->nlink ? -ENOENT : ret;
+}
+
 /* What the store does not tell in time is not shown this time: the catalog's own history is. */
 void versions_prepare_name(struct versions *versions, uint64_t dir, const char *name)
 {
@@ -98,7 +118,7 @@ void versions_prepare_name(struct versions *versions, uint64_t dir, const char *
 	struct cat_inode inode;
 	struct err err = {0};
 
-	if (catalog_lookup(versions->catalog, dir, name, &inode) || !S_ISREG(inode.mode))
+	if (holder_of(versions, dir, name, &inode) || !S_ISREG(inode.mode))
 		return;
 	if (versions->contents && content_settle(versions->contents, inode.ino))
 		log_warn("versions", "the newest change of inode %llu has no version yet",

@@ -118,6 +118,29 @@ Test(versions_store, shows_what_others_made)
 	}
 }
 
+/* The removal is still to be sent: nothing is learned of the key but by who asks for the file's own versions. */
+Test(versions_store, shows_what_others_made_before_what_we_removed_unseen)
+{
+	EVERY_STORE(kind)
+	{
+		struct cat_unlinked gone = {0};
+		struct world world;
+		struct err err = {0};
+
+		world_open(&world, kind);
+		store_put(world.store, "f", "first", NULL);
+		pause_ms(20);
+		store_put(world.store, "f", "the second", NULL);
+		cr_assert(zero(int, reconcile_directory(world.reconcile, ROOT, &(struct call){0}, &err)));
+		cr_assert(zero(int, catalog_unlink(world.machine.catalog, ROOT, "f", (struct cat_actor){0}, &gone)));
+		cr_assert(eq(sz, count(&world, "f"), store_has_versions(&world.machine) ? 2 : 1));
+		if (store_has_versions(&world.machine))
+			expect_content(&world, "f", "-2", "first");
+		expect_content(&world, "f", "-1", "the second");
+		world_close(&world);
+	}
+}
+
 static int refuse(struct store *store, enum shim_call call, const char *key, struct err *err)
 {
 	(void)store;
