@@ -76,6 +76,7 @@ TITLES = {
     "big.write": "write a large file (closed)",
     "big.stored": "... until stored",
     "big.read.cold": "cold read",
+    "big.read.kept": "... the floor with a file that keeps it",
     "big.read.warm": "warm read",
     "big.random.cold": "400 random 4 KiB reads, cold",
     "big.first.cold": "first byte, cold",
@@ -561,6 +562,7 @@ def floor_small(plans, bench):
 def floor_big(plans, bench):
     size = bench.big_blocks * BLOCK
     return {"big.stored": plans.put_large("big", size), "big.read.cold": plans.get_large("big", size),
+            "big.read.kept": plans.keep_large("big", size),
             "big.random.cold": plans.random_reads("big", size, 400),
             "big.patch": plans.patch("big", size, random_offsets(5, 20, size)),
             "big.append": plans.append("big", size, 100000)}
@@ -769,7 +771,7 @@ class Bench:
         store = http_floor.Store(self.late_endpoint, ACCESS, SECRET) if work == "latency" else self.store
         self.store.make_bucket(bucket, True)
         try:
-            plans = http_floor.Floor(store, str(BUILD / "bench/http_plan"), bucket, drop_kernel_caches)
+            plans = http_floor.Floor(store, str(BUILD / "bench/http_plan"), bucket, drop_kernel_caches, self.dir)
             rows = FLOORS[work](plans, self)
         finally:
             self.store.remove_bucket(bucket)

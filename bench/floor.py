@@ -18,6 +18,7 @@ import html
 import http.client
 import random
 import subprocess
+import tempfile
 import time
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
@@ -134,10 +135,11 @@ class Store:
 
 
 class Floor:
-    """The plans. Every method gives seconds. What reads begins cold: `cold` drops the server's caches."""
+    """The plans. Every method gives seconds. What reads begins cold: `cold` drops the server's caches. What is kept is kept
+    in `dir`."""
 
-    def __init__(self, store, program, bucket, cold):
-        self.store, self.program, self.bucket, self.cold = store, program, bucket, cold
+    def __init__(self, store, program, bucket, cold, dir):
+        self.store, self.program, self.bucket, self.cold, self.dir = store, program, bucket, cold, dir
         self.checksums = {}
 
     def checksum(self, size):
@@ -152,9 +154,9 @@ class Floor:
         target = self.store.target(method, f"/{self.bucket}/{key}", query, signed)
         return "\t".join([method, target, str(size)] + [f"{name}: {value}" for name, value in headers])
 
-    def send(self, requests, connections):
-        """(seconds, [etag])"""
-        words = [self.program, self.store.host, str(self.store.port), str(min(connections, len(requests)))]
+    def send(self, requests, connections, *kept):
+        """(seconds, [etag]); in the file `kept` what ranges hold is kept and read."""
+        words = [self.program, self.store.host, str(self.store.port), str(min(connections, len(requests))), *kept]
         done = subprocess.run(words, input="\n".join(requests) + "\n", capture_output=True, text=True, timeout=300,
                               check=False)
         if done.returncode != 0:
@@ -232,14 +234,19 @@ class Floor:
         return min(self.multipart(key, [(at, min(step, size - at), False) for at in range(0, size, step)])
                    for step in (8 * MIB, 16 * MIB, 32 * MIB))
 
-    def get_ranges(self, key, ranges, connections):
+    def get_ranges(self, key, ranges, connections, *kept):
         """ranges: (offset, size)"""
         self.cold()
-        return self.send([self.get_range(key, *found) for found in ranges], connections)[0]
+        return self.send([self.get_range(key, *found) for found in ranges], connections, *kept)[0]
 
-    def get_large(self, key, size):
-        return min(self.get_ranges(key, [(at, min(step, size - at)) for at in range(0, size, step)], FEW)
+    def get_large(self, key, size, *kept):
+        return min(self.get_ranges(key, [(at, min(step, size - at)) for at in range(0, size, step)], FEW, *kept)
                    for step in (8 * MIB, 16 * MIB))
+
+    def keep_large(self, key, size):
+        """The same by whoever keeps it in a file, from which it is read as it comes."""
+        with tempfile.NamedTemporaryFile(dir=self.dir) as kept:
+            return self.get_large(key, size, kept.name)
 
     def random_reads(self, key, size, count):
         """One reader, who needs each before it asks for the next; or the whole object at once."""

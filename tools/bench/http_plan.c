@@ -2,7 +2,7 @@
  * http_plan.c - sends a list of HTTP requests over kept-alive connections and says how long they took: the floor
  * beneath which no filesystem can be that needs the same requests. Not part of varve.
  *
- *     http_plan HOST PORT CONNECTIONS <PLAN
+ *     http_plan HOST PORT CONNECTIONS [FILE] <PLAN
  *     http_plan crc32c SIZE        (of a body of so many bytes, in hexadecimal)
  *
  * A line of the plan is METHOD, target, bytes of body and any headers ("Name: value"), with tabs between; whoever wrote
@@ -10,9 +10,16 @@
  * seconds, then status and ETag of each request in the order of the plan. Exit status 1 when one was not answered 2xx,
  * or, a HEAD, 404 either: that nothing is there is an answer.
  *
- * Threads: one for each connection; they share the plan, each request belongs to who drew its number.
+ * With a FILE, what the requests for ranges fetch is kept there, and somebody reads it as it comes, from its beginning
+ * to its end: what no filesystem can do without that keeps what it fetched, were the way through the kernel for
+ * nothing.
+ *
+ * Threads: one for each connection; they share the plan, each request belongs to who drew its number, but for `kept`,
+ * which the reader watches.
  */
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -33,6 +40,8 @@
 #define BODY_MAX ((size_t)64 << 20)
 #define BUFFER_SIZE ((size_t)1 << 20)
 #define CONNECTIONS_MAX 256
+#define READ_SIZE ((size_t)128 << 10)
+#define LOOK_AGAIN_US 100
 
 struct request {
 	char *head;
@@ -40,6 +49,8 @@ struct request {
 	bool no_reply_body; /* HEAD */
 	int status;
 	char etag[128];
+	uint64_t offset, size; /* of its range */
+	_Atomic uint64_t kept; /* of it */
 };
 
 static struct {
@@ -47,6 +58,7 @@ static struct {
 	struct request *requests;
 	size_t count;
 	uint8_t *body; /* what every request sends a prefix of */
+	int file;      /* -1: nothing is kept */
 	atomic_size_t next;
 	pthread_barrier_t ready;
 } plan;
@@ -71,8 +83,13 @@ static void build_head(struct request *request, char *line)
 	request->no_reply_body = strcmp(method, "HEAD") == 0;
 	(void)fprintf(out, "%s %s HTTP/1.1\r\nHost: %s:%s\r\nContent-Length: %zu\r\n", method, target, plan.host,
 		      plan.port, request->body_len);
-	while ((header = strsep(&rest, "\t")))
+	while ((header = strsep(&rest, "\t"))) {
+		uint64_t last;
+
 		(void)fprintf(out, "%s\r\n", header);
+		if (sscanf(header, "Range: bytes=%" SCNu64 "-%" SCNu64, &request->offset, &last) == 2)
+			request->size = last + 1 - request->offset;
+	}
 	(void)fputs("\r\n", out);
 	if (fclose(out) != 0)
 		die("memory");
@@ -179,6 +196,15 @@ static bool header_value(const char *head, const char *name, char *ret_value, si
 	return true;
 }
 
+static void keep(struct request *request, const char *bytes, size_t len)
+{
+	if (plan.file < 0 || !request->size)
+		return;
+	if (pwrite(plan.file, bytes, len, (off_t)(request->offset + request->kept)) != (ssize_t)len)
+		die("what is kept");
+	atomic_fetch_add(&request->kept, len);
+}
+
 /* Only lengths given beforehand are understood: a chunked reply would make this wait for ever, so it is refused. */
 static void take_reply(int fd, struct request *request, char *buffer)
 {
@@ -202,6 +228,7 @@ static void take_reply(int fd, struct request *request, char *buffer)
 	if (request->no_reply_body)
 		left = 0;
 	left -= have - (size_t)(end + 4 - buffer);
+	keep(request, end + 4, have - (size_t)(end + 4 - buffer));
 	/* A part that was copied has its tag in the body. */
 	while (request->etag[0] == '\0' && left > 0 && left < BUFFER_SIZE - have) {
 		size_t n = receive(fd, buffer + have, left);
@@ -212,8 +239,12 @@ static void take_reply(int fd, struct request *request, char *buffer)
 	}
 	if (request->etag[0] == '\0' && (end = strstr(end + 4, "ETag>")))
 		(void)snprintf(request->etag, sizeof(request->etag), "%.*s", (int)strcspn(end + 5, "<"), end + 5);
-	while (left > 0)
-		left -= receive(fd, buffer, left < BUFFER_SIZE ? left : BUFFER_SIZE);
+	while (left > 0) {
+		size_t n = receive(fd, buffer, left < BUFFER_SIZE ? left : BUFFER_SIZE);
+
+		keep(request, buffer, n);
+		left -= n;
+	}
 }
 
 /* Each takes its own times: whoever would do it for all may be the last to run after the barrier. */
@@ -243,11 +274,39 @@ static void *work(void *arg)
 	return NULL;
 }
 
+static void *read_kept(void *arg)
+{
+	struct worker *reader = arg;
+	char *buffer = malloc(READ_SIZE);
+
+	if (!buffer)
+		die("memory");
+	for (size_t n = 0; n < plan.count; n++) {
+		struct request *request = &plan.requests[n];
+
+		for (uint64_t done = 0, want; done < request->size; done += want) {
+			want = request->size - done < READ_SIZE ? request->size - done : READ_SIZE;
+			while (request->kept < done + want)
+				(void)usleep(LOOK_AGAIN_US); /* too short a sleep is as good */
+			if (pread(plan.file, buffer, want, (off_t)(request->offset + done)) != (ssize_t)want)
+				die("reading what is kept");
+		}
+	}
+	reader->ended = clock_monotonic();
+	free(buffer);
+	return NULL;
+}
+
 static double run(unsigned connections)
 {
-	struct worker workers[CONNECTIONS_MAX] = {0};
+	struct worker workers[CONNECTIONS_MAX] = {0}, reader = {0};
 	int64_t began = INT64_MAX, ended = 0;
 
+	if (plan.file >= 0) {
+		errno = pthread_create(&reader.thread, NULL, read_kept, &reader);
+		if (errno)
+			die("thread");
+	}
 	errno = pthread_barrier_init(&plan.ready, NULL, connections);
 	if (errno)
 		die("barrier");
@@ -260,6 +319,10 @@ static double run(unsigned connections)
 		(void)pthread_join(workers[i].thread, NULL); /* they end or the process does */
 		began = workers[i].began < began ? workers[i].began : began;
 		ended = workers[i].ended > ended ? workers[i].ended : ended;
+	}
+	if (plan.file >= 0) {
+		(void)pthread_join(reader.thread, NULL);
+		ended = reader.ended > ended ? reader.ended : ended;
 	}
 	return (double)(ended - began) / (double)NS_PER_SEC;
 }
@@ -283,17 +346,20 @@ static int say_checksum(const char *size)
 
 int main(int argc, char **argv)
 {
-	unsigned connections = argc == 4 ? (unsigned)strtoul(argv[3], NULL, 10) : 0;
+	unsigned connections = argc == 4 || argc == 5 ? (unsigned)strtoul(argv[3], NULL, 10) : 0;
 	bool failed = false;
 
 	if (argc == 3 && strcmp(argv[1], "crc32c") == 0)
 		return say_checksum(argv[2]);
 	if (connections < 1 || connections > CONNECTIONS_MAX) {
-		(void)fprintf(stderr, "usage: http_plan HOST PORT CONNECTIONS <PLAN\n");
+		(void)fprintf(stderr, "usage: http_plan HOST PORT CONNECTIONS [FILE] <PLAN\n");
 		return 2;
 	}
 	plan.host = argv[1];
 	plan.port = argv[2];
+	plan.file = argc == 5 ? open(argv[4], O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600) : -1;
+	if (argc == 5 && plan.file < 0)
+		die(argv[4]);
 	make_body();
 	read_plan();
 	(void)printf("%.6f\n", run(connections));
