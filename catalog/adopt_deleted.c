@@ -290,8 +290,8 @@ static int deleted_closure(struct cat_txn *txn, void *arg)
 		rc = cat_past_last(txn, request->dir, request->name, &past);
 		if (rc == -ENOENT)
 			rc = cat_place_any(txn, 0, request->key); /* of the directory that had this name before */
-		else if (rc == 0)
-			return 0;
+		else if (rc == 0)                                 /* it came after that one, or is the same */
+			rc = request->since_ns <= past.until_ns;
 		if (rc)
 			return rc < 0 ? rc : 0;
 	} else {

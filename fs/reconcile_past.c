@@ -15,8 +15,10 @@
 #include "array.h"
 #include "checksum.h"
 #include "cleanup.h"
+#include "fs/ahead.h"
 #include "fs/reconcile_internal.h"
 
+#define UNKNOWN_MAX 16      /* versions in a directory, asked whose they are */
 #define EXTENT_PAGES_MAX 64 /* of a deleted directory, looked through for when it was deleted */
 
 /* --- the past of a directory -------------------------------------------------------------------------------------- */
@@ -229,13 +231,43 @@ static int losses_sift(struct losses *losses)
 }
 
 struct span {
+	struct catalog *catalog;
+	int64_t after_ns; /* when the one before ended; INT64_MIN: there was none */
 	int64_t since_ns, until_ns;
 	bool current;
+	struct findings unknown; /* versions made after that, which the catalog does not know: the first few */
 };
+
+struct place {
+	const char *key, *id;
+};
+
+static int find_place(struct cat_txn *txn, void *arg)
+{
+	const struct place *place = arg;
+	uint64_t ino, seq;
+
+	return cat_place_get(txn, 0, place->key, place->id, &ino, &seq);
+}
+
+/* 0, 1 when it is a candidate, -errno. */
+static int is_unknown(const struct span *span, const struct object_info *info)
+{
+	struct place place = {.key = info->key};
+	int rc;
+
+	if (!info->native_id || info->modified_ns <= span->after_ns)
+		return 0;
+	place.id = cat_object_id(info->native_id, info->etag);
+	rc = catalog_view(span->catalog, find_place, &place);
+	return rc == -ENOENT ? 1 : rc < 0 ? rc : 0;
+}
 
 static int take_span(void *arg, const struct object_info *info)
 {
 	struct span *span = arg;
+	struct cat_found found = {0};
+	int rc;
 
 	if (!(info->flags & OBJECT_DELETE_MARKER) && (info->flags & OBJECT_LATEST)) {
 		span->current = true;
@@ -243,26 +275,82 @@ static int take_span(void *arg, const struct object_info *info)
 	}
 	if (!span->since_ns || info->modified_ns < span->since_ns)
 		span->since_ns = info->modified_ns;
-	if ((info->flags & OBJECT_DELETE_MARKER) && info->modified_ns > span->until_ns)
-		span->until_ns = info->modified_ns;
+	if (info->flags & OBJECT_DELETE_MARKER) {
+		if (info->modified_ns > span->until_ns)
+			span->until_ns = info->modified_ns;
+		return 0;
+	}
+	if (span->after_ns == INT64_MIN || span->unknown.count == UNKNOWN_MAX)
+		return 0;
+	rc = is_unknown(span, info);
+	if (rc == 1)
+		rc = found_store_facts(&span->unknown.arena, info, &found);
+	else
+		return rc;
+	return rc ? rc : findings_add(&span->unknown, &found, UNKNOWN_MAX);
+}
+
+static int take_end(void *arg, const struct cat_past *past)
+{
+	*(int64_t *)arg = past->until_ns;
 	return 0;
 }
 
-/* From when to when a directory was there, of which nothing is left. 1: something is. */
+/* When others came to a name that had ended before: what we put ourselves and did not record, as a late upload of what
+ * was renamed, says who it is. 1: nobody did. */
+static int others_came(struct losses *losses, struct span *span, struct err *err)
+{
+	struct transfer *transfer = losses->reconcile->options.transfer;
+
+	span->since_ns = 0;
+	for (size_t i = 0; i < span->unknown.count; i++) {
+		const struct cat_found *found = &span->unknown.found[i];
+		struct object_ref object = {.key = found->key, .native_id = found->native_id};
+		struct object_info info = {0};
+		struct objmeta meta;
+		struct err why = {0};
+		int rc = ahead_head(transfer, losses->call, &object, &info, &why);
+
+		atomic_fetch_add(&losses->reconcile->heads, 1);
+		if (rc && why.kind != ERR_NOT_FOUND) {
+			*err = why;
+			return rc;
+		}
+		if (rc) /* removed just now */
+			continue;
+		objmeta_decode(&info.meta, &meta);
+		object_info_clear(&info);
+		if (!(meta.has & (OBJMETA_FILE_ID | OBJMETA_LINK)) &&
+		    (!span->since_ns || found->modified_ns < span->since_ns))
+			span->since_ns = found->modified_ns;
+	}
+	return !span->since_ns;
+}
+
+/* From when to when a directory was there, of which nothing is left. 1: something is, or nobody knows more of it than
+ * we do. */
 static int loss_span(struct losses *losses, struct lost *lost, struct err *err)
 {
-	struct span span = {0};
+	struct span span = {.catalog = losses->reconcile->options.catalog, .after_ns = INT64_MIN};
 	struct reconcile_walk walk = {
 		.request = {.prefix = lost->named.key, .versions = true},
 		.take = take_span,
 		.arg = &span,
 		.max_pages = EXTENT_PAGES_MAX,
 	};
-	int rc = reconcile_walk(losses->reconcile, losses->call, &walk, err);
+	int rc = catalog_past(span.catalog, losses->dir, lost->named.name, take_end, &span.after_ns);
 
+	if (rc < 0)
+		return err_from_errno(err, -rc, "the past of %s", lost->named.key);
+	rc = reconcile_walk(losses->reconcile, losses->call, &walk, err);
+	if (!rc && span.current)
+		rc = 1;
+	if (!rc && span.after_ns != INT64_MIN)
+		rc = others_came(losses, &span, err);
 	lost->since_ns = span.since_ns;
 	lost->deleted_ns = span.until_ns;
-	return rc ? rc : span.current;
+	findings_clear(&span.unknown);
+	return rc;
 }
 
 /* Symlinks, special files and markers of links hold nothing that is a file's content. */

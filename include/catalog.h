@@ -197,8 +197,11 @@ struct cat_extent {
 	struct ranges dirty;   /* of these, what version `base` does not have */
 	uint64_t base;         /* seq of the version the clean ranges belong to; 0: none */
 	uint64_t base_limit;   /* absent bytes at or past this offset are zeros, below they are in `base` */
-	uint8_t boot_id[16];   /* of the boot that wrote it */
-	bool synced;           /* fdatasync of the cache file came before this record */
+	uint64_t base_ino;   /* whose version `base` is when the bytes were copied from elsewhere; 0: its own, and later
+				ones have the same bytes there */
+	uint64_t base_after; /* with base_ino: versions of its own after this one have them, too */
+	uint8_t boot_id[16]; /* of the boot that wrote it */
+	bool synced;         /* fdatasync of the cache file came before this record */
 };
 void cat_extent_clear(struct cat_extent *extent);
 
@@ -545,9 +548,9 @@ struct cat_adopt {
 	const struct cat_found *found;
 	size_t count;
 	uint32_t file_mode, dir_mode, uid, gid; /* defaults for what says nothing */
-	int64_t listed_at; /* when the listing was begun: names changed here since are left alone */
+	int64_t listed_at;             /* when the listing was begun: names changed here since are left alone */
 	const struct cat_watch *watch; /* likewise: those whose jobs ended since; may be NULL when there can be none */
-	bool hidden;       /* the listing does not show what is there: nothing vanishes for want of it */
+	bool hidden;                   /* the listing does not show what is there: nothing vanishes for want of it */
 	void (*changed)(void *arg, uint64_t parent, const char *name, uint64_t ino);
 	void *changed_arg;
 };
@@ -582,7 +585,8 @@ struct cat_deleted {
 	uint64_t dir;
 	const char *name, *component, *key; /* as of struct cat_found */
 	bool directory;
-	int64_t since_ns, until_ns; /* until: of the delete marker. 0: not known */
+	int64_t since_ns, until_ns; /* until: of the delete marker. 0: not known. Since, where a directory had the name
+				       before: of the oldest beneath that came after its end and nobody knows */
 	uint32_t file_mode, dir_mode, uid, gid;
 	const struct cat_found *versions; /* of a file, in any order */
 	size_t count;

@@ -929,6 +929,13 @@ static int take_past(void *arg, const struct cat_past *past)
 	return 0;
 }
 
+static int count_past(void *arg, const struct cat_past *past)
+{
+	(void)past; /* that there is one */
+	++*(unsigned *)arg;
+	return 0;
+}
+
 /* ino 0: none. */
 static struct cat_past past_of(struct bench *bench, uint64_t dir, const char *name)
 {
@@ -987,6 +994,67 @@ Test(reconcile, what_others_deleted_before_is_in_the_past)
 		cr_expect(eq(uint, versions_of(&bench, past.ino), 1));
 		ask_past(&bench, CAT_ROOT_INO);
 		cr_expect(eq(uint, versions_of(&bench, past_of(&bench, CAT_ROOT_INO, "gone").ino), 2), "once");
+		bench_off(&bench);
+	}
+}
+
+static int end_job(void *arg, struct cat_job *job)
+{
+	*(uint64_t *)arg = job->seq;
+	return 1;
+}
+
+static unsigned pasts_of(struct bench *bench, const char *name)
+{
+	unsigned count = 0;
+
+	cr_assert(zero(int, catalog_past(bench->machine.catalog, CAT_ROOT_INO, name, count_past, &count)));
+	return count;
+}
+
+/* A directory that was there goes elsewhere, and all is done that this takes. */
+static void move_directory(struct bench *bench, const char *name, const char *to)
+{
+	struct cat_rename request = {.parent = CAT_ROOT_INO, .name = name, .new_parent = CAT_ROOT_INO, .new_name = to};
+	struct cat_unlinked replaced;
+	AUTO_BUF key = BUF_INIT;
+	uint64_t job;
+
+	buf_addf(&key, "%s/x", name);
+	store_put(bench->store, key.data, "1", NULL);
+	list_dir(bench, CAT_ROOT_INO);
+	list_dir(bench, lookup(bench, CAT_ROOT_INO, name).ino);
+	cr_assert(zero(int, catalog_rename(bench->machine.catalog, &request, &replaced)));
+	while (catalog_jobs(bench->machine.catalog, 0, 1, end_job, &job) == 1)
+		cr_assert(zero(int, catalog_job_done(bench->machine.catalog, job)));
+	store_remove(bench->store, key.data);
+	pause_ms(3);
+}
+
+Test(reconcile, a_directory_of_others_that_came_and_went_where_ours_was_is_in_the_past)
+{
+	EVERY_STORE(kind)
+	{
+		struct bench bench = bench_on(kind);
+		struct objmeta ours = {.has = OBJMETA_FILE_ID | OBJMETA_MODE, .mode = S_IFREG | 0644};
+		struct cat_past past;
+
+		move_directory(&bench, "d", "e");
+		store_put(bench.store, "d/y", "theirs", NULL);
+		store_remove(bench.store, "d/y");
+		move_directory(&bench, "f", "g");
+		put_with(bench.store, "f/late", "ours", &ours);
+		store_remove(bench.store, "f/late");
+		ask_past(&bench, CAT_ROOT_INO);
+		if (store_has_versions(&bench.machine)) {
+			ask_past(&bench, CAT_ROOT_INO);
+			past = past_of(&bench, CAT_ROOT_INO, "d");
+			cr_expect(eq(uint, pasts_of(&bench, "d"), 2), "ours, and theirs once");
+			cr_expect(eq(int, (int)past.ended, CAT_HOW_VANISH));
+			ask_past(&bench, past.ino);
+			cr_expect(eq(uint, versions_of(&bench, past_of(&bench, past.ino, "y").ino), 1));
+		}
+		cr_expect(eq(uint, pasts_of(&bench, "f"), 1), "what we sent too late is no directory of others");
 		bench_off(&bench);
 	}
 }
