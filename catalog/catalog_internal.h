@@ -202,6 +202,8 @@ int cat_job_add(struct cat_txn *txn, enum cat_job_type type, uint64_t ino, const
 int cat_job_get(struct cat_txn *txn, uint64_t seq, struct cat_job *ret_job);
 int cat_jobs_on_inode(struct cat_txn *txn, uint64_t ino); /* 1, 0, -errno */
 int cat_jobs_of(struct cat_txn *txn, uint64_t ino, uint64_t after, cat_job_visit visit, void *arg);
+/* Are bytes of a file that is not stored yet in this version of another? 1, 0, -errno. */
+int cat_is_based_on(struct cat_txn *txn, uint64_t seq);
 int cat_jobs_on_key(struct cat_txn *txn, const char *key);     /* 1, 0, -errno */
 int cat_jobs_beneath(struct cat_txn *txn, const char *prefix); /* likewise, on any key that begins so */
 /* Of jobs that ended since the watch began (watch.c); `watch` may be NULL. In an update only. */

@@ -493,6 +493,7 @@ static int check_job_index(struct check *check, struct kv_bytes key, struct kv_b
 
 static int check_extent(struct check *check, struct kv_bytes key, struct kv_bytes value)
 {
+	struct schema_key index;
 	struct schema_parts parts;
 	struct cat_extent extent;
 	struct cat_version version;
@@ -503,18 +504,42 @@ static int check_extent(struct check *check, struct kv_bytes key, struct kv_byte
 		rc = schema_decode_extent(value, &extent);
 	if (rc < 0)
 		return rc;
-	if (parts.number & CAT_EXTENT_OTHER)
+	if (extent.base_ino) {
+		schema_key_pair(&index, SCHEMA_BASED, extent.base, parts.number);
+		rc = cat_any(check->txn, &index);
+		if (rc == 0)
+			problem(check, "base index", parts.number, "based on version %" PRIu64 ", but not in the index",
+				extent.base);
+	}
+	if (rc < 0 || parts.number & CAT_EXTENT_OTHER)
 		goto out;
 	rc = inode_exists(check, parts.number, &inode);
 	if (rc == 0)
 		problem(check, "dangling extent", parts.number, "no such inode");
 	if (rc == 1 && extent.base) {
-		rc = cat_version_get(check->txn, parts.number, extent.base, &version);
+		rc = cat_version_get(check->txn, extent.base_ino ? extent.base_ino : parts.number, extent.base,
+				     &version);
 		if (rc == -ENOENT)
 			problem(check, "extent without base", parts.number, "version %" PRIu64, extent.base);
 	}
 out:
 	cat_extent_clear(&extent);
+	return is_fatal(rc) ? rc : 0;
+}
+
+static int check_based(struct check *check, struct kv_bytes key, struct kv_bytes value)
+{
+	struct schema_parts parts;
+	struct cat_extent extent;
+	int rc = schema_parse(key, &parts);
+
+	(void)value;
+	if (rc == 0)
+		rc = cat_extent_get(check->txn, parts.second, &extent);
+	if (rc == -ENOENT || (rc == 0 && (!extent.base_ino || extent.base != parts.number)))
+		problem(check, "base index", parts.second, "not based on version %" PRIu64, parts.number);
+	if (rc == 0)
+		cat_extent_clear(&extent);
 	return is_fatal(rc) ? rc : 0;
 }
 
@@ -608,6 +633,7 @@ static const struct {
 	{SCHEMA_JOB_INODE, check_job_index},
 	{SCHEMA_JOB_KEY, check_job_index},
 	{SCHEMA_EXTENT, check_extent},
+	{SCHEMA_BASED, check_based},
 	{SCHEMA_DIRTY, check_dirty},
 	{SCHEMA_FILE, check_file},
 	{SCHEMA_AWAITED, check_awaited},

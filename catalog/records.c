@@ -887,12 +887,38 @@ int cat_extent_get(struct cat_txn *txn, uint64_t ino, struct cat_extent *ret_ext
 	return rc ? rc : cat_check_row(schema_bytes(&key), schema_decode_extent(value, ret_extent));
 }
 
+/* The index follows the record: `base` of the one that is there now goes. */
+static int unbase(struct cat_txn *txn, const struct schema_key *extent, uint64_t ino)
+{
+	struct schema_key key;
+	struct kv_bytes value;
+	uint64_t base;
+	int rc = cat_get(txn, extent, &value);
+
+	if (rc < 0)
+		return rc == -ENOENT ? 0 : rc;
+	base = schema_extent_based(value);
+	if (!base)
+		return 0;
+	schema_key_pair(&key, SCHEMA_BASED, base, ino);
+	return cat_delete(txn, &key);
+}
+
 int cat_extent_put(struct cat_txn *txn, uint64_t ino, const struct cat_extent *extent)
 {
-	struct buf *value = cat_scratch(txn);
-	struct schema_key key;
+	struct schema_key key, based;
+	struct buf *value;
+	int rc;
 
 	schema_key_number(&key, SCHEMA_EXTENT, ino);
+	rc = unbase(txn, &key, ino);
+	if (rc == 0 && extent->base_ino) {
+		schema_key_pair(&based, SCHEMA_BASED, extent->base, ino);
+		rc = cat_put_empty(txn, &based);
+	}
+	if (rc < 0)
+		return rc;
+	value = cat_scratch(txn);
 	schema_encode_extent(extent, value);
 	return cat_put(txn, &key, value);
 }
@@ -900,9 +926,19 @@ int cat_extent_put(struct cat_txn *txn, uint64_t ino, const struct cat_extent *e
 int cat_extent_delete(struct cat_txn *txn, uint64_t ino)
 {
 	struct schema_key key;
+	int rc;
 
 	schema_key_number(&key, SCHEMA_EXTENT, ino);
-	return cat_delete(txn, &key);
+	rc = unbase(txn, &key, ino);
+	return rc ? rc : cat_delete(txn, &key);
+}
+
+int cat_is_based_on(struct cat_txn *txn, uint64_t seq)
+{
+	struct schema_key prefix;
+
+	schema_key_number(&prefix, SCHEMA_BASED, seq);
+	return cat_any(txn, &prefix);
 }
 
 int cat_symlink_get(struct cat_txn *txn, uint64_t ino, struct buf *ret_target)

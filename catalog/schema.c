@@ -228,6 +228,7 @@ static const struct layout layouts[] = {
 	{SCHEMA_JOB_INODE, "job of inode", 2, TAIL_NONE, false},
 	{SCHEMA_JOB_KEY, "job of key", 0, TAIL_NAME_NUMBER, false},
 	{SCHEMA_EXTENT, "extent", 1, TAIL_NONE, false},
+	{SCHEMA_BASED, "based on", 2, TAIL_NONE, false},
 	{SCHEMA_DIRTY, "dirty", 1, TAIL_NONE, false},
 	{SCHEMA_SETTING, "setting", 0, TAIL_NAME, false},
 	{SCHEMA_FILE, "file id", 0, TAIL_NAME, true},
@@ -862,33 +863,63 @@ int schema_decode_job(struct kv_bytes key, struct kv_bytes value, struct cat_job
 	return rc;
 }
 
+#define EXTENT_SYNCED 1
+#define EXTENT_BASED 2 /* base_ino and base_after follow at the end */
+
 void schema_encode_extent(const struct cat_extent *extent, struct buf *ret_value)
 {
 	buf_add_u8(ret_value, RECORD_VERSION);
 	buf_add_u64(ret_value, extent->base);
 	buf_add_u64(ret_value, extent->base_limit);
 	buf_add(ret_value, extent->boot_id, sizeof(extent->boot_id));
-	buf_add_u8(ret_value, extent->synced);
+	buf_add_u8(ret_value, (extent->synced ? EXTENT_SYNCED : 0) | (extent->base_ino ? EXTENT_BASED : 0));
 	ranges_encode(&extent->present, ret_value);
 	ranges_encode(&extent->dirty, ret_value);
+	if (!extent->base_ino)
+		return;
+	buf_add_u64(ret_value, extent->base_ino);
+	buf_add_u64(ret_value, extent->base_after);
+}
+
+/* What comes before the ranges. */
+static struct cursor extent_begin(struct kv_bytes value, struct cat_extent *ret_extent, uint8_t *ret_flags)
+{
+	struct cursor at = record_begin(value);
+	const uint8_t *boot_id;
+
+	ret_extent->base = cursor_u64(&at);
+	ret_extent->base_limit = cursor_u64(&at);
+	boot_id = cursor_bytes(&at, sizeof(ret_extent->boot_id));
+	if (boot_id)
+		memcpy(ret_extent->boot_id, boot_id, sizeof(ret_extent->boot_id));
+	*ret_flags = take_enum(&at, 2 * EXTENT_BASED);
+	ret_extent->synced = *ret_flags & EXTENT_SYNCED;
+	return at;
+}
+
+uint64_t schema_extent_based(struct kv_bytes value)
+{
+	struct cat_extent extent = {0};
+	uint8_t flags;
+	struct cursor at = extent_begin(value, &extent, &flags);
+
+	return !at.failed && flags & EXTENT_BASED ? extent.base : 0;
 }
 
 int schema_decode_extent(struct kv_bytes value, struct cat_extent *ret_extent)
 {
-	struct cursor at = record_begin(value);
 	struct cat_extent extent = {0};
-	const uint8_t *boot_id;
+	uint8_t flags;
+	struct cursor at = extent_begin(value, &extent, &flags);
 	int rc;
 
-	extent.base = cursor_u64(&at);
-	extent.base_limit = cursor_u64(&at);
-	boot_id = cursor_bytes(&at, sizeof(extent.boot_id));
-	if (boot_id)
-		memcpy(extent.boot_id, boot_id, sizeof(extent.boot_id));
-	extent.synced = take_enum(&at, 2);
 	rc = at.failed ? -EBADMSG : ranges_decode(&extent.present, &at);
 	if (rc == 0)
 		rc = ranges_decode(&extent.dirty, &at);
+	if (rc == 0 && flags & EXTENT_BASED) {
+		extent.base_ino = cursor_u64(&at);
+		extent.base_after = cursor_u64(&at);
+	}
 	if (rc == 0)
 		rc = record_end(&at);
 	if (rc < 0)

@@ -23,6 +23,7 @@
  *   JOB_INODE  ino, seq                      - (index of JOB)
  *   JOB_KEY    key *, 0, seq                 - (index of JOB)
  *   EXTENT     ino                           what the cache file holds
+ *   BASED      seq, ino                      - (index of EXTENTs with bytes in another file's version)
  *   DIRTY      ino                           - (index of inodes with CAT_DIRTY)
  *   SETTING    name                          value
  *   FILE       file id                       ino: the first inode that had it
@@ -60,6 +61,7 @@ enum schema_tag {
 	SCHEMA_JOB_INODE = 'J',
 	SCHEMA_JOB_KEY = 'K',
 	SCHEMA_EXTENT = 'e',
+	SCHEMA_BASED = 'b',
 	SCHEMA_DIRTY = 'd',
 	SCHEMA_SETTING = 't',
 	SCHEMA_FILE = 'f', /* file id -> inode */
@@ -162,5 +164,7 @@ void schema_encode_job(const struct cat_job *job, struct buf *ret_value);
 int schema_decode_job(struct kv_bytes key, struct kv_bytes value, struct cat_job *ret_job);
 void schema_encode_extent(const struct cat_extent *extent, struct buf *ret_value);
 int schema_decode_extent(struct kv_bytes value, struct cat_extent *ret_extent);
+/* The base of one whose base is another file's version; else 0. */
+uint64_t schema_extent_based(struct kv_bytes value);
 
 #endif

@@ -309,8 +309,11 @@ static int still_needed(struct cat_txn *txn, const struct cat_version *version)
 {
 	struct cat_extent extent;
 	struct cat_inode inode;
-	int rc = cat_inode_get(txn, version->ino, &inode);
+	int rc = cat_is_based_on(txn, version->seq);
 
+	if (rc)
+		return rc;
+	rc = cat_inode_get(txn, version->ino, &inode);
 	if (rc < 0)
 		return rc;
 	if (!inode.nlink && !(inode.flags & CAT_DIRTY))

@@ -237,8 +237,7 @@ int backing_tighten(struct content *content)
 	content->loose = false;
 	if (newest.state == CAT_STORED || newest.state == CAT_EXPIRED) {
 		ranges_clear(&content->dirty);
-		content->base = newest.seq;
-		content->base_limit = content->size;
+		content_base_on(content, newest.seq);
 	} else {
 		err = cache_file_link(owner->cache, content->id, CACHE_VERSION | newest.seq);
 		if (err)

@@ -46,6 +46,7 @@
 /* A new file of this size is likely to become larger still: its parts go ahead. */
 #define AHEAD_FROM (UINT64_C(32) << 20)
 #define AHEAD_STEP (UINT64_C(16) << 20)
+#define ALONG_STEP (UINT64_C(4) << 20)
 
 void content_extent(const struct content *content, struct cat_extent *ret_extent)
 {
@@ -54,6 +55,8 @@ void content_extent(const struct content *content, struct cat_extent *ret_extent
 		.dirty = content->dirty,
 		.base = content->base,
 		.base_limit = content->base_limit,
+		.base_ino = content->base_ino,
+		.base_after = content->base_after,
 		.synced = content->synced,
 	};
 	memcpy(ret_extent->boot_id, content->owner->boot_id, sizeof(ret_extent->boot_id));
@@ -494,6 +497,186 @@ ssize_t content_write(struct content *content, const struct content_write *reque
 	return err ? err : written;
 }
 
+/* --- held for reading ---------------------------------------------------------------------------------- */
+
+/* Eviction leaves what is being read. */
+static int pin(struct content *content, uint64_t start, uint64_t end)
+{
+	if (ARRAY_ROOM(content->io_at, content->io_room, content->io))
+		return -ENOMEM;
+	content->io_at[content->io++] = (struct range){start, end};
+	return 0;
+}
+
+/* True: it is all there, and stays until content_read_done. */
+static bool hold_present(struct content *content, uint64_t offset, size_t len)
+{
+	uint64_t end = offset + len;
+	struct range gap;
+
+	LOCK_GUARD(&content->lock);
+	if (content->swapping || end > content->size ||
+	    ranges_next_gap(&content->present, offset, end < content->base_limit ? end : content->base_limit, &gap))
+		return false;
+	return pin(content, offset, end) == 0;
+}
+
+/* --- copying without bytes ----------------------------------------------------------------------------- */
+
+/* A version that a stretch of a content is in, as it is. */
+struct reference {
+	uint64_t ino, seq;
+	uint64_t start, end;
+};
+
+/* Whether all of [start, end) that the file has is in its base. */
+static bool find_reference(struct content *from, struct reference *reference)
+{
+	struct range piece;
+
+	LOCK_GUARD(&from->lock);
+	if (reference->end > from->size)
+		reference->end = from->size;
+	reference->ino = content_base_ino(from);
+	reference->seq = from->base;
+	return from->loaded && !from->lost && !from->loose && !from->gone && from->base && from->copy.key &&
+	       reference->start < reference->end && reference->end <= from->base_limit &&
+	       !ranges_next_piece(&from->dirty, reference->start, reference->end, &piece);
+}
+
+static bool goes_on(const struct content *content, const struct reference *reference)
+{
+	return content->base_ino == reference->ino && content->base == reference->seq &&
+	       content->base_limit == reference->start;
+}
+
+/* Before it there must be nothing that would need a base of its own. The kernel must not read or write past us: it
+ * would find holes. */
+static bool can_refer(const struct content *content, const struct reference *reference)
+{
+	return !content->seq && !content->lost && !content->discarded && !content->loose && !content->backed &&
+	       content->size == reference->start &&
+	       (reference->start ? goes_on(content, reference) : reference->end > FETCH_WHOLE_MAX);
+}
+
+static int last_version(void *arg, const struct cat_version *version)
+{
+	*(uint64_t *)arg = version->seq;
+	return 0;
+}
+
+struct own_versions {
+	uint64_t ino, last;
+};
+
+static int find_last(struct cat_txn *txn, void *arg)
+{
+	struct own_versions *own = arg;
+
+	own->last = 0;
+	return cat_version_each(txn, own->ino, 0, UINT64_MAX, last_version, &own->last);
+}
+
+/* First the record: from then on nobody prunes the version. Then it must still be there. */
+static int refer_locked(struct content *content, const struct reference *reference)
+{
+	struct own_versions own = {.ino = content->ino};
+	int err = reference->start ? 0 : catalog_view(content->owner->catalog, find_last, &own);
+
+	if (err)
+		return err;
+	if (!reference->start) {
+		content->base = reference->seq;
+		content->base_ino = reference->ino;
+		content->base_after = own.last;
+		content->speculated_to = 0;
+	}
+	content->base_limit = content->size = reference->end;
+	content->ahead_off = true;
+	touch(content);
+	err = content_save(content);
+	if (!err)
+		err = content_load_copy(content);
+	if (!err && (content->gone || !content->copy.key || !content->base_ino))
+		err = -ESTALE;
+	return err ? err : content_lengthen(content);
+}
+
+/* Nothing was said of it yet. */
+static int unrefer(struct content *content, const struct reference *reference)
+{
+	content->base_limit = content->size = reference->start;
+	if (!reference->start)
+		content_base_on(content, 0);
+	if (ftruncate(content->fd, (off_t)content->size))
+		return -errno;
+	return content_save(content);
+}
+
+/* Room is not made for it: it is in the store. */
+static bool take_along(struct content *content, const struct reference *reference, int fd, uint64_t start, uint64_t end)
+{
+	off_t in = (off_t)start, out = (off_t)start;
+	struct range piece;
+
+	if (cache_reserve(content->owner->cache, end - start))
+		return false;
+	LOCK_GUARD(&content->lock);
+	if (content->base_ino != reference->ino || content->base != reference->seq || end > content->base_limit ||
+	    content->shared || content->discarded || content->backed || content->loose ||
+	    ranges_next_piece(&content->present, start, end, &piece) || fetch_is_writing(content, start, end))
+		return false;
+	while (in < (off_t)end) {
+		if (copy_file_range(fd, &in, content->fd, &out, (size_t)((off_t)end - in), 0) <= 0)
+			return false;
+	}
+	if (ranges_add(&content->present, start, end))
+		return false;
+	content->stale = true;
+	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
+	return true;
+}
+
+/* What is in the source's cache file, as far as it goes: it need not be fetched, also while the store is away. */
+static void bring_along(struct content *content, struct content *from, const struct reference *reference)
+{
+	bool taken = true;
+
+	for (uint64_t at = reference->start; at < reference->end && taken; at += ALONG_STEP) {
+		size_t len = reference->end - at < ALONG_STEP ? (size_t)(reference->end - at) : ALONG_STEP;
+
+		if (!hold_present(from, at, len))
+			continue;
+		taken = take_along(content, reference, from->fd, at, at + len);
+		content_read_done(from, at, len);
+	}
+}
+
+ssize_t content_refer(struct content *content, struct content *from, uint64_t offset, uint64_t len,
+		      const struct waiter *waiter)
+{
+	struct reference reference = {.start = offset, .end = offset + len};
+	int err;
+
+	if (content == from || offset > INT64_MAX - len ||
+	    !transfer_can(content->owner->transfer, BACKEND_MULTIPART | BACKEND_PART_COPY) ||
+	    !find_reference(from, &reference))
+		return 0;
+	{
+		LOCK_GUARD(&content->lock);
+		if (!can_refer(content, &reference))
+			return 0;
+		err = modify_begin(content, reference.start, reference.end, waiter);
+		if (err || !can_refer(content, &reference)) /* it waited */
+			return err;
+		err = refer_locked(content, &reference);
+		if (err)
+			return err == -ESTALE || err == -ENOENT ? unrefer(content, &reference) : err;
+	}
+	bring_along(content, from, &reference);
+	return (ssize_t)(reference.end - reference.start);
+}
+
 static int shrink(struct content *content, uint64_t size)
 {
 	int err = ranges_remove(&content->present, size, UINT64_MAX);
@@ -605,15 +788,6 @@ int content_mark_new(struct content *content)
 
 /* --- reading ------------------------------------------------------------------------------------------- */
 
-/* Eviction leaves what is being read. */
-static int pin(struct content *content, uint64_t start, uint64_t end)
-{
-	if (ARRAY_ROOM(content->io_at, content->io_room, content->io))
-		return -ENOMEM;
-	content->io_at[content->io++] = (struct range){start, end};
-	return 0;
-}
-
 int content_read_begin(struct content *content, uint64_t offset, size_t *len, const struct waiter *waiter)
 {
 	size_t wanted = *len;
@@ -695,19 +869,6 @@ ssize_t content_pread(struct content *content, void *ret_bytes, size_t len, uint
 	n = pread_padded(content->fd, ret_bytes, len, offset);
 	content_read_done(content, offset, len);
 	return n;
-}
-
-/* True: it is all there, and stays until content_read_done. */
-static bool hold_present(struct content *content, uint64_t offset, size_t len)
-{
-	uint64_t end = offset + len;
-	struct range gap;
-
-	LOCK_GUARD(&content->lock);
-	if (content->swapping || end > content->size ||
-	    ranges_next_gap(&content->present, offset, end < content->base_limit ? end : content->base_limit, &gap))
-		return false;
-	return pin(content, offset, end) == 0;
 }
 
 int content_pread_all(struct content *content, void *ret_bytes, size_t len, uint64_t offset,
@@ -851,6 +1012,14 @@ static int small_crc(struct content *content, uint32_t *ret_crc)
 	return 0;
 }
 
+/* It is the whole of another file's version, and nothing else. */
+static bool base_crc(const struct content *content, uint32_t *ret_crc)
+{
+	*ret_crc = content->base_crc32c;
+	return content->base_ino && content->copy.key && content->base_has_crc32c && !content->dirty.count &&
+	       content->size == content->base_size && content->base_limit == content->size;
+}
+
 int content_newest(struct content *content, uint64_t *ret_seq)
 {
 	struct cat_inode inode;
@@ -899,7 +1068,8 @@ int content_commit_locked(struct content *content, enum cat_origin origin, uint3
 		return err;
 	content_extent(content, &extent);
 	/* A mapping may store between this and the clone that is the version. */
-	request.has_crc32c = !content->loose && small_crc(content, &request.crc32c) == 0;
+	request.has_crc32c =
+		!content->loose && (base_crc(content, &request.crc32c) || small_crc(content, &request.crc32c) == 0);
 	err = catalog_commit(owner->catalog, &request, &version);
 	if (err)
 		return err;
@@ -1029,12 +1199,12 @@ static int stored_clean(struct content *content, uint64_t job, const struct cat_
 	extent.dirty = none;
 	extent.base = copy->seq;
 	extent.base_limit = content->size;
+	extent.base_ino = extent.base_after = 0;
 	err = catalog_stored(content->owner->catalog, job, copy, &extent);
 	if (err)
 		return err;
 	ranges_clear(&content->dirty);
-	content->base = copy->seq;
-	content->base_limit = content->size;
+	content_base_on(content, copy->seq);
 	content->stale = false;
 	return 0;
 }

@@ -5,6 +5,7 @@
  *   present  what the cache file holds
  *   dirty    of that, what the stored version `base` does not have (dirty is within present)
  *   the rest, below base_limit, is in `base` in the store; at or past it, zeros.
+ * The base is a version of the file itself, or, of what was copied without its bytes, another's (content_refer).
  *
  * A live file's content moves through these states:
  *
@@ -130,6 +131,14 @@ struct content_write {
 #define CONTENT_APPEND UINT64_MAX
 ssize_t content_write(struct content *content, const struct content_write *request);
 int content_truncate(struct content *content, uint64_t size, const struct waiter *waiter);
+/*
+ * For copy_file_range(2): the end of the file becomes [offset, offset + len) of `from` without its bytes, which stay in
+ * the version that `from` has them from; the upload lets the store copy them. For what is large and lies at one offset
+ * in both, behind nothing that is not from there, too. Returns how much that is; 0: it has to be copied as it is. What
+ * is here of the bytes comes along.
+ */
+ssize_t content_refer(struct content *content, struct content *from, uint64_t offset, uint64_t len,
+		      const struct waiter *waiter);
 /* fallocate(2) modes 0, KEEP_SIZE, PUNCH_HOLE|KEEP_SIZE, ZERO_RANGE (with or without KEEP_SIZE). */
 int content_allocate(struct content *content, int mode, uint64_t offset, uint64_t len, const struct waiter *waiter);
 /* SEEK_DATA and SEEK_HOLE: the offset or -ENXIO. Absent ranges count as data. */

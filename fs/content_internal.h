@@ -60,7 +60,8 @@ struct content {
 	int64_t mtime, ctime;
 	struct ranges present, dirty;
 	uint64_t base, base_limit;
-	struct cat_copy copy; /* of base; key NULL: none */
+	uint64_t base_ino, base_after; /* of struct cat_extent: the base may be another file's version */
+	struct cat_copy copy;          /* of base; key NULL: none */
 	uint64_t base_size;
 	uint32_t base_crc32c;
 	bool base_has_crc32c;
@@ -121,6 +122,13 @@ int content_load(struct content *content);
 int content_lengthen(const struct content *content);
 int content_keep_named(struct content *content);
 int content_load_copy(struct content *content);
+/* From now on the base is its own version `seq`, of which it is all. */
+void content_base_on(struct content *content, uint64_t seq);
+/* Whose version the base is. */
+static inline uint64_t content_base_ino(const struct content *content)
+{
+	return content->base_ino ? content->base_ino : content->ino;
+}
 int content_wait_present(struct content *content, uint64_t start, uint64_t end, const struct waiter *waiter);
 void content_discard_locked(struct content *content);
 /* Before the cache file goes: a version that waits keeps the bytes, under a name and with a record of its own. */

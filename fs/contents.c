@@ -87,7 +87,7 @@ static int load_records(struct cat_txn *txn, void *arg)
 
 struct copy_load {
 	struct content *content;
-	uint64_t base;
+	uint64_t ino, base;
 	struct cat_copy copy;
 	struct cat_version version;
 };
@@ -96,26 +96,40 @@ static int take_stored(void *arg, const struct cat_version *version)
 {
 	struct copy_load *load = arg;
 
-	if (version->state == CAT_STORED && version->origin != CAT_ORIGIN_SUSPECT)
+	if (version->state == CAT_STORED && version->origin != CAT_ORIGIN_SUSPECT) {
+		load->ino = version->ino;
 		load->base = version->seq;
+	}
 	return 0;
 }
 
 /*
  * What is absent, and what is not dirty, has not changed since `base` was made: every later version up to ours has the
  * same bytes there. The newest that is stored is the one to count on. A file that is always being written is never
- * clean, and its first base would be long gone from the store.
+ * clean, and its first base would be long gone from the store. Where that is another file's, later ones are those of
+ * our own since we have it.
  */
 static int load_copy(struct cat_txn *txn, void *arg)
 {
 	struct copy_load *load = arg;
 	const struct content *content = load->content;
-	int err = cat_version_each(txn, content->ino, content->base + 1, content->seq ? content->seq : UINT64_MAX,
-				   take_stored, load);
+	uint64_t after = content->base_ino ? content->base_after : content->base;
+	int err;
 
+	load->ino = content_base_ino(content);
+	load->base = content->base;
+	err = cat_version_each(txn, content->ino, after + 1, content->seq ? content->seq : UINT64_MAX, take_stored,
+			       load);
 	if (!err)
-		err = cat_version_get(txn, content->ino, load->base, &load->version);
-	return err ? err : cat_copy_get(txn, content->ino, load->base, &load->copy);
+		err = cat_version_get(txn, load->ino, load->base, &load->version);
+	return err ? err : cat_copy_get(txn, load->ino, load->base, &load->copy);
+}
+
+void content_base_on(struct content *content, uint64_t seq)
+{
+	content->base = seq;
+	content->base_limit = content->size;
+	content->base_ino = content->base_after = 0;
 }
 
 int content_load_copy(struct content *content)
@@ -127,17 +141,17 @@ int content_load_copy(struct content *content)
 	/* After an upload the current version is the base. */
 	if (!content->seq && !content->changed && !content->shared && content->loaded &&
 	    catalog_getattr(content->owner->catalog, content->ino, &inode) == 0 && inode.version &&
-	    ranges_total(&content->dirty) == 0) {
-		content->base = inode.version;
-		content->base_limit = content->size;
-	}
+	    ranges_total(&content->dirty) == 0)
+		content_base_on(content, inode.version);
 	cat_copy_clear(&content->copy);
 	memset(&content->copy, 0, sizeof(content->copy));
 	if (!content->base)
 		return 0;
-	load.base = content->base;
 	err = catalog_view(content->owner->catalog, load_copy, &load);
-	content->base = load.base;
+	if (load.base != content->base) {
+		content->base = load.base;
+		content->base_ino = content->base_after = 0;
+	}
 	content->gone = load.version.state == CAT_EXPIRED;
 	if (err)
 		return err == -ENOENT ? 0 : err;
@@ -169,6 +183,8 @@ static void adopt_extent(struct content *content, struct load *load)
 	content->dirty = load->extent.dirty;
 	content->base = load->extent.base;
 	content->base_limit = load->extent.base_limit;
+	content->base_ino = load->extent.base_ino;
+	content->base_after = load->extent.base_after;
 	content->synced = load->extent.synced;
 	load->extent.present = load->extent.dirty = (struct ranges)RANGES_INIT;
 }
@@ -231,7 +247,7 @@ static int open_lost(struct content *content, struct load *load)
 	log_error("content", "the cache file of file %llu is gone, and with it changes that were not stored",
 		  (unsigned long long)content->ino);
 	ranges_clear(&load->extent.dirty);
-	load->extent.base = 0;
+	load->extent.base = load->extent.base_ino = 0;
 	load->extent.base_limit = content->size;
 	content->lost = true;
 	return cache_file_open(content->owner->cache, content->id, O_RDWR | O_CREAT, &content->fd);
@@ -270,10 +286,19 @@ static int drop_record(struct cat_txn *txn, void *arg)
 	return cat_extent_delete(txn, *(const uint64_t *)arg);
 }
 
-/* Anew and empty. The record goes before the file is as long as it says: killed then, we would believe it. */
-static int make_file(struct content *content, const struct load *load)
+/* But for whose version the bytes are in, which nothing else knows. */
+static int empty_record(struct cat_txn *txn, void *arg)
 {
-	int err = load->has_extent ? catalog_update(content->owner->catalog, drop_record, &content->id) : 0;
+	const struct load *load = arg;
+	uint64_t id = load->content->id;
+
+	return load->extent.base_ino ? cat_extent_put(txn, id, &load->extent) : cat_extent_delete(txn, id);
+}
+
+/* Anew and empty. The record goes before the file is as long as it says: killed then, we would believe it. */
+static int make_file(struct content *content, struct load *load)
+{
+	int err = load->has_extent ? catalog_update(content->owner->catalog, empty_record, load) : 0;
 
 	return err ? err : new_file(content);
 }
@@ -307,6 +332,7 @@ static int open_kept(struct content *content, struct load *load)
 		ranges_clear(&load->extent.dirty);
 		load->extent.base = load->version.seq;
 		load->extent.base_limit = content->size;
+		load->extent.base_ino = 0;
 	}
 	return make_file(content, load);
 }
@@ -335,8 +361,8 @@ static int load_file(struct content *content, struct load *load)
 	/* A frozen file is never made here: an empty one would pass for the version. */
 	if (content->id & CACHE_VERSION)
 		return -ENOENT;
-	content->base = content->seq ? content->seq : load->inode.version;
-	content->base_limit = content->size;
+	content_base_on(content, content->seq ? content->seq : load->inode.version);
+	load->extent.base_ino = 0;
 	return make_file(content, load);
 }
 

@@ -454,13 +454,13 @@ static int gone_error(const struct content *content)
 static bool is_gone(struct fetch *fetch)
 {
 	struct contents *owner = fetch->content->owner;
-	struct cat_gone gone = {
-		.ino = fetch->content->ino, .key = fetch->key, .native_id = fetch->native_id, .etag = fetch->etag};
+	struct cat_gone gone = {.key = fetch->key, .native_id = fetch->native_id, .etag = fetch->etag};
 
 	if (!owner->gone)
 		return false;
 	{
 		LOCK_GUARD(&fetch->content->lock);
+		gone.ino = content_base_ino(fetch->content);
 		gone.seq = fetch->content->base;
 	}
 	return owner->gone(owner->gone_arg, &gone, &owner->cancelled);

@@ -25,6 +25,7 @@
 /* Reads up to this size are copied once, larger ones spliced from the cache file. */
 #define COPY_MAX (64u << 10)
 #define COPY_RANGE_STEP (1u << 20)
+#define COPY_RANGE_MAX ((size_t)1 << 31) /* the answer has 32 bits */
 
 static struct file *file_of(const struct fuse_file_info *fi)
 {
@@ -465,39 +466,54 @@ static ssize_t fill_from_memory(void *arg, int fd, uint64_t offset, size_t len)
 	return n < 0 ? -errno : n;
 }
 
+/* Through a buffer. The bytes copied, -errno when there are none. */
+static ssize_t copy_bytes(struct content *in, uint64_t off_in, struct content *out, uint64_t off_out, size_t len,
+			  const struct waiter *waiter)
+{
+	AUTO_FREE char *bytes = malloc(COPY_RANGE_STEP);
+	size_t done = 0;
+	ssize_t n = bytes ? 0 : -ENOMEM;
+
+	while (n >= 0 && done < len) {
+		struct bytes from = {.data = bytes};
+		struct content_write request = {
+			.offset = off_out + done, .fill = fill_from_memory, .arg = &from, .waiter = waiter};
+
+		n = content_pread(in, bytes, len - done < COPY_RANGE_STEP ? len - done : COPY_RANGE_STEP, off_in + done,
+				  waiter);
+		if (n <= 0)
+			break;
+		request.len = (size_t)n;
+		n = content_write(out, &request);
+		if (n > 0)
+			done += (size_t)n;
+	}
+	return done ? (ssize_t)done : n;
+}
+
 static void op_copy_file_range(fuse_req_t req, fuse_ino_t ino_in, off_t off_in, struct fuse_file_info *fi_in,
 			       fuse_ino_t ino_out, off_t off_out, struct fuse_file_info *fi_out, size_t len, int flags)
 {
 	struct file *in = file_of(fi_in), *out = file_of(fi_out);
 	struct waiter waiter = fs_waiter(req);
-	AUTO_FREE char *bytes = malloc(COPY_RANGE_STEP);
-	size_t done = 0;
-	ssize_t n = bytes ? 0 : -ENOMEM;
+	ssize_t n = 0;
 
 	(void)ino_in;
 	(void)flags;
 	if (!in->content || !out->content || !out->writable)
 		n = -EBADF;
-	while (n >= 0 && done < len) {
-		struct bytes from = {.data = bytes};
-		struct content_write request = {
-			.offset = (uint64_t)off_out + done, .fill = fill_from_memory, .arg = &from, .waiter = &waiter};
-
-		n = content_pread(in->content, bytes, len - done < COPY_RANGE_STEP ? len - done : COPY_RANGE_STEP,
-				  (uint64_t)off_in + done, &waiter);
-		if (n <= 0)
-			break;
-		request.len = (size_t)n;
-		n = content_write(out->content, &request);
-		if (n > 0)
-			done += (size_t)n;
-	}
-	if (done)
+	if (len > COPY_RANGE_MAX)
+		len = COPY_RANGE_MAX;
+	if (!n && off_in == off_out)
+		n = content_refer(out->content, in->content, (uint64_t)off_out, len, &waiter);
+	if (!n)
+		n = copy_bytes(in->content, (uint64_t)off_in, out->content, (uint64_t)off_out, len, &waiter);
+	if (n > 0)
 		fs_written(req, ino_out);
-	if (n < 0 && !done)
+	if (n < 0)
 		reply_err(req, (int)n);
 	else
-		(void)fuse_reply_write(req, done); /* see reply.h */
+		(void)fuse_reply_write(req, (size_t)n); /* see reply.h */
 }
 
 void ops_data_abandon(struct fs *fs)

@@ -96,6 +96,25 @@ static bool is_trusted(const struct contents *contents, const struct found *foun
 	return !found->extent_id || found->extent.synced || memcmp(found->extent.boot_id, contents->boot_id, 16) == 0;
 }
 
+static int put_extent(struct cat_txn *txn, void *arg)
+{
+	const struct found *found = arg;
+
+	return cat_extent_put(txn, found->extent_id, &found->extent);
+}
+
+/* What was copied from another file's version without its bytes has lost none: what was fetched of it is fetched again.
+ */
+static int trust_elsewhere(struct contents *contents, struct found *found)
+{
+	if (is_trusted(contents, found) || !found->extent.base_ino || found->extent.dirty.count ||
+	    !(found->of.seq || found->inode.flags & CAT_FLUSHED))
+		return 0;
+	ranges_clear(&found->extent.present);
+	memcpy(found->extent.boot_id, contents->boot_id, sizeof(found->extent.boot_id));
+	return catalog_update(contents->catalog, put_extent, found);
+}
+
 /* Not stored versions keep all their bytes in the cache file, so its checksum is theirs. */
 static bool matches_checksum(struct contents *contents, const struct found *found)
 {
@@ -119,13 +138,6 @@ static bool matches_checksum(struct contents *contents, const struct found *foun
 		at += (uint64_t)n;
 	}
 	return crc == found->version.crc32c;
-}
-
-static int put_extent(struct cat_txn *txn, void *arg)
-{
-	const struct found *found = arg;
-
-	return cat_extent_put(txn, found->extent_id, &found->extent);
 }
 
 /* --- suspects -------------------------------------------------------------------------------------------- */
@@ -191,6 +203,7 @@ static int examine_version(struct contents *contents, const struct pair *pair, u
 	int err = backing_recover(contents, CACHE_VERSION | pair->seq, pair->ino, &untouched);
 
 	err = err ? err : catalog_view(contents->catalog, read_found, &found);
+	err = err ? err : trust_elsewhere(contents, &found);
 	bool goes_back = found.inode.version == pair->seq && !(found.inode.flags & CAT_DIRTY);
 
 	if (err || is_trusted(contents, &found))
@@ -292,6 +305,8 @@ static int recover_changes(struct contents *contents, const struct pair *pair, u
 
 	if (!err)
 		err = backing_recover(contents, pair->ino, 0, &untouched);
+	if (!err)
+		err = trust_elsewhere(contents, &found);
 	suspect = !err && !is_trusted(contents, &found);
 	if (suspect) { /* so that it is loaded as it lies there */
 		memcpy(found.extent.boot_id, contents->boot_id, 16);

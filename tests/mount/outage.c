@@ -77,6 +77,34 @@ static bool stored_as(const char *key, const void *content, size_t len)
 	return same;
 }
 
+/* The copy of what is not here is an entry in the journal, and what was read of it meanwhile is none of it. */
+Test(outage, a_copy_made_without_the_store_outlives_a_kill)
+{
+	size_t len = 8 << 20;
+	char *large = malloc(len);
+
+	cr_assert_not_null(large);
+	fill_random(large, len, 12);
+	file_write(at("large"), large, len);
+	start_cold(NULL);
+	cr_assert_not_null(dir_names(m.dir));
+	proxy_cut(&proxy);
+	OK(mounted_shell(&m, "cd \"$MNT\" && cp large copy && cp copy copy2 && printf x >>copy2", NULL, 0));
+	mounted_kill(&m);
+	proxy_restore(&proxy);
+	start(NULL);
+	OK(unlink(at("large")));
+	mounted_settle(&m, 60);
+	cr_assert(file_is(at("copy"), large, len));
+	cr_assert(stored_as("copy", large, len));
+	large = realloc(large, len + 1);
+	large[len] = 'x';
+	cr_assert(stored_as("copy2", large, len + 1));
+	free(large);
+	OK(mounted_stop(&m));
+	OK(mounted_shell(&m, "\"$VARVE\" fsck \"$STATE\"", NULL, 0));
+}
+
 Test(outage, what_is_here_keeps_working_and_the_rest_fails_in_time)
 {
 	char *names;

@@ -766,6 +766,43 @@ Test(store, a_change_of_a_large_file_moves_little_more_than_what_changed)
 	end_clean();
 }
 
+/* cp asks for copies without looking at them: where the store can, it makes them. */
+static enum mounted_store every[] = {MOUNTED_S3, MOUNTED_S3_UNVERSIONED, MOUNTED_LOCAL};
+
+ParameterizedTestParameters(store, a_copy_of_a_large_version_moves_no_bytes)
+{
+	return cr_make_param_array(enum mounted_store, every, 3);
+}
+
+ParameterizedTest(enum mounted_store *store, store, a_copy_of_a_large_version_moves_no_bytes, .timeout = 480,
+		  .fini = leave)
+{
+	char *bytes = malloc(LARGE);
+	int64_t sent, received;
+
+	begin(*store, NULL);
+	put_large(bytes);
+	file_puts(at("large"), "short");
+	mounted_settle(&m, 60);
+	sent = mounted_status(&m, "store.bytes_sent");
+	received = mounted_status(&m, "store.bytes_received");
+	OK(mounted_shell(&m, "cd \"$MNT\" && cp .versions/large/-2 large && cp large again && rm large", NULL, 0));
+	mounted_settle(&m, 60);
+	cr_assert_lt(mounted_status(&m, "store.bytes_sent") - sent, 64 << 10);
+	cr_assert_lt(mounted_status(&m, "store.bytes_received") - received, 64 << 10);
+	cr_assert(file_is(at("again"), bytes, LARGE));
+	OK(mounted_shell(&m,
+			 "cd \"$MNT\" && test \"$(getfattr --only-values -n user.varve.checksum again)\" = "
+			 "\"$(getfattr --only-values -n user.varve.checksum .versions/large/-1)\"",
+			 NULL, 0));
+	forget_everything();
+	cr_assert(file_is(at("again"), bytes, LARGE));
+	cr_assert(file_is(at(".versions/large/-1"), bytes, LARGE));
+	cr_assert(file_is(at(".versions/large/-2"), "short", 5));
+	end_clean();
+	free(bytes);
+}
+
 Test(store, an_fsync_of_a_plain_file_is_one_request)
 {
 	int64_t requests;

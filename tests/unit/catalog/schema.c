@@ -323,6 +323,15 @@ Test(schema, job_and_extent_come_back)
 	cr_assert(read_extent.base == 7 && read_extent.base_limit == 8 && read_extent.synced);
 	cr_assert_eq(ranges_total(&read_extent.present), 4);
 	cr_assert_eq(ranges_total(&read_extent.dirty), 1);
+	cr_assert_eq(schema_extent_based(value_of(&buf)), 0);
+	cat_extent_clear(&read_extent);
+	extent.base_ino = 9;
+	extent.base_after = 10;
+	buf_reset(&buf);
+	schema_encode_extent(&extent, &buf);
+	cr_assert_eq(schema_extent_based(value_of(&buf)), 7);
+	cr_assert_eq(schema_decode_extent(value_of(&buf), &read_extent), 0);
+	cr_assert(read_extent.base_ino == 9 && read_extent.base_after == 10);
 	cat_extent_clear(&read_extent);
 	cat_extent_clear(&extent);
 	buf_free(&buf);
