@@ -529,6 +529,13 @@ struct reference {
 	uint64_t start, end;
 };
 
+/* In a cold tier the store copies no more than it reads: who asks is to be told so now. */
+static bool is_archived(const struct cat_copy *copy)
+{
+	return copy->storage_class &&
+	       (!strcmp(copy->storage_class, "GLACIER") || !strcmp(copy->storage_class, "DEEP_ARCHIVE"));
+}
+
 /* Whether all of [start, end) that the file has is in its base. */
 static bool find_reference(struct content *from, struct reference *reference)
 {
@@ -540,7 +547,7 @@ static bool find_reference(struct content *from, struct reference *reference)
 	reference->ino = content_base_ino(from);
 	reference->seq = from->base;
 	return from->loaded && !from->lost && !from->loose && !from->gone && from->base && from->copy.key &&
-	       reference->start < reference->end && reference->end <= from->base_limit &&
+	       !is_archived(&from->copy) && reference->start < reference->end && reference->end <= from->base_limit &&
 	       !ranges_next_piece(&from->dirty, reference->start, reference->end, &piece);
 }
 

@@ -791,14 +791,19 @@ ParameterizedTest(enum mounted_store *store, store, a_copy_of_a_large_version_mo
 	cr_assert_lt(mounted_status(&m, "store.bytes_sent") - sent, 64 << 10);
 	cr_assert_lt(mounted_status(&m, "store.bytes_received") - received, 64 << 10);
 	cr_assert(file_is(at("again"), bytes, LARGE));
+	sent = mounted_status(&m, "store.bytes_sent");
+	OK(mounted_shell(&m, "\"$VARVE\" undelete \"$MNT/large\"", NULL, 0));
+	mounted_settle(&m, 60);
+	cr_assert_lt(mounted_status(&m, "store.bytes_sent") - sent, 64 << 10);
 	OK(mounted_shell(&m,
 			 "cd \"$MNT\" && test \"$(getfattr --only-values -n user.varve.checksum again)\" = "
 			 "\"$(getfattr --only-values -n user.varve.checksum .versions/large/-1)\"",
 			 NULL, 0));
 	forget_everything();
 	cr_assert(file_is(at("again"), bytes, LARGE));
-	cr_assert(file_is(at(".versions/large/-1"), bytes, LARGE));
-	cr_assert(file_is(at(".versions/large/-2"), "short", 5));
+	cr_assert(file_is(at("large"), bytes, LARGE));
+	cr_assert(file_is(at(".versions/large/-2"), bytes, LARGE));
+	cr_assert(file_is(at(".versions/large/-3"), "short", 5));
 	end_clean();
 	free(bytes);
 }
