@@ -209,6 +209,21 @@ static void pack_findings(struct findings *findings, struct lost *lost, size_t *
 	*used += lost->count;
 }
 
+static int any_past(void *arg, const struct cat_past *past)
+{
+	(void)arg;
+	(void)past; /* that there is one says it all */
+	return 1;
+}
+
+/* Every directory that was ever removed takes a listing of its own: while somebody waits, those that we know of are
+ * left to the next sweep. */
+static bool is_passed_over(const struct losses *losses, const struct lost *lost)
+{
+	return losses->call->hasty && lost->named.directory &&
+	       catalog_past(losses->reconcile->options.catalog, losses->dir, lost->named.name, any_past, NULL) == 1;
+}
+
 /* Keeps the losses that tell something new, and packs their versions. */
 static int losses_sift(struct losses *losses)
 {
@@ -216,7 +231,9 @@ static int losses_sift(struct losses *losses)
 
 	for (size_t i = 0; i < losses->count; i++) {
 		struct unknown unknown = {.losses = losses, .lost = &losses->cells[i]};
-		int rc = catalog_view(losses->reconcile->options.catalog, unknown_closure, &unknown);
+		int rc = is_passed_over(losses, unknown.lost)
+				 ? 0
+				 : catalog_view(losses->reconcile->options.catalog, unknown_closure, &unknown);
 
 		if (rc)
 			return rc;

@@ -1037,7 +1037,10 @@ Test(reconcile, a_directory_of_others_that_came_and_went_where_ours_was_is_in_th
 	{
 		struct bench bench = bench_on(kind);
 		struct objmeta ours = {.has = OBJMETA_FILE_ID | OBJMETA_MODE, .mode = S_IFREG | 0644};
+		const struct call hasty = {.hasty = true};
 		struct cat_past past;
+		struct err err = {0};
+		unsigned lists;
 
 		move_directory(&bench, "d", "e");
 		store_put(bench.store, "d/y", "theirs", NULL);
@@ -1051,6 +1054,10 @@ Test(reconcile, a_directory_of_others_that_came_and_went_where_ours_was_is_in_th
 			past = past_of(&bench, CAT_ROOT_INO, "d");
 			cr_expect(eq(uint, pasts_of(&bench, "d"), 2), "ours, and theirs once");
 			cr_expect(eq(int, (int)past.ended, CAT_HOW_VANISH));
+			lists = atomic_load(&bench.store->calls[SHIM_LIST]);
+			cr_assert(zero(int, reconcile_past_now(bench.reconcile, CAT_ROOT_INO, &hasty, &err)));
+			cr_expect(eq(uint, atomic_load(&bench.store->calls[SHIM_LIST]) - lists, 1),
+				  "whoever waits waits for each directory that is gone");
 			ask_past(&bench, past.ino);
 			cr_expect(eq(uint, versions_of(&bench, past_of(&bench, past.ino, "y").ino), 1));
 		}
