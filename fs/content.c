@@ -788,9 +788,12 @@ int content_mark_new(struct content *content)
 	LOCK_GUARD(&content->lock);
 	int err = modify_begin(content, 0, 0, NULL);
 
-	if (!err)
-		touch(content);
-	return err;
+	if (err)
+		return err;
+	touch(content);
+	if (!content->size) /* whatever it was before */
+		content->ahead_off = false;
+	return 0;
 }
 
 /* --- reading ------------------------------------------------------------------------------------------- */

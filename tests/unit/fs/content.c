@@ -54,6 +54,60 @@ Test(content, a_truncation_makes_no_version_of_what_a_writer_has_half_written)
 	world_close(&world);
 }
 
+static void count_grown(void *arg, struct content *content, uint64_t ino, uint64_t size)
+{
+	(void)content;
+	(void)ino;
+	*(uint64_t *)arg = size;
+}
+
+static void ignore_committed(void *arg, uint64_t ino, uint64_t seq, const struct ranges *rewritten)
+{
+	(void)arg;
+	(void)ino;
+	(void)seq;
+	(void)rewritten;
+}
+
+static void ignore(void *arg, uint64_t ino)
+{
+	(void)arg;
+	(void)ino;
+}
+
+/* Whoever has the file open still, as an upload of its empty version does, is no reason to send it at its close only.
+ */
+Test(content, a_file_opened_anew_while_it_is_empty_is_sent_ahead)
+{
+	AUTO_FREE char *bytes = calloc(1, SIZE);
+	uint64_t grown = 0, seq;
+	const struct contents_watch watch = {.grown = count_grown,
+					     .committed = ignore_committed,
+					     .changing = ignore,
+					     .discarded = ignore,
+					     .arg = &grown};
+	struct content *content;
+	struct world world;
+
+	world_open(&world);
+	contents_watch(world.contents, &watch);
+	cr_assert(zero(int, content_get(world.contents, make_empty(&world, "f"), 0, &content)));
+	content_writer_came(content);
+	cr_assert(zero(int, content_mark_new(content)));
+	cr_assert(zero(int, content_commit(content, CAT_ORIGIN_CLOSE, 0, &seq)));
+	cr_assert(zero(int, content_mark_new(content)));
+	for (uint64_t at = 0; at < 40 * SIZE; at += SIZE) {
+		struct content_write write = {.offset = at, .len = SIZE, .fill = fill, .arg = bytes};
+
+		cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)SIZE));
+	}
+	cr_assert(ge(u64, grown, 32 * SIZE));
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	content_put(content);
+	contents_watch(world.contents, NULL);
+	world_close(&world);
+}
+
 /* --- what a version that is not stored keeps ------------------------------------------------------------------- */
 
 static void cache_path(const struct world *world, uint64_t id, char ret_path[static 256])
