@@ -15,6 +15,7 @@ and a process of its own, so that whoever hangs is killed and the rest goes on. 
 - An fsync row counts as stored only if the bucket has the bytes when fsync() returns; else it is marked "~" and is no
   measure for others.
 - Memory is the daemons' peak resident size within the row.
+- Before each turn the disk has everything and the processors are calm, or 20 s have passed.
 - With --rounds all take turns, and a row's figure is the median of its rounds. The floor takes part like everybody: it
   finds the server as cold as they do.
 
@@ -59,6 +60,7 @@ ONLY = {"varve-disk": ("apps",)}
 NEEDS = {"s3fs": ("s3fs",), "rclone": ("RCLONE",), "geesefs": ("GEESEFS",), "juicefs": ("JUICEFS", "redis-server"),
          "juicefs-wb": ("JUICEFS", "redis-server")}
 WORK_TIMEOUT = 400
+CALM_TIMEOUT, CALM_SHARE = 20, 0.2
 SMALL_SIZE = 8192
 BLOCK = 4 * MIB
 
@@ -548,6 +550,25 @@ def latency(system, rows, bench):
 WORK = {"small": small, "big": big, "apps": apps, "latency": latency}
 
 
+def busy_share(seconds):
+    """Of the processors' time."""
+    def jiffies():
+        times = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+        return sum(times), times[3]  # idle; who waits for the disk is not
+    before = jiffies()
+    time.sleep(seconds)
+    after = jiffies()
+    return 1 - (after[1] - before[1]) / max(1, after[0] - before[0])
+
+
+def calm_down():
+    """Whoever was before leaves work to the disk and the store, which nobody else is to pay for."""
+    os.sync()
+    deadline = time.monotonic() + CALM_TIMEOUT
+    while busy_share(0.5) > CALM_SHARE and time.monotonic() < deadline:
+        pass
+
+
 # ---- the floor ----------------------------------------------------------------------------------------
 
 
@@ -737,6 +758,7 @@ class Bench:
             system.close()
 
     def run_work(self, name, work):
+        calm_down()
         ours, theirs = multiprocessing.Pipe()
         child = multiprocessing.Process(target=self.work, args=(name, work, theirs))
         child.start()
@@ -767,6 +789,7 @@ class Bench:
         child.join(10)
 
     def run_floor(self, work):
+        calm_down()
         bucket = f"bench-floor-{work}"
         store = http_floor.Store(self.late_endpoint, ACCESS, SECRET) if work == "latency" else self.store
         self.store.make_bucket(bucket, True)
