@@ -69,6 +69,7 @@ void cat_found_version(const struct cat_found *found, const struct cat_inode *in
 	version->uid = version->author = inode->uid;
 	version->gid = inode->gid;
 	version->state = CAT_STORED;
+	version->flags |= CAT_FOUND;
 	version->origin = ours ? found->origin : CAT_ORIGIN_EXTERNAL;
 	if (ours && found->has_author)
 		version->author = found->author;

@@ -219,6 +219,8 @@ static int stored_closure(struct cat_txn *txn, void *arg)
 		rc = cat_key_put(txn, copy.key, &record);
 	if (rc == 0 && stored->extent)
 		rc = cat_extent_put(txn, copy.ino, stored->extent);
+	if (rc == 0) /* its own cache file is nobody's any more */
+		rc = cat_extent_delete(txn, CAT_EXTENT_VERSION | copy.seq);
 	if (rc == 0)
 		rc = cat_key_left(txn, copy.ino, copy.key);
 	return rc ? rc : place_links(txn, copy.ino);

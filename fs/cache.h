@@ -16,6 +16,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "catalog.h"
+
 /* Cache files are written in pieces of this. Over 64 KiB ext4 takes page cache in large folios, which a virtual machine
  * may have to ask its host for: measured up to ten times slower. */
 #define CACHE_STEP ((size_t)64 << 10)
@@ -23,7 +25,7 @@
 struct cache;
 struct catalog;
 
-#define CACHE_VERSION (UINT64_C(1) << 63)
+#define CACHE_VERSION CAT_EXTENT_VERSION
 #define CACHE_HISTORY (UINT64_C(1) << 62)
 
 struct cache_options {

@@ -310,6 +310,7 @@ static int modify_begin_settled(struct content *content, const struct waiter *wa
 	err = freeze(content, waiter);
 	if (err)
 		return err;
+	content->changes++; /* before the first byte */
 	content->synced = false;
 	if (!content->changed) {
 		content_extent(content, &extent);
@@ -527,6 +528,7 @@ static bool hold_present(struct content *content, uint64_t offset, size_t len)
 struct reference {
 	uint64_t ino, seq;
 	uint64_t start, end;
+	uint64_t changes; /* of the content, when it was seen to be in it */
 };
 
 /* In a cold tier the store copies no more than it reads: who asks is to be told so now. */
@@ -534,6 +536,14 @@ static bool is_archived(const struct cat_copy *copy)
 {
 	return copy->storage_class &&
 	       (!strcmp(copy->storage_class, "GLACIER") || !strcmp(copy->storage_class, "DEEP_ARCHIVE"));
+}
+
+/* Where an object is overwritten in place others could do that before the store has made the copy; not so with what
+ * varve keeps of the past itself. */
+static bool is_kept(const struct content *content)
+{
+	return transfer_can(content->owner->transfer, BACKEND_VERSIONS) ||
+	       !strncmp(content->copy.key, CAT_OWN_KEYS, strlen(CAT_OWN_KEYS));
 }
 
 /* Whether all of [start, end) that the file has is in its base. */
@@ -546,8 +556,10 @@ static bool find_reference(struct content *from, struct reference *reference)
 		reference->end = from->size;
 	reference->ino = content_base_ino(from);
 	reference->seq = from->base;
+	reference->changes = from->changes;
 	return from->loaded && !from->lost && !from->loose && !from->gone && from->base && from->copy.key &&
-	       !is_archived(&from->copy) && reference->start < reference->end && reference->end <= from->base_limit &&
+	       is_kept(from) && !is_archived(&from->copy) && reference->start < reference->end &&
+	       reference->end <= from->base_limit &&
 	       !ranges_next_piece(&from->dirty, reference->start, reference->end, &piece);
 }
 
@@ -621,7 +633,8 @@ static int unrefer(struct content *content, const struct reference *reference)
 }
 
 /* Room is not made for it: it is in the store. */
-static bool take_along(struct content *content, const struct reference *reference, int fd, uint64_t start, uint64_t end)
+static bool take_along(struct content *content, struct content *from, const struct reference *reference, uint64_t start,
+		       uint64_t end)
 {
 	off_t in = (off_t)start, out = (off_t)start;
 	struct range piece;
@@ -634,10 +647,11 @@ static bool take_along(struct content *content, const struct reference *referenc
 	    ranges_next_piece(&content->present, start, end, &piece) || fetch_is_writing(content, start, end))
 		return false;
 	while (in < (off_t)end) {
-		if (copy_file_range(fd, &in, content->fd, &out, (size_t)((off_t)end - in), 0) <= 0)
+		if (copy_file_range(from->fd, &in, content->fd, &out, (size_t)((off_t)end - in), 0) <= 0)
 			return false;
 	}
-	if (ranges_add(&content->present, start, end))
+	/* A writer may have come since find_reference: then it is not the version's. */
+	if (from->changes != reference->changes || ranges_add(&content->present, start, end))
 		return false;
 	content->stale = true;
 	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
@@ -654,7 +668,7 @@ static void bring_along(struct content *content, struct content *from, const str
 
 		if (!hold_present(from, at, len))
 			continue;
-		taken = take_along(content, reference, from->fd, at, at + len);
+		taken = take_along(content, from, reference, at, at + len);
 		content_read_done(from, at, len);
 	}
 }
@@ -665,9 +679,8 @@ ssize_t content_refer(struct content *content, struct content *from, uint64_t of
 	struct reference reference = {.start = offset, .end = offset + len};
 	int err;
 
-	if (content == from || offset > INT64_MAX - len ||
-	    !transfer_can(content->owner->transfer, BACKEND_MULTIPART | BACKEND_PART_COPY) ||
-	    !find_reference(from, &reference))
+	if (content == from || offset > INT64_MAX - len || !transfer_can(content->owner->transfer, BACKEND_MULTIPART) ||
+	    !transfer_can(content->owner->transfer, BACKEND_PART_COPY) || !find_reference(from, &reference))
 		return 0;
 	{
 		LOCK_GUARD(&content->lock);
@@ -677,8 +690,11 @@ ssize_t content_refer(struct content *content, struct content *from, uint64_t of
 		if (err || !can_refer(content, &reference)) /* it waited */
 			return err;
 		err = refer_locked(content, &reference);
-		if (err)
-			return err == -ESTALE || err == -ENOENT ? unrefer(content, &reference) : err;
+		if (err) {
+			int undone = unrefer(content, &reference);
+
+			return err == -ESTALE || err == -ENOENT ? undone : err;
+		}
 	}
 	bring_along(content, from, &reference);
 	return (ssize_t)(reference.end - reference.start);

@@ -68,6 +68,7 @@ struct content {
 	bool gone;       /* the store no longer has base, and no other copy is known */
 	uint64_t shared; /* seq of the version whose cache file is a second name of ours; 0: none */
 	bool changed;    /* since the newest version */
+	_Atomic uint64_t changes; /* begun, ever. Written under the lock, read by take_along without */
 	bool flushed;    /* the journal has all of `changed` */
 	bool stale;      /* the extent record says less than we have */
 	bool synced;     /* fdatasync came after the last write */

@@ -96,7 +96,8 @@ static int take_stored(void *arg, const struct cat_version *version)
 {
 	struct copy_load *load = arg;
 
-	if (version->state == CAT_STORED && version->origin != CAT_ORIGIN_SUSPECT) {
+	/* What was found between ours, or aside, is of other bytes. */
+	if (version->state == CAT_STORED && version->origin != CAT_ORIGIN_SUSPECT && !(version->flags & CAT_FOUND)) {
 		load->ino = version->ino;
 		load->base = version->seq;
 	}
@@ -139,7 +140,7 @@ int content_load_copy(struct content *content)
 	int err;
 
 	/* After an upload the current version is the base. */
-	if (!content->seq && !content->changed && !content->shared && content->loaded &&
+	if (!content->seq && !content->changed && !content->shared && content->loaded && !content->base_ino &&
 	    catalog_getattr(content->owner->catalog, content->ino, &inode) == 0 && inode.version &&
 	    ranges_total(&content->dirty) == 0)
 		content_base_on(content, inode.version);
@@ -172,7 +173,8 @@ static bool believable(const struct content *content, const struct load *load)
 		return false;
 	/* A clean record of an older version is of no use. */
 	return extent->dirty.count > 0 || extent->base == (content->seq ? content->seq : load->inode.version) ||
-	       load->version.state == CAT_LOCAL || (load->inode.flags & CAT_DIRTY);
+	       (load->version.state != CAT_STORED && load->version.state != CAT_EXPIRED) ||
+	       (load->inode.flags & CAT_DIRTY);
 }
 
 static void adopt_extent(struct content *content, struct load *load)

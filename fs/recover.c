@@ -107,12 +107,20 @@ static int put_extent(struct cat_txn *txn, void *arg)
  */
 static int trust_elsewhere(struct contents *contents, struct found *found)
 {
+	int err;
+
 	if (is_trusted(contents, found) || !found->extent.base_ino || found->extent.dirty.count ||
 	    !(found->of.seq || found->inode.flags & CAT_FLUSHED))
 		return 0;
 	ranges_clear(&found->extent.present);
 	memcpy(found->extent.boot_id, contents->boot_id, sizeof(found->extent.boot_id));
-	return catalog_update(contents->catalog, put_extent, found);
+	err = catalog_update(contents->catalog, put_extent, found);
+	if (!err) { /* it may be longer than the file, or hold what was cut */
+		cache_file_unlink(contents->cache, found->extent_id);
+		if (found->of.seq)
+			cache_file_unlink(contents->cache, CACHE_VERSION | found->of.seq);
+	}
+	return err;
 }
 
 /* Not stored versions keep all their bytes in the cache file, so its checksum is theirs. */

@@ -120,6 +120,7 @@ enum cat_version_flag {
 	CAT_COMPLIANCE = 1 << 3, /* retained so that nobody can shorten it, where the store knows the difference */
 	CAT_LOCKED = 1 << 4,     /* the store itself enforces what the flags above say */
 	CAT_PRUNED = 1 << 5,     /* expired because an administrator's policy said so */
+	CAT_FOUND = 1 << 6,      /* not made here: found in the store */
 };
 
 /* A content version: facts that never change, but state and protection. */
@@ -189,9 +190,10 @@ struct cat_job {
 void cat_job_clear(struct cat_job *job);
 
 /* The cache file of an inode: what is in it. Local, never shipped. Numbers with one of the bits of CAT_EXTENT_OTHER
- * belong to whoever keeps the cache, for files of its own: the catalog stores their records and knows no more of them.
- */
+ * belong to whoever keeps the cache, for files of its own: the catalog stores their records and knows no more of them
+ * than that CAT_EXTENT_VERSION with a seq is of a version that is not stored, and goes when that is. */
 #define CAT_EXTENT_OTHER (UINT64_C(3) << 62)
+#define CAT_EXTENT_VERSION (UINT64_C(1) << 63)
 struct cat_extent {
 	struct ranges present; /* bytes the cache file holds */
 	struct ranges dirty;   /* of these, what version `base` does not have */

@@ -1,9 +1,16 @@
 /* Tests of content_refer: copies whose bytes stay in the version that they are from. */
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "fs/cache.h"
+#include "fs/content_internal.h"
 #include "fs/reconcile.h"
 #include "tests/unit/fs/content_fixture.h"
 
@@ -324,6 +331,420 @@ Test(refer, a_copy_goes_on_where_it_was)
 	cr_assert(zero(int, content_writer_gone(content, 0)));
 	content_put(content);
 	content_put(other);
+	content_put(from);
+	world_close(&world);
+}
+
+/* --- what comes between --------------------------------------------------------------------------------------- */
+
+static struct content *race_from;
+static bool race_armed;
+
+static void *race_writer(void *arg)
+{
+	struct content_write write = {.offset = SIZE, .len = 3, .fill = fill, .arg = (char *)"xyz"};
+
+	(void)arg;
+	cr_assert(eq(i64, (int64_t)content_write(race_from, &write), 3));
+	return NULL;
+}
+
+/* In place of libc's: another thread writes to the source just before its cache file is copied. */
+ssize_t copy_file_range(int in, off_t *in_at, int out, off_t *out_at, size_t len, unsigned flags)
+{
+	pthread_t thread;
+
+	if (race_armed) {
+		race_armed = false;
+		cr_assert(zero(int, pthread_create(&thread, NULL, race_writer, NULL)));
+		cr_assert(zero(int, pthread_join(thread, NULL)));
+	}
+	return syscall(SYS_copy_file_range, in, in_at, out, out_at, len, flags);
+}
+
+Test(refer, a_writer_to_the_source_is_not_taken_along)
+{
+	struct content_plan plan;
+	struct content *from, *content;
+	struct world world;
+
+	world_open(&world);
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	cr_assert(zero(sz, differing(from, 'a'))); /* all here */
+	content_writer_came(from);
+	race_from = from;
+	race_armed = true;
+	content = copy_to(&world, "g", from);
+	cr_assert(zero(int, race_armed));
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	cr_assert(zero(int, content_plan(content, &plan)));
+	cr_assert(zero(sz, plan.dirty.count)); /* so the store makes it of f's version: 'a' all over */
+	content_plan_clear(&plan);
+	cr_expect(zero(sz, differing(content, 'a')), "the cache shows other bytes than the version gets");
+	content_put(content);
+	content_put(from);
+	world_close(&world);
+}
+
+Test(refer, an_older_version_of_the_target_does_not_become_the_base)
+{
+	struct cat_found old = {.name = "g",
+				.component = "g",
+				.key = "g",
+				.etag = "other",
+				.native_id = "n0",
+				.size = LARGE,
+				.modified_ns = NS_PER_SEC};
+	struct content_plan plan;
+	struct content *from, *content;
+	struct world world;
+
+	world_open(&world);
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	content = copy_to(&world, "g", from);
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	cr_assert(zero(int, catalog_adopt_versions(world.machine.catalog, number_of(&world, "g"), &old, 1)));
+	cr_assert(zero(int, content_plan(content, &plan)));
+	cr_expect(eq(str, plan.copy.key, (char *)"f"), "parts would be copied from what others once had at g");
+	content_plan_clear(&plan);
+	content_put(content);
+	content_put(from);
+	world_close(&world);
+}
+
+/* Nor without any copy. */
+Test(refer, an_older_version_does_not_become_the_base_of_a_change)
+{
+	struct cat_found old = {
+		.name = "f", .component = "f", .key = "f", .etag = "other", .native_id = "n0", .size = LARGE};
+	struct content_write write = {.offset = SIZE, .len = 3, .fill = fill, .arg = (char *)"xyz"};
+	struct content_plan plan;
+	struct content *from;
+	struct world world;
+	uint64_t ino, first;
+
+	world_open(&world);
+	ino = put_large(&world, "f", 'a');
+	first = current_of(&world, ino);
+	from = get(&world, ino, 0);
+	old.modified_ns = clock_wall() + 2 * NS_PER_MS;
+	usleep(10000);
+	content_writer_came(from);
+	cr_assert(eq(i64, (int64_t)content_write(from, &write), 3));
+	cr_assert(zero(int, content_writer_gone(from, 0)));
+	cr_assert(zero(int, catalog_adopt_versions(world.machine.catalog, ino, &old, 1)));
+	cr_assert(zero(int, content_plan(from, &plan)));
+	cr_expect(eq(u64, plan.base, first));
+	cr_expect(ne(str, plan.copy.etag, (char *)"other"));
+	content_plan_clear(&plan);
+	content_put(from);
+	world_close(&world);
+}
+
+static int fail_version(struct cat_txn *txn, void *arg)
+{
+	struct cat_version *version = arg;
+	int rc = cat_version_get(txn, version->ino, version->seq, version);
+
+	version->state = CAT_FAILED;
+	return rc ? rc : cat_version_put(txn, version);
+}
+
+/* What give_up (placement_upload.c) leaves when the store lost the source. */
+static void expect_writable_when_failed(bool by_reference)
+{
+	struct content_write write = {.offset = SIZE, .len = 3, .fill = fill, .arg = (char *)"xyz"};
+	struct cat_version version = {0};
+	struct content *from, *content;
+	struct world world;
+	uint64_t ino;
+
+	world_open(&world);
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	if (by_reference) {
+		content = copy_to(&world, "g", from);
+	} else {
+		content = from;
+		content_hold(from);
+		content_writer_came(from);
+		cr_assert(eq(i64, (int64_t)content_write(from, &write), 3));
+	}
+	ino = number_of(&world, by_reference ? "g" : "f");
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	version.ino = ino;
+	version.seq = current_of(&world, ino);
+	cr_assert(zero(int, catalog_update(world.machine.catalog, fail_version, &version)));
+	content_put(content);
+	content_put(from);
+	cr_assert(zero(int, content_get(world.contents, ino, 0, &content)), "cannot even be opened to be overwritten");
+	cr_assert(zero(int, content_truncate(content, 0, NULL)));
+	content_put(content);
+	world_close(&world);
+}
+
+Test(refer, a_failed_copy_can_be_overwritten)
+{
+	expect_writable_when_failed(true);
+}
+
+Test(refer, a_failed_change_can_be_overwritten)
+{
+	expect_writable_when_failed(false);
+}
+
+Test(refer, what_was_appended_and_not_closed_is_not_believed_after_the_loss_of_power)
+{
+	struct content_write write = {.offset = LARGE, .len = 3, .fill = fill, .arg = (char *)"\0\0\0"};
+	struct content *from, *content;
+	struct cat_version version;
+	struct world world;
+	uint64_t ino, recovered;
+
+	world_open(&world);
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	content = copy_to(&world, "g", from);
+	ino = number_of(&world, "g");
+	cr_assert(zero(int, content_flush(content, 0)));
+	cr_assert(eq(i64, (int64_t)content_write(content, &write), 3)); /* torn: zeros */
+	contents_free(world.contents);
+	cr_assert(zero(int, setenv("VARVE_TEST_BOOT_ID", OTHER_BOOT, 1)));
+	contents_open(&world);
+	cr_assert(zero(int, contents_recover(world.contents, &recovered)));
+	version = version_of(&world, ino);
+	cr_expect(eq(u64, version.size, LARGE), "size %" PRIu64 " origin %d", version.size, (int)version.origin);
+	world_close(&world);
+}
+
+Test(refer, a_store_that_copies_no_parts_is_not_referred_to)
+{
+	struct content *from, *content;
+	struct world world;
+
+	world.store = store_new(STORE_MEMORY);
+	world.store->hidden = BACKEND_PART_COPY;
+	world.machine = machine_on(world.store, "here");
+	world.cache = fixture_path(world.store->dir, "cache");
+	cr_assert(zero(int, mkdir(world.cache, 0700)));
+	contents_open(&world);
+	cr_assert(zero(int, transfer_can(world.machine.transfer, BACKEND_PART_COPY)));
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	content = get(&world, make_empty(&world, "g"), 0);
+	content_writer_came(content);
+	cr_expect(zero(i64, (int64_t)content_refer(content, from, 0, UINT32_MAX, NULL)));
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	content_put(content);
+	content_put(from);
+	world_close(&world);
+}
+
+/* As it happens: the bucket remembers what others had at the new name once, and somebody looks there. */
+Test(refer, looking_at_the_history_of_a_fresh_copy_changes_no_byte)
+{
+	struct reconcile_options options = {0};
+	struct reconcile *reconcile;
+	struct content_plan plan;
+	struct content *from, *content;
+	struct err err = {0};
+	struct world world;
+	uint64_t source;
+	AUTO_FREE char *bytes = malloc(LARGE + 1);
+
+	world_open(&world);
+	cr_assert(transfer_can(world.machine.transfer, BACKEND_VERSIONS));
+	memset(bytes, 'b', LARGE);
+	bytes[LARGE] = '\0';
+	store_put(world.store, "g", bytes, NULL);
+	store_remove(world.store, "g");
+	source = put_large(&world, "f", 'a');
+	from = get(&world, source, 0);
+	content = copy_to(&world, "g", from);
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	options.catalog = world.machine.catalog;
+	options.transfer = world.machine.transfer;
+	cr_assert(zero(int, reconcile_new(&options, &reconcile)));
+	cr_assert(zero(int, reconcile_versions(reconcile, number_of(&world, "g"), &(struct call){0}, &err)), "%s",
+		  err.message);
+	reconcile_free(reconcile);
+	cr_assert(zero(int, content_plan(content, &plan)));
+	cr_expect(eq(str, plan.copy.key, (char *)"f"), "parts would be copied from what others once had at g");
+	content_plan_clear(&plan);
+	cr_expect(zero(sz, differing(content, 'a')), "and they are read");
+	content_put(content);
+	content_put(from);
+	world_close(&world);
+}
+
+/* Killed between the clone of a version and the mark of the change that it was made for; then the store says once
+ * that the pinned object is not there (content_load_copy by pin_renewed). */
+Test(refer, a_copy_whose_version_has_its_own_file_is_still_read)
+{
+	struct content *from, *content;
+	struct content_plan plan;
+	struct world world;
+	uint64_t ino;
+
+	world_open(&world);
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	content = copy_to(&world, "g", from);
+	ino = number_of(&world, "g");
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	lock_acquire(&content->lock);
+	cr_assert(zero(int, content_freeze_now(content)));
+	lock_release(&content->lock);
+	contents_free(world.contents);
+	contents_open(&world);
+	content = get(&world, ino, 0);
+	cr_assert(zero(int, content_plan(content, &plan))); /* content_load_copy once more */
+	content_plan_clear(&plan);
+	cr_expect(zero(sz, differing(content, 'a')));
+	content_put(content);
+	world_close(&world);
+}
+
+/* Killed between the record that the copy's frozen version is stored and the end of its extent record. */
+Test(refer, a_stored_copy_holds_its_source_no_longer_after_a_kill)
+{
+	struct content_write write = {.len = 1, .fill = fill, .arg = (char *)"x"};
+	struct cat_unlinked gone = {0};
+	struct content_plan plan;
+	struct cat_copy copy;
+	struct content *from, *content;
+	struct upload upload;
+	struct world world;
+	uint64_t source, seq, ino, recovered;
+
+	world_open(&world);
+	source = put_large(&world, "f", 'a');
+	seq = current_of(&world, source);
+	from = get(&world, source, 0);
+	content = copy_to(&world, "g", from);
+	ino = number_of(&world, "g");
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	upload = upload_of(&world, ino);
+	content_writer_came(content);
+	cr_assert(eq(i64, (int64_t)content_write(content, &write), 1)); /* the version has a file of its own now */
+	cr_assert(zero(int, content_plan(content, &plan)));
+	copy = plan.copy;
+	copy.ino = ino;
+	copy.seq = upload.version;
+	/* content_stored up to killpoint("version-recorded"), as live->shared != seq */
+	cr_assert(zero(int, catalog_stored(world.machine.catalog, upload.job, &copy, NULL)));
+	content_plan_clear(&plan);
+	contents_free(world.contents); /* killed */
+	contents_open(&world);
+	cr_assert(zero(int, contents_recover(world.contents, &recovered)));
+	upload = upload_of(&world, ino); /* of what was changed since */
+	copy = (struct cat_copy){
+		.ino = ino, .seq = upload.version, .key = (char *)"g", .etag = (char *)"e2", .native_id = (char *)"n2"};
+	cr_assert(zero(int, content_stored(world.contents, ino, upload.version, upload.job, &copy)));
+	cr_assert(zero(int, catalog_unlink(world.machine.catalog, CAT_ROOT_INO, "f", (struct cat_actor){0}, &gone)));
+	cr_expect(zero(int, catalog_prunable(world.machine.catalog, source, seq)), "all copies are stored");
+	world_close(&world);
+}
+
+/* Recovered after a power cut, behind the base lies what the cut file had there before */
+Test(refer, zeros_behind_a_copy_are_zeros_after_the_loss_of_power)
+{
+	char bytes[3];
+	struct content *from, *content;
+	struct world world;
+	uint64_t ino, recovered;
+	char path[256];
+	int fd;
+
+	world_open(&world);
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	content = copy_to(&world, "g", from);
+	ino = number_of(&world, "g");
+	cr_assert(zero(int, content_truncate(content, LARGE + 3, NULL)));
+	cr_assert(zero(int, content_flush(content, 0)));
+	contents_free(world.contents);
+	/* the cut of [LARGE, LARGE + 3), before it was made longer again, did not reach the disk */
+	(void)snprintf(path, sizeof(path), "%s/%02" PRIx64 "/%" PRIx64, world.cache, ino & 0xff, ino);
+	fd = open(path, O_WRONLY);
+	cr_assert(eq(i64, (int64_t)pwrite(fd, "old", 3, LARGE), 3));
+	close(fd);
+	cr_assert(zero(int, setenv("VARVE_TEST_BOOT_ID", OTHER_BOOT, 1)));
+	contents_open(&world);
+	cr_assert(zero(int, contents_recover(world.contents, &recovered)));
+	cr_assert(eq(int, (int)version_of(&world, ino).origin, CAT_ORIGIN_CLOSE));
+	content = get(&world, ino, 0);
+	cr_assert(eq(i64, (int64_t)content_pread(content, bytes, 3, LARGE, NULL), 3));
+	cr_expect(zero(int, memcmp(bytes, "\0\0\0", 3)));
+	content_put(content);
+	world_close(&world);
+}
+
+/* What a fenced writer left aside of the file is of other bytes. */
+Test(refer, a_conflict_found_aside_is_not_the_base_of_what_is_open)
+{
+	struct content_write write = {.offset = SIZE, .len = 3, .fill = fill, .arg = (char *)"xyz"};
+	struct cat_found aside = {.name = "v",
+				  .component = "v",
+				  .key = ".varve/versions/x/v",
+				  .etag = "other",
+				  .native_id = "n0",
+				  .size = LARGE,
+				  .resolved = true,
+				  .origin = CAT_ORIGIN_CONFLICT};
+	struct cat_copy copy = {.key = (char *)"f", .etag = (char *)"e1", .native_id = (char *)"n1"};
+	struct content_plan plan;
+	struct content *from;
+	struct cat_inode inode;
+	struct upload upload;
+	struct world world;
+	uint64_t ino;
+
+	world_open(&world);
+	ino = put_large(&world, "f", 'a');
+	from = get(&world, ino, 0);
+	content_writer_came(from);
+	cr_assert(eq(i64, (int64_t)content_write(from, &write), 3));
+	cr_assert(zero(int, content_writer_gone(from, 0)));
+	upload = upload_of(&world, ino);
+	content_writer_came(from);
+	cr_assert(eq(i64, (int64_t)content_write(from, &write), 3)); /* open, and changed */
+	cr_assert(zero(int, catalog_getattr(world.machine.catalog, ino, &inode)));
+	aside.file_id = inode.file_id;
+	aside.seq = upload.version + 1000 * 16;
+	aside.modified_ns = aside.commit_ns = clock_wall() + NS_PER_SEC;
+	cr_assert(zero(int, catalog_adopt_aside(world.machine.catalog, inode.file_id, &aside, 1)));
+	copy.ino = ino;
+	copy.seq = upload.version;
+	cr_assert(zero(int, content_stored(world.contents, ino, upload.version, upload.job, &copy)));
+	cr_assert(zero(int, content_plan(from, &plan)));
+	cr_expect(eq(u64, plan.base, upload.version));
+	cr_expect(eq(str, plan.copy.key, (char *)"f"));
+	content_plan_clear(&plan);
+	cr_assert(zero(int, content_writer_gone(from, 0)));
+	content_put(from);
+	world_close(&world);
+}
+
+Test(refer, a_copy_that_fails_changes_nothing)
+{
+	struct cat_inode attr = {.size = 7};
+	struct rlimit limit, small;
+	struct content *from, *content;
+	struct world world;
+	ssize_t n;
+
+	world_open(&world);
+	from = get(&world, put_large(&world, "f", 'a'), 0);
+	content = get(&world, make_empty(&world, "g"), 0);
+	content_writer_came(content);
+	cr_assert(zero(int, getrlimit(RLIMIT_FSIZE, &limit)));
+	(void)signal(SIGXFSZ, SIG_IGN);
+	small = limit;
+	small.rlim_cur = 5 << 20;
+	cr_assert(zero(int, setrlimit(RLIMIT_FSIZE, &small))); /* the cache file cannot become so long */
+	n = content_refer(content, from, 0, LARGE, NULL);
+	cr_assert(zero(int, setrlimit(RLIMIT_FSIZE, &limit)));
+	cr_assert(lt(i64, (int64_t)n, 0));
+	content_overlay(content, &attr);
+	cr_expect(zero(u64, attr.size), "copy_file_range failed, and the file has grown");
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	content_put(content);
 	content_put(from);
 	world_close(&world);
 }
