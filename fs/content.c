@@ -575,7 +575,7 @@ static bool can_refer(const struct content *content, const struct reference *ref
 {
 	return !content->seq && !content->lost && !content->discarded && !content->loose && !content->backed &&
 	       content->size == reference->start &&
-	       (reference->start ? goes_on(content, reference) : reference->end > FETCH_WHOLE_MAX);
+	       (reference->start ? goes_on(content, reference) : reference->end > content->owner->refer_least);
 }
 
 static int last_version(void *arg, const struct cat_version *version)
@@ -721,13 +721,12 @@ static int shrink(struct content *content, uint64_t size)
 	return err ? err : content_save(content);
 }
 
-int content_truncate(struct content *content, uint64_t size, const struct waiter *waiter)
+static int truncate_locked(struct content *content, uint64_t size, const struct waiter *waiter)
 {
-	int err = 0;
+	int err;
 
 	if (size > INT64_MAX)
 		return -EFBIG;
-	LOCK_GUARD(&content->lock);
 	if (size == content->size && (size || !content->lost))
 		return 0;
 	if (!size && content->lost) {
@@ -747,6 +746,12 @@ int content_truncate(struct content *content, uint64_t size, const struct waiter
 	touch(content);
 	cache_account(content->owner->cache, content->id, ranges_total(&content->present));
 	return content_lengthen(content);
+}
+
+int content_truncate(struct content *content, uint64_t size, const struct waiter *waiter)
+{
+	LOCK_GUARD(&content->lock);
+	return truncate_locked(content, size, waiter);
 }
 
 /* Zeros in [offset, end), which lies within the file. */
@@ -1151,6 +1156,18 @@ int content_commit_closed(struct content *content, uint32_t author)
 
 	LOCK_GUARD(&content->lock);
 	return content->writers ? 0 : commit_if_changed(content, CAT_ORIGIN_CLOSE, author, &seq);
+}
+
+int content_truncate_closed(struct content *content, uint64_t size, uint32_t author, const struct waiter *waiter)
+{
+	uint64_t seq;
+	int err;
+
+	LOCK_GUARD(&content->lock);
+	bool amid = content->changed && content->writers;
+
+	err = truncate_locked(content, size, waiter);
+	return err || amid ? err : commit_if_changed(content, CAT_ORIGIN_CLOSE, author, &seq);
 }
 
 int content_writer_gone(struct content *content, uint32_t author)

@@ -131,6 +131,9 @@ struct content_write {
 #define CONTENT_APPEND UINT64_MAX
 ssize_t content_write(struct content *content, const struct content_write *request);
 int content_truncate(struct content *content, uint64_t size, const struct waiter *waiter);
+/* For truncate(2), which no handle makes: the same as a close, unless a writer is amid his changes, whose last close it
+ * is left to. One who has changed nothing yet, or whose release is still to come, is none. */
+int content_truncate_closed(struct content *content, uint64_t size, uint32_t author, const struct waiter *waiter);
 /*
  * For copy_file_range(2): the end of the file becomes [offset, offset + len) of `from` without its bytes, which stay in
  * the version that `from` has them from; the upload lets the store copy them. For what is large and lies at one offset

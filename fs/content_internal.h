@@ -25,6 +25,7 @@ struct contents {
 	bool (*uploading)(void *arg, uint64_t *ret_moved); /* may be NULL */
 	void *uploading_arg;
 	int64_t stalled_ns;
+	uint64_t refer_least; /* smaller copies carry their bytes */
 	/* Contents off the table whose last user is not done with it. Grows under lock; what shrinks it touches nothing
 	 * of ours any more. */
 	atomic_uint leaving;
@@ -65,15 +66,15 @@ struct content {
 	uint64_t base_size;
 	uint32_t base_crc32c;
 	bool base_has_crc32c;
-	bool gone;       /* the store no longer has base, and no other copy is known */
-	uint64_t shared; /* seq of the version whose cache file is a second name of ours; 0: none */
-	bool changed;    /* since the newest version */
+	bool gone;                /* the store no longer has base, and no other copy is known */
+	uint64_t shared;          /* seq of the version whose cache file is a second name of ours; 0: none */
+	bool changed;             /* since the newest version */
 	_Atomic uint64_t changes; /* begun, ever. Written under the lock, read by take_along without */
-	bool flushed;    /* the journal has all of `changed` */
-	bool stale;      /* the extent record says less than we have */
-	bool synced;     /* fdatasync came after the last write */
-	bool discarded;  /* no name, no future: nothing is written down any more */
-	bool lost;       /* the cache file is gone with changes in it: no byte is known until O_TRUNC */
+	bool flushed;             /* the journal has all of `changed` */
+	bool stale;               /* the extent record says less than we have */
+	bool synced;              /* fdatasync came after the last write */
+	bool discarded;           /* no name, no future: nothing is written down any more */
+	bool lost;                /* the cache file is gone with changes in it: no byte is known until O_TRUNC */
 	unsigned writers;
 	uint32_t author;     /* who closed it last */
 	unsigned io;         /* readers of fd between begin and done, … */

@@ -814,6 +814,7 @@ int contents_new(const struct contents_options *options, struct contents **ret_c
 	contents->gone_arg = options->gone_arg;
 	contents->uploading = options->uploading;
 	contents->uploading_arg = options->uploading_arg;
+	contents->refer_least = getenv("VARVE_TEST_REFER_LEAST") ? 0 : FETCH_WHOLE_MAX; /* tests do with little */
 	contents->stalled_ns = options->stalled_ns > STALLED_LEAST_NS ? options->stalled_ns : STALLED_LEAST_NS;
 	contents_boot_id(contents->boot_id);
 	lock_init(&contents->lock, LOCK_CONTENTS);

@@ -138,8 +138,8 @@ static unsigned set_mask(int to_set, const struct stat *attr, struct cat_inode *
 	return mask;
 }
 
-/* truncate(2) has no close: unless somebody has the file open for writing it makes its version itself. */
-static int set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size)
+/* truncate(2) has no close: it makes its version itself. ftruncate(2) has one to come. */
+static int set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size, bool has_handle)
 {
 	struct fs *fs = fs_of(req);
 	struct waiter waiter = fs_waiter(req);
@@ -150,9 +150,8 @@ static int set_size(fuse_req_t req, fuse_ino_t ino, uint64_t size)
 		err = content_get(fs->contents, ino, 0, &content);
 	if (err)
 		return err;
-	err = content_truncate(content, size, &waiter);
-	if (!err)
-		err = content_commit_closed(content, fs_actor(req).uid);
+	err = has_handle ? content_truncate(content, size, &waiter)
+			 : content_truncate_closed(content, size, fs_actor(req).uid, &waiter);
 	content_put(content);
 	return err;
 }
@@ -180,7 +179,7 @@ static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to
 		values.mtime = clock_wall();
 	}
 	if (!err && (to_set & FUSE_SET_ATTR_SIZE))
-		err = attr->st_size < 0 ? -EINVAL : set_size(req, ino, (uint64_t)attr->st_size);
+		err = attr->st_size < 0 ? -EINVAL : set_size(req, ino, (uint64_t)attr->st_size, fi != NULL);
 	if (!err && (mask & CAT_SET_MTIME))
 		set_open_mtime(fs, ino, values.mtime);
 	if (!err && mask)

@@ -54,6 +54,32 @@ Test(content, a_truncation_makes_no_version_of_what_a_writer_has_half_written)
 	world_close(&world);
 }
 
+/* Its release may come whenever the kernel likes: until then history and +at would show what was before. */
+Test(content, a_truncation_is_a_version_at_once_though_somebody_has_the_file_open)
+{
+	uint64_t ino, size, none, first;
+	struct content *content;
+	struct world world;
+
+	world_open(&world);
+	ino = make_empty(&world, "f");
+	none = newest(&world, ino, &size);
+	cr_assert(zero(int, content_get(world.contents, ino, 0, &content)));
+	content_writer_came(content);
+	cr_assert(zero(int, content_truncate_closed(content, 10, 0, NULL)));
+	first = newest(&world, ino, &size);
+	cr_assert(gt(u64, first, none));
+	cr_assert(eq(u64, size, 10));
+	write_half(content, 0);
+	cr_assert(zero(int, content_truncate_closed(content, 20, 0, NULL)));
+	cr_assert(eq(u64, newest(&world, ino, &size), first), "half a write became a version");
+	cr_assert(zero(int, content_writer_gone(content, 0)));
+	cr_assert(gt(u64, newest(&world, ino, &size), first));
+	cr_assert(eq(u64, size, 20));
+	content_put(content);
+	world_close(&world);
+}
+
 static void count_grown(void *arg, struct content *content, uint64_t ino, uint64_t size)
 {
 	(void)content;
