@@ -632,7 +632,7 @@ static int unrefer(struct content *content, const struct reference *reference)
 	return content_save(content);
 }
 
-/* Room is not made for it: it is in the store. */
+/* What finds no room is left: it is in the store. */
 static bool take_along(struct content *content, struct content *from, const struct reference *reference, uint64_t start,
 		       uint64_t end)
 {
