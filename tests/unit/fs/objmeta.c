@@ -349,7 +349,7 @@ Test(objmeta, the_room_is_enough_however_it_is_counted)
 {
 	struct meta meta = {0};
 	AUTO_BUF attributes = BUF_INIT;
-	char name[16];
+	char name[32];
 	size_t bytes = 0;
 
 	for (int i = 0; i < 200; i++) {
