@@ -23,7 +23,6 @@
 #define CACHE_STEP ((size_t)64 << 10)
 
 struct cache;
-struct catalog;
 
 #define CACHE_VERSION CAT_EXTENT_VERSION
 #define CACHE_HISTORY (UINT64_C(1) << 62)

@@ -578,36 +578,32 @@ static bool can_refer(const struct content *content, const struct reference *ref
 	       (reference->start ? goes_on(content, reference) : reference->end > content->owner->refer_least);
 }
 
-static int last_version(void *arg, const struct cat_version *version)
+static int take_version(void *arg, const struct cat_version *version)
 {
-	*(uint64_t *)arg = version->seq;
+	*(struct cat_version *)arg = *version;
 	return 0;
 }
 
-struct own_versions {
-	uint64_t ino, last;
-};
-
 static int find_last(struct cat_txn *txn, void *arg)
 {
-	struct own_versions *own = arg;
+	struct cat_version *last = arg;
 
-	own->last = 0;
-	return cat_version_each(txn, own->ino, 0, UINT64_MAX, last_version, &own->last);
+	last->seq = 0; /* the closure may run again */
+	return cat_version_each(txn, last->ino, 0, UINT64_MAX, take_version, last);
 }
 
 /* First the record: from then on nobody prunes the version. Then it must still be there. */
 static int refer_locked(struct content *content, const struct reference *reference)
 {
-	struct own_versions own = {.ino = content->ino};
-	int err = reference->start ? 0 : catalog_view(content->owner->catalog, find_last, &own);
+	struct cat_version last = {.ino = content->ino};
+	int err = reference->start ? 0 : catalog_view(content->owner->catalog, find_last, &last);
 
 	if (err)
 		return err;
 	if (!reference->start) {
 		content->base = reference->seq;
 		content->base_ino = reference->ino;
-		content->base_after = own.last;
+		content->base_after = last.seq;
 		content->speculated_to = 0;
 	}
 	content->base_limit = content->size = reference->end;
@@ -1355,12 +1351,6 @@ static int forget_changes(struct cat_txn *txn, void *arg)
 	inode.flags &= ~(uint32_t)(CAT_DIRTY | CAT_FLUSHED);
 	err = cat_inode_put(txn, &inode);
 	return err ? err : cat_extent_delete(txn, content->ino);
-}
-
-static int take_version(void *arg, const struct cat_version *version)
-{
-	*(struct cat_version *)arg = *version;
-	return 0;
 }
 
 /* A version that is newer than the current one waits, and has no record but ours: it shares the cache file. */

@@ -91,6 +91,9 @@ int reconcile_batch_run(struct reconcile_batch *batch, struct err *err);
 /* `one` of versions. */
 int reconcile_version_head(struct reconcile_batch *batch, size_t i, struct err *err);
 
+/* Did anything have the name before, and lost it? 1, 0, -errno. */
+int reconcile_had_name(struct reconcile *reconcile, uint64_t dir, const char *name);
+
 /* Every page of a listing of versions, entry by entry, until `take` returns non-zero. */
 struct reconcile_walk {
 	struct list_request request;

@@ -162,6 +162,11 @@ static int any_past(void *arg, const struct cat_past *past)
 	return 1;
 }
 
+int reconcile_had_name(struct reconcile *reconcile, uint64_t dir, const char *name)
+{
+	return catalog_past(reconcile->options.catalog, dir, name, any_past, NULL);
+}
+
 static int any_place(struct cat_txn *txn, void *arg)
 {
 	const struct cat_found *found = arg;
@@ -172,8 +177,9 @@ static int any_place(struct cat_txn *txn, void *arg)
 /* May there be nothing beneath the prefix? So it may when all that it had here vanished, and when it is news in a
  * directory whose names we know, or the name of what was here before, or where versions lie whose files went on
  * elsewhere. 1, 0, -errno. */
-static int is_doubtful(struct catalog *catalog, uint64_t dir, const struct cat_found *found)
+static int is_doubtful(struct reconcile *reconcile, uint64_t dir, const struct cat_found *found)
 {
+	struct catalog *catalog = reconcile->options.catalog;
 	struct cat_inode inode;
 	int rc;
 
@@ -184,7 +190,7 @@ static int is_doubtful(struct catalog *catalog, uint64_t dir, const struct cat_f
 	rc = catalog_getattr(catalog, dir, &inode);
 	if (rc || inode.flags & CAT_LISTED)
 		return rc ? rc : 1;
-	rc = catalog_past(catalog, dir, found->name, any_past, NULL);
+	rc = reconcile_had_name(reconcile, dir, found->name);
 	return rc ? rc : catalog_view(catalog, any_place, (void *)found); /* only read */
 }
 
@@ -193,7 +199,7 @@ static int is_phantom(struct reconcile *reconcile, const struct call *call, uint
 {
 	struct list_request request = {.prefix = found->key, .max = 1};
 	struct list_page page = {0};
-	int rc = is_doubtful(reconcile->options.catalog, dir, found);
+	int rc = is_doubtful(reconcile, dir, found);
 
 	if (rc <= 0)
 		return rc;

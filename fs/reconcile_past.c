@@ -209,19 +209,12 @@ static void pack_findings(struct findings *findings, struct lost *lost, size_t *
 	*used += lost->count;
 }
 
-static int any_past(void *arg, const struct cat_past *past)
-{
-	(void)arg;
-	(void)past; /* that there is one says it all */
-	return 1;
-}
-
 /* Every directory that was ever removed takes a listing of its own: while somebody waits, those that we know of are
  * left to the next sweep. */
 static bool is_passed_over(const struct losses *losses, const struct lost *lost)
 {
 	return losses->call->hasty && lost->named.directory &&
-	       catalog_past(losses->reconcile->options.catalog, losses->dir, lost->named.name, any_past, NULL) == 1;
+	       reconcile_had_name(losses->reconcile, losses->dir, lost->named.name) == 1;
 }
 
 /* Keeps the losses that tell something new, and packs their versions. */
@@ -300,10 +293,9 @@ static int take_span(void *arg, const struct object_info *info)
 	if (span->after_ns == INT64_MIN || span->unknown.count == UNKNOWN_MAX)
 		return 0;
 	rc = is_unknown(span, info);
-	if (rc == 1)
-		rc = found_store_facts(&span->unknown.arena, info, &found);
-	else
+	if (rc <= 0)
 		return rc;
+	rc = found_store_facts(&span->unknown.arena, info, &found);
 	return rc ? rc : findings_add(&span->unknown, &found, UNKNOWN_MAX);
 }
 

@@ -317,6 +317,18 @@ Test(adopt, names_of_a_moved_directory_wait_until_their_objects_have_followed)
 	cr_assert_eq(ino_of(fresh, "a"), 0, "what still lies at old/a is the moved file's");
 }
 
+/* Directory d becomes e; its file's object still lies at d/a, and has a job. */
+static void move_with_its_file(uint64_t ino)
+{
+	struct cat_job job;
+
+	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
+	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
+	cr_assert_eq(catalog_update(catalog, put_place, &(struct cat_job){.ino = ino, .key = (char *)"d/a"}), 0);
+	finish_job(&job); /* the tree's: what it held has jobs of its own now */
+	cat_job_clear(&job);
+}
+
 /* As the worker does once the object is gone. */
 static int forget_key(struct cat_txn *txn, void *arg)
 {
@@ -373,16 +385,11 @@ Test(adopt, a_directory_that_moved_away_while_the_listing_was_read_does_not_come
 	struct cat_found stale[] = {prefix("d", "d/")};
 	uint64_t dir = make_dir(ROOT, "d"), ino = make_file(dir, "a");
 	struct cat_watch *watch;
-	struct cat_job job;
 
 	adopt(ROOT, stale, 1);
 	commit(ino, 1);
 	finish_jobs();
-	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
-	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
-	cr_assert_eq(catalog_update(catalog, put_place, &(struct cat_job){.ino = ino, .key = (char *)"d/a"}), 0);
-	finish_job(&job); /* the tree's: what it held has jobs of its own now */
-	cat_job_clear(&job);
+	move_with_its_file(ino);
 	watch = watch_root();
 	adopt_over(watch, "d/a", stale, 1);
 	cr_assert_eq(ino_of(ROOT, "d"), 0, "for +at it was there");
@@ -415,15 +422,10 @@ Test(adopt, moved_directory_does_not_come_back_while_its_files_are_on_their_way)
 {
 	struct cat_found found = prefix("d", "d/");
 	uint64_t dir = make_dir(ROOT, "d"), ino = make_file(dir, "a");
-	struct cat_job job;
 
 	commit(ino, 1);
 	finish_jobs();
-	cr_assert_eq(move(ROOT, "d", ROOT, "e"), 0);
-	cr_assert_eq(catalog_jobs(catalog, 0, 1, take_job, &job), 1);
-	cr_assert_eq(catalog_update(catalog, put_place, &(struct cat_job){.ino = ino, .key = (char *)"d/a"}), 0);
-	finish_job(&job); /* the tree's: what it held has jobs of its own now */
-	cat_job_clear(&job);
+	move_with_its_file(ino);
 	adopt(ROOT, &found, 1);
 	cr_assert_eq(ino_of(ROOT, "d"), 0);
 	finish_jobs();

@@ -15,6 +15,16 @@ static void write_half(struct content *content, uint64_t offset)
 	cr_assert(eq(i64, (int64_t)content_write(content, &write), (int64_t)HALF));
 }
 
+/* A new file, and its content. */
+static struct content *open_new(struct world *world, uint64_t *ret_ino)
+{
+	struct content *content;
+
+	*ret_ino = make_empty(world, "f");
+	cr_assert(zero(int, content_get(world->contents, *ret_ino, 0, &content)));
+	return content;
+}
+
 static uint64_t newest(struct world *world, uint64_t ino, uint64_t *ret_size)
 {
 	struct cat_inode inode;
@@ -32,9 +42,8 @@ Test(content, a_truncation_makes_no_version_of_what_a_writer_has_half_written)
 	struct world world;
 
 	world_open(&world);
-	ino = make_empty(&world, "f");
+	content = open_new(&world, &ino);
 	none = newest(&world, ino, &size);
-	cr_assert(zero(int, content_get(world.contents, ino, 0, &content)));
 	cr_assert(zero(int, content_truncate(content, 10, NULL)));
 	content_writer_came(content);
 	write_half(content, 0);
@@ -62,9 +71,8 @@ Test(content, a_truncation_is_a_version_at_once_though_somebody_has_the_file_ope
 	struct world world;
 
 	world_open(&world);
-	ino = make_empty(&world, "f");
+	content = open_new(&world, &ino);
 	none = newest(&world, ino, &size);
-	cr_assert(zero(int, content_get(world.contents, ino, 0, &content)));
 	content_writer_came(content);
 	cr_assert(zero(int, content_truncate_closed(content, 10, 0, NULL)));
 	first = newest(&world, ino, &size);
