@@ -15,7 +15,7 @@ varve=${VARVE:-$build/varve}
 rounds=${ROUNDS:-3}
 size=${SIZE:-512}
 variants=${VARIANTS:-"all no-passthrough no-splice no-big-requests no-readahead no-readdirplus no-parallel-dirops
-	no-killpriv-v2 no-keep-cache no-clone-fd writeback-cache"}
+	no-killpriv-v2 no-keep-cache no-clone-fd no-uncached-writes writeback-cache"}
 top=$(mktemp -d "${TMPDIR:-/tmp}/kernel-XXXXXX")
 
 cleanup() {

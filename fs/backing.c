@@ -480,9 +480,15 @@ int backing_join(struct content *content, int flags, const struct backing_kernel
 	int err = 0;
 
 	LOCK_GUARD(&content->lock);
-	backed = content->backed > 0 || (!content->cached && begins_backed(content, flags, kernel));
+	backed = content->backed > 0 ||
+		 (!content->cached && !content->uncached && begins_backed(content, flags, kernel));
 	if (!backed && content->loose)
 		return -EIO; /* invariant 2 */
+	if (!backed && (flags & O_ACCMODE) == O_WRONLY && kernel->uncached && !content->cached) {
+		content->uncached++;
+		*ret_mode = BACKING_UNCACHED;
+		return 0;
+	}
 	if (!backed) {
 		content->cached++;
 		*ret_mode = BACKING_CACHED;
@@ -503,11 +509,12 @@ int backing_join(struct content *content, int flags, const struct backing_kernel
 void backing_leave(struct content *content, enum backing_mode mode, const struct backing_kernel *kernel)
 {
 	LOCK_GUARD(&content->lock);
-	if (mode == BACKING_CACHED) {
+	if (mode == BACKING_CACHED)
 		content->cached--;
-		return;
-	}
-	leave(content, kernel);
+	else if (mode == BACKING_UNCACHED)
+		content->uncached--;
+	else
+		leave(content, kernel);
 }
 
 /* --- after a crash ---------------------------------------------------------------------------------------------- */

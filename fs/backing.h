@@ -1,15 +1,20 @@
 /*
  * backing.h - cache files that the kernel reads itself (FUSE passthrough).
  *
- * A handle is opened in one of three modes; the kernel refuses with EIO what mixes CACHED with the others on one inode,
- * so the first handle decides for all that come while it is open:
+ * A handle is opened in one of four modes; the kernel refuses with EIO what mixes CACHED with the latter two on one
+ * inode, so the first handle decides for all that come while it is open:
  *
- *	CACHED  reads and writes come to us, through the kernel's page cache of the file
- *	BACKED  only for reading, of a file that is wholly in the cache: no request comes at all
- *	DIRECT  a writer of a file that somebody has open BACKED: reads and writes come to us, past the page cache. But
- *	        its mappings are mappings of the cache file, and what is stored through them tells nobody
+ *	CACHED    reads and writes come to us, through the kernel's page cache of the file
+ *	UNCACHED  only for writing: writes come to us, past the page cache, and what that holds of the range is dropped
+ *	BACKED    only for reading, of a file that is wholly in the cache: no request comes at all
+ *	DIRECT    a writer of a file that somebody has open BACKED: as UNCACHED, for reads too. But its mappings are
+ *	          mappings of the cache file, and what is stored through them tells nobody
  *
- * So a DIRECT handle that can be mapped for writing makes the content `loose`:
+ * Whoever only writes has no use for the pages that a CACHED write fills, and what reads the file later is BACKED as a
+ * rule. But a writer that finds a CACHED handle is CACHED as well: where the other stores through a mapping while we
+ * write, the kernel could not drop the page, and the write would fail with EBUSY.
+ *
+ * A DIRECT handle that can be mapped for writing makes the content `loose`:
  *
  *   tight --backing_loosen--> loose (CAT_DIRTY in the catalog, all of it dirty, mtime of the cache file a sentinel)
  *   loose --stores through a mapping--> `stored` (the mtime tells, backing_note)
@@ -33,13 +38,14 @@
 
 #include "fs/content.h"
 
-enum backing_mode { BACKING_CACHED, BACKING_BACKED, BACKING_DIRECT };
+enum backing_mode { BACKING_CACHED, BACKING_UNCACHED, BACKING_BACKED, BACKING_DIRECT };
 
-/* How a cache file is made known to the kernel. NULL functions: this mount cannot. */
+/* What this mount's kernel can, and how a cache file is made known to it. NULL functions: it cannot be. */
 struct backing_kernel {
 	int (*open)(void *arg, int fd); /* an id > 0, or 0 */
 	void (*close)(void *arg, int id);
 	void *arg;
+	bool uncached; /* it can be written past the page cache */
 };
 
 /* A handle with open(2)'s `flags` comes; *ret_id is for the kernel in the two latter modes. */

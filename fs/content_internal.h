@@ -102,12 +102,12 @@ struct content {
 	uint64_t speculated_to;      /* see fetch.c */
 
 	/* backing.c */
-	unsigned cached, backed; /* handles, by mode: one of them is 0 */
-	int backing_id;          /* while backed */
-	uint64_t pinned;         /* of owner->pinned */
-	bool loose;              /* a mapping may store into the cache file past us */
-	bool stored;             /* while loose: something was, since the newest version */
-	int64_t seen_mtime;      /* while loose: of the cache file */
+	unsigned cached, uncached, backed; /* handles, by mode (backing.h): beside one that is backed none is another */
+	int backing_id;                    /* while backed */
+	uint64_t pinned;                   /* of owner->pinned */
+	bool loose;                        /* a mapping may store into the cache file past us */
+	bool stored;                       /* while loose: something was, since the newest version */
+	int64_t seen_mtime;                /* while loose: of the cache file */
 	bool watched;
 	struct list watch_node; /* guarded by owner->lock */
 

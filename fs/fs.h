@@ -40,6 +40,7 @@ struct fs {
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;
 	atomic_bool passthrough; /* the kernel can read cache files itself, as far as is known */
+	bool uncached_writes;    /* kernel.h; set once, before the first request */
 	bool killpriv;           /* kernel.h; set before the first operation */
 	struct lock handles_lock;
 	struct list files,

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include "cleanup.h"
@@ -19,11 +20,17 @@
 #define IDLE_THREADS 16
 
 static const char *const names[KERNEL_WISHES] = {
-	[KERNEL_PASSTHROUGH] = "passthrough",   [KERNEL_SPLICE] = "splice",
-	[KERNEL_READDIRPLUS] = "readdirplus",   [KERNEL_PARALLEL_DIROPS] = "parallel-dirops",
-	[KERNEL_BIG_REQUESTS] = "big-requests", [KERNEL_READAHEAD] = "readahead",
-	[KERNEL_KILLPRIV_V2] = "killpriv-v2",   [KERNEL_KEEP_CACHE] = "keep-cache",
-	[KERNEL_CLONE_FD] = "clone-fd",         [KERNEL_WRITEBACK_CACHE] = "writeback-cache",
+	[KERNEL_PASSTHROUGH] = "passthrough",
+	[KERNEL_SPLICE] = "splice",
+	[KERNEL_READDIRPLUS] = "readdirplus",
+	[KERNEL_PARALLEL_DIROPS] = "parallel-dirops",
+	[KERNEL_BIG_REQUESTS] = "big-requests",
+	[KERNEL_READAHEAD] = "readahead",
+	[KERNEL_KILLPRIV_V2] = "killpriv-v2",
+	[KERNEL_KEEP_CACHE] = "keep-cache",
+	[KERNEL_CLONE_FD] = "clone-fd",
+	[KERNEL_UNCACHED_WRITES] = "uncached-writes",
+	[KERNEL_WRITEBACK_CACHE] = "writeback-cache",
 };
 static bool wished[KERNEL_WISHES];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -65,6 +72,26 @@ static bool want(struct fuse_conn_info *conn, enum kernel_wish wish, unsigned ca
 	return can == capability;
 }
 
+bool kernel_drops_what_is_written(const char *release)
+{
+	static const unsigned repaired[][3] = {{6, 6, 120}, {6, 12, 65}, {6, 18, 3}};
+	unsigned major = 0, minor = 0, patch = 0;
+
+	if (sscanf(release, "%u.%u.%u", &major, &minor, &patch) < 2)
+		return false;
+	for (size_t i = 0; i < sizeof(repaired) / sizeof(repaired[0]); i++)
+		if (major == repaired[i][0] && minor == repaired[i][1])
+			return patch >= repaired[i][2];
+	return major > 6 || (major == 6 && minor >= 19);
+}
+
+static bool drops_what_is_written(void)
+{
+	struct utsname name;
+
+	return uname(&name) == 0 && kernel_drops_what_is_written(name.release);
+}
+
 struct kernel_agreed kernel_negotiate(struct fuse_conn_info *conn)
 {
 	struct kernel_agreed agreed = {0};
@@ -88,6 +115,9 @@ struct kernel_agreed kernel_negotiate(struct fuse_conn_info *conn)
 	agreed.passthrough =
 		!(conn->want & FUSE_CAP_WRITEBACK_CACHE) && want(conn, KERNEL_PASSTHROUGH, FUSE_CAP_PASSTHROUGH);
 #endif
+	/* The writeback cache is there to gather what is written. */
+	agreed.uncached_writes = kernel_wants(KERNEL_UNCACHED_WRITES) && !(conn->want & FUSE_CAP_WRITEBACK_CACHE) &&
+				 drops_what_is_written();
 	conn->max_write = kernel_wants(KERNEL_BIG_REQUESTS) ? BIG_REQUEST : SMALL_REQUEST;
 	conn->max_readahead = BIG_REQUEST;
 	conn->max_background = MAX_BACKGROUND;

@@ -64,7 +64,8 @@ static void make_unknown(void *arg, int id)
 
 static struct backing_kernel backing_kernel(const struct knower *knower)
 {
-	struct backing_kernel kernel = {.close = make_unknown, .arg = (void *)knower};
+	struct backing_kernel kernel = {
+		.close = make_unknown, .arg = (void *)knower, .uncached = knower->fs->uncached_writes};
 
 	if (knower->req && atomic_load(&knower->fs->passthrough))
 		kernel.open = make_known;
@@ -73,8 +74,7 @@ static struct backing_kernel backing_kernel(const struct knower *knower)
 #else
 static struct backing_kernel backing_kernel(const struct knower *knower)
 {
-	(void)knower;
-	return (struct backing_kernel){0};
+	return (struct backing_kernel){.uncached = knower->fs->uncached_writes};
 }
 #endif
 
@@ -90,10 +90,11 @@ static int file_join(fuse_req_t req, struct file *file, struct fuse_file_info *f
 #ifdef FUSE_CAP_PASSTHROUGH
 	fi->backing_id = id;
 #endif
-	fi->direct_io = file->mode == BACKING_DIRECT;
+	fi->direct_io = file->mode == BACKING_DIRECT || file->mode == BACKING_UNCACHED;
 	fi->noflush = !file->writable; /* its close has nothing to say */
 	/* Others' changes come as new inodes, so what the kernel holds of this one stays right. */
-	fi->keep_cache = file->mode == BACKING_CACHED && kernel_wants(KERNEL_KEEP_CACHE);
+	fi->keep_cache =
+		(file->mode == BACKING_CACHED || file->mode == BACKING_UNCACHED) && kernel_wants(KERNEL_KEEP_CACHE);
 	return 0;
 }
 

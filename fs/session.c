@@ -471,6 +471,7 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	struct fs *fs = userdata;
 
 	atomic_store(&fs->passthrough, agreed.passthrough);
+	fs->uncached_writes = agreed.uncached_writes;
 	fs->killpriv = agreed.killpriv;
 }
 

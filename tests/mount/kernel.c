@@ -4,12 +4,18 @@
  */
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
+#include "fs/kernel.h"
 #include "support/mounted.h"
 
 static struct mounted m;
@@ -131,4 +137,127 @@ Test(kernel, live_names_files_and_absences_are_kept)
 	cr_assert_leq(asked("GETATTR"), attributes + 2); /* of the directories on the way, which changed */
 	file_puts(at("d/none"), "now");
 	cr_assert(is("d/none", "now"));
+}
+
+/* --- writing past the page cache -------------------------------------------------------------------------------- */
+
+/* Pages of a small file that the kernel has. */
+static unsigned pages_kept(const char *path, size_t size)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE);
+	unsigned char present[64];
+	unsigned count = 0;
+	int fd = open(path, O_RDONLY);
+	void *mapped;
+
+	cr_assert_geq(fd, 0);
+	cr_assert_leq(size / page, sizeof(present));
+	mapped = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+	cr_assert_neq(mapped, MAP_FAILED);
+	cr_assert_eq(mincore(mapped, size, present), 0);
+	for (size_t i = 0; i < size / page; i++)
+		count += present[i] & 1;
+	(void)munmap(mapped, size);
+	(void)close(fd);
+	return count;
+}
+
+static void write_pages(const char *path, int flags, size_t pages)
+{
+	char block[4096];
+	int fd = open(path, flags | O_CREAT, 0644);
+
+	cr_assert_geq(fd, 0);
+	memset(block, 'x', sizeof(block));
+	for (size_t i = 0; i < pages; i++)
+		cr_assert_eq(write(fd, block, sizeof(block)), (ssize_t)sizeof(block));
+	cr_assert_eq(close(fd), 0);
+}
+
+Test(kernel, who_only_writes_fills_no_page_cache)
+{
+	struct utsname name;
+	bool past;
+
+	cr_assert_eq(uname(&name), 0);
+	past = kernel_drops_what_is_written(name.release);
+	write_pages(at("w"), O_WRONLY, 16);
+	write_pages(at("rw"), O_RDWR, 16);
+	cr_assert_eq(pages_kept(at("w"), 16 * 4096), past ? 0 : 16);
+	cr_assert_eq(pages_kept(at("rw"), 16 * 4096), 16);
+	write_pages(at("rw"), O_WRONLY, 1);
+	cr_assert_eq(pages_kept(at("rw"), 16 * 4096), past ? 15 : 16);
+}
+
+/* A file of BLOCKS blocks, each filled with the number of the round that wrote it last. */
+#define BLOCKS 24
+#define BLOCK 6000 /* no block begins where a page does */
+#define ROUNDS 4000
+
+static _Atomic uint32_t written[BLOCKS];
+static atomic_bool stop;
+
+static void *write_rounds(void *arg)
+{
+	uint32_t block[BLOCK / 4];
+	int fd = *(int *)arg;
+
+	for (uint32_t round = 1; round <= ROUNDS; round++) {
+		unsigned at_block = round * 7 % BLOCKS;
+
+		for (size_t i = 0; i < BLOCK / 4; i++)
+			block[i] = round;
+		if (pwrite(fd, block, BLOCK, (off_t)at_block * BLOCK) != BLOCK)
+			break;
+		atomic_store(&written[at_block], round);
+	}
+	atomic_store(&stop, true);
+	return NULL;
+}
+
+/* NULL: no word was older than its write's end. */
+static void *read_rounds(void *arg)
+{
+	uint32_t block[BLOCK / 4];
+	int fd = *(int *)arg;
+
+	for (unsigned i = 0; !atomic_load(&stop); i++) {
+		unsigned at_block = i % BLOCKS;
+		uint32_t least = atomic_load(&written[at_block]);
+
+		if (pread(fd, block, BLOCK, (off_t)at_block * BLOCK) != BLOCK)
+			return "too short";
+		for (size_t word = 0; word < BLOCK / 4; word++)
+			if (block[word] < least)
+				return "old bytes";
+	}
+	return NULL;
+}
+
+Test(kernel, what_is_written_past_the_page_cache_shows_to_who_reads_through_it, .timeout = 120)
+{
+	static char zeros[BLOCKS * BLOCK];
+	pthread_t writer, readers[3];
+	int to, from[3];
+
+	file_write(at("f"), zeros, sizeof(zeros));
+	to = open(at("f"), O_WRONLY);
+	cr_assert_geq(to, 0);
+	cr_assert_eq(pthread_create(&writer, NULL, write_rounds, &to), 0);
+	for (int i = 0; i < 3; i++) {
+		from[i] = open(at("f"), O_RDONLY);
+		cr_assert_geq(from[i], 0);
+		cr_assert_eq(pthread_create(&readers[i], NULL, read_rounds, &from[i]), 0);
+	}
+	cr_assert_eq(pthread_join(writer, NULL), 0);
+	for (int i = 0; i < 3; i++) {
+		void *wrong;
+
+		cr_assert_eq(pthread_join(readers[i], &wrong), 0);
+		cr_assert_null(wrong, "%s", (char *)wrong);
+		(void)close(from[i]);
+	}
+	cr_assert_eq(close(to), 0);
+	for (int i = 0; i < BLOCKS; i++)
+		cr_assert_gt(atomic_load(&written[i]), 0, "the writer stopped early");
 }

@@ -7,6 +7,7 @@
 
 #include "fs/backing.h"
 #include "fs/content_internal.h"
+#include "fs/kernel.h"
 #include "tests/unit/fs/content_fixture.h"
 
 static int known(void *arg, int fd)
@@ -101,4 +102,73 @@ Test(backing, without_room_for_its_copy_a_mapped_file_gets_no_version)
 	contents_cancel(world.contents);
 	content_put(content);
 	world_close(&world);
+}
+
+static enum backing_mode join(struct content *content, int flags, const struct backing_kernel *with)
+{
+	enum backing_mode mode;
+	int id;
+
+	cr_assert(zero(int, backing_join(content, flags, with, &mode, &id)));
+	return mode;
+}
+
+Test(backing, who_only_writes_goes_past_the_page_cache_unless_somebody_reads_through_it)
+{
+	static const struct backing_kernel older = {0}, newer = {.uncached = true};
+	struct world world;
+	struct content *content;
+
+	world_open(&world);
+	content = make_file(&world, "f");
+	cr_assert(eq(int, join(content, O_WRONLY, &older), BACKING_CACHED));
+	backing_leave(content, BACKING_CACHED, &older);
+	cr_assert(eq(int, join(content, O_WRONLY | O_APPEND, &newer), BACKING_UNCACHED));
+	cr_assert(eq(int, join(content, O_WRONLY, &newer), BACKING_UNCACHED));
+	cr_assert(eq(int, join(content, O_RDWR, &newer), BACKING_CACHED));
+	cr_assert(eq(int, join(content, O_WRONLY, &newer), BACKING_CACHED));
+	backing_leave(content, BACKING_CACHED, &newer);
+	backing_leave(content, BACKING_CACHED, &newer);
+	cr_assert(eq(int, join(content, O_WRONLY, &newer), BACKING_UNCACHED));
+	for (int i = 0; i < 3; i++)
+		backing_leave(content, BACKING_UNCACHED, &newer);
+	cr_assert(zero(uint, content->cached + content->uncached));
+	content_put(content);
+	world_close(&world);
+}
+
+Test(backing, nothing_is_read_past_us_beside_a_writer)
+{
+	static const struct backing_kernel both = {.open = known, .close = unknown, .uncached = true};
+	struct world world;
+	struct content *content;
+	uint64_t seq;
+
+	world_open(&world);
+	content = make_file(&world, "f");
+	cr_assert(zero(int, content_commit(content, CAT_ORIGIN_CLOSE, 0, &seq)));
+	cr_assert(eq(int, join(content, O_WRONLY, &both), BACKING_UNCACHED));
+	cr_assert(eq(int, join(content, O_RDONLY, &both), BACKING_CACHED));
+	backing_leave(content, BACKING_CACHED, &both);
+	backing_leave(content, BACKING_UNCACHED, &both);
+	cr_assert(eq(int, join(content, O_RDONLY, &both), BACKING_BACKED));
+	cr_assert(eq(int, join(content, O_WRONLY, &both), BACKING_DIRECT));
+	backing_leave(content, BACKING_DIRECT, &both);
+	backing_leave(content, BACKING_BACKED, &both);
+	contents_cancel(world.contents);
+	content_put(content);
+	world_close(&world);
+}
+
+Test(backing, kernels_are_known_that_show_the_old_bytes_beside_an_uncached_writer)
+{
+	static const char *const repaired[] = {"6.19.0", "7.0-rc1", "6.18.3", "6.18.44-custom", "6.12.70+deb13-amd64",
+					       "6.6.120"};
+	static const char *const not [] = {"6.18.2",         "6.17.9", "6.12.64", "6.6.119",
+					   "6.1.0-50-amd64", "5.15.0", "?",       ""};
+
+	for (size_t i = 0; i < sizeof(repaired) / sizeof(repaired[0]); i++)
+		cr_assert(kernel_drops_what_is_written(repaired[i]), "%s", repaired[i]);
+	for (size_t i = 0; i < sizeof(not ) / sizeof(not [0]); i++)
+		cr_assert_not(kernel_drops_what_is_written(not [i]), "%s", not [i]);
 }
