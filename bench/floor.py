@@ -250,7 +250,8 @@ class Floor:
 
     def random_reads(self, key, size, count):
         """One reader, who needs each before it asks for the next; or the whole object at once."""
-        offsets = [random.Random(3).randrange(size // 4096) * 4096 for _ in range(count)]
+        chosen = random.Random(3)
+        offsets = [chosen.randrange(size // 4096) * 4096 for _ in range(count)]
         return min(self.get_ranges(key, [(at, 4096) for at in offsets], 1), self.get_large(key, size))
 
     def patch(self, key, size, offsets):
