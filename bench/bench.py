@@ -10,7 +10,8 @@ and a process of its own, so that whoever hangs is killed and the rest goes on. 
 - "stored" is the time from the first byte until the daemon has ended with everything in the bucket; for whoever stores
   files the bucket is listed and compared after it.
 - "cold": unmounted, the system's cache removed, the kernel's caches dropped. Who keeps metadata locally keeps it
-  (varve-lost does not).
+  (varve-lost does not). Then all wait three seconds, the floor too: a virtual machine's host takes free memory back
+  meanwhile, and whoever came at once would find that warm which the last one left.
 - What was read or stored is compared with what was written by SHA-256, outside the time taken.
 - An fsync row counts as stored only if the bucket has the bytes when fsync() returns; else it is marked "~" and is no
   measure for others.
@@ -60,6 +61,7 @@ ONLY = {"varve-disk": ("apps",)}
 NEEDS = {"s3fs": ("s3fs",), "rclone": ("RCLONE",), "geesefs": ("GEESEFS",), "juicefs": ("JUICEFS", "redis-server"),
          "juicefs-wb": ("JUICEFS", "redis-server")}
 WORK_TIMEOUT = 400
+MEMORY_REST = 3  # seconds
 CALM_TIMEOUT, CALM_SHARE = 20, 0.2
 SMALL_SIZE = 8192
 BLOCK = 4 * MIB
@@ -102,6 +104,7 @@ def free_port():
 def drop_kernel_caches():
     os.sync()
     Path("/proc/sys/vm/drop_caches").write_text("3")
+    time.sleep(MEMORY_REST)
 
 
 def digest_of(path):
