@@ -30,6 +30,7 @@
  * Threads: readers on FUSE workers, fetches there and on the transfer pool.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -247,6 +248,20 @@ static int write_all(int fd, const char *bytes, uint64_t len, uint64_t at)
 	return 0;
 }
 
+/*
+ * What is bought ahead of any read goes to the disk, and out of memory once it is there: that is for what somebody
+ * reads. What this piece brought is on its way only, so it is the pieces of a while ago that go.
+ */
+static void leave_memory(const struct fetch *fetch, int fd)
+{
+	const uint64_t behind = SPECULATE_IN_FLIGHT * SPECULATE_PIECE, len = fetch->end - fetch->start;
+
+	/* Hints: what cannot be written or dropped now stays. */
+	(void)sync_file_range(fd, (off_t)fetch->start, (off_t)len, SYNC_FILE_RANGE_WRITE);
+	if (fetch->start >= behind)
+		(void)posix_fadvise(fd, (off_t)(fetch->start - behind), (off_t)len, POSIX_FADV_DONTNEED);
+}
+
 /* Writes one absent stretch, with the lock released meanwhile. */
 static int fill_gap(struct fetch *fetch, const char *bytes, const struct range *gap)
 {
@@ -256,6 +271,8 @@ static int fill_gap(struct fetch *fetch, const char *bytes, const struct range *
 	fetch->writing = *gap;
 	lock_release(&content->lock);
 	err = write_all(fd, bytes, gap->end - gap->start, gap->start);
+	if (fetch->speculated && gap->end == fetch->end)
+		leave_memory(fetch, fd);
 	lock_acquire(&content->lock);
 	fetch->writing = (struct range){0, 0};
 	if (!err)

@@ -8,6 +8,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -427,6 +429,57 @@ Test(readers, random_reads_buy_the_rest_of_a_file_once_they_have_cost_as_much)
 	/* What misses brought may come once more, in the midst of a large piece. */
 	cr_assert_leq(received() - bytes, 64 * MIB + 2 * 200 * LONE_BLOCK, "bytes were fetched twice");
 	proxy_clear(&proxy);
+	OK(mounted_stop(&m));
+}
+
+/* Of the largest file of the cache. */
+static size_t resident_of_cache(void)
+{
+	char command[400], path[300];
+	unsigned char *present;
+	size_t pages, count = 0;
+	struct stat st;
+	void *mapped;
+	int fd;
+
+	(void)snprintf(command, sizeof(command),
+		       "find '%s/cache' -type f -printf '%%s %%p\\n' | sort -n | tail -1 | cut -d' ' -f2", m.state);
+	OK(mounted_text(&m, command, path, sizeof(path)));
+	fd = open(path, O_RDONLY);
+	cr_assert_geq(fd, 0, "%s", path);
+	OK(fstat(fd, &st));
+	pages = (size_t)st.st_size / 4096;
+	present = malloc(pages);
+	mapped = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+	cr_assert_neq(mapped, MAP_FAILED);
+	OK(mincore(mapped, (size_t)st.st_size, present));
+	for (size_t i = 0; i < pages; i++)
+		count += present[i] & 1;
+	(void)munmap(mapped, (size_t)st.st_size);
+	(void)close(fd);
+	free(present);
+	return count * 4096;
+}
+
+Test(readers, what_is_bought_ahead_of_reads_does_not_stay_in_memory)
+{
+	struct statfs fs;
+	int64_t before;
+
+	start(NULL);
+	make_file(at("big"), 160 * MIB);
+	start_cold(NULL);
+	OK(statfs(m.state, &fs));
+	before = received();
+	slow(3 * LATENCY);
+	read_randomly("big", 160 * MIB, 400);
+	proxy_clear(&proxy);
+	wait_until_quiet();
+	cr_assert_geq(received() - before, 150 * MIB, "it was not bought");
+	if (fs.f_type == TMPFS_MAGIC)
+		cr_log_warn("a cache on tmpfs is memory");
+	else
+		cr_assert_lt(resident_of_cache(), 112 * MIB);
 	OK(mounted_stop(&m));
 }
 
