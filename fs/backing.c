@@ -27,6 +27,7 @@
 
 /* Below this the page cache of a small file costs less than to make its cache file known and unknown again. */
 #define WORTH_BACKING (UINT64_C(256) << 10)
+#define WORTH_DROPPING (UINT64_C(64) << 20)
 #define PROBE_NS (500 * NS_PER_MS)
 
 /* No clock of today says this. */
@@ -418,10 +419,15 @@ static bool is_whole(const struct content *content)
 }
 
 /* Invariant 4. */
+static uint64_t most_pinned(const struct contents *owner)
+{
+	return cache_limit(owner->cache) / 2;
+}
+
 static bool may_pin(struct content *content)
 {
 	struct contents *owner = content->owner;
-	uint64_t most = cache_limit(owner->cache) / 2;
+	uint64_t most = most_pinned(owner);
 
 	if (atomic_fetch_add(&owner->pinned, content->size) + content->size <= most) {
 		content->pinned = content->size;
@@ -515,6 +521,14 @@ void backing_leave(struct content *content, enum backing_mode mode, const struct
 		content->uncached--;
 	else
 		leave(content, kernel);
+}
+
+bool backing_take_passed(struct content *content, struct range *ret_passed)
+{
+	LOCK_GUARD(&content->lock);
+	return content->cached == 1 && !content->uncached && !content->seq && content->readahead &&
+	       content->size >= WORTH_DROPPING && content->size <= most_pinned(content->owner) &&
+	       !atomic_load(&content->owner->tells_not) && readahead_passed(content->readahead, ret_passed);
 }
 
 /* --- after a crash ---------------------------------------------------------------------------------------------- */

@@ -28,7 +28,7 @@
  *     crash, what an earlier mount left behind. backing_alone() asks the kernel for it, by a write lease.
  *  4. Bytes read past us are pinned in the cache: at most half of it.
  *
- * All but backing_join and backing_leave are called with the content's lock held.
+ * All but backing_join, backing_leave and backing_take_passed are called with the content's lock held.
  */
 #ifndef VARVE_FS_BACKING_H
 #define VARVE_FS_BACKING_H
@@ -52,6 +52,10 @@ struct backing_kernel {
 int backing_join(struct content *content, int flags, const struct backing_kernel *kernel, enum backing_mode *ret_mode,
 		 int *ret_id);
 void backing_leave(struct content *content, enum backing_mode mode, const struct backing_kernel *kernel);
+
+/* What the only reader of a large file, CACHED and in sequence, has left behind since this was last asked: it is in
+ * memory twice, and who reads the file next is BACKED. False: nothing yet. */
+bool backing_take_passed(struct content *content, struct range *ret_passed);
 
 /* Whether nobody else, neither handle nor mapping, has the cache file open. */
 bool backing_alone(const struct content *content);

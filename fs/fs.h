@@ -36,6 +36,7 @@ struct fs {
 	struct reconcile *reconcile;
 	struct versions *versions;
 	struct prefetch *prefetch;
+	struct invalidate *invalidate;
 	struct ship *ship;   /* NULL: mounted read-only */
 	struct lease *lease; /* likewise */
 	struct fuse_session *fuse;

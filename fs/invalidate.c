@@ -19,6 +19,7 @@ struct item {
 	struct list node;
 	uint64_t parent, ino;
 	char *name;
+	struct range pages; /* of ino; none: its attributes */
 };
 
 struct invalidate {
@@ -43,7 +44,10 @@ static void send(struct fuse_session *fuse, const struct item *item)
 		(void)fuse_lowlevel_notify_inval_entry(fuse, item->parent, item->name, strlen(item->name));
 	if (item->parent)
 		(void)fuse_lowlevel_notify_inval_inode(fuse, item->parent, 0, 0);
-	if (item->ino)
+	if (item->ino && item->pages.end)
+		(void)fuse_lowlevel_notify_inval_inode(fuse, item->ino, (off_t)item->pages.start,
+						       (off_t)(item->pages.end - item->pages.start));
+	else if (item->ino)
 		(void)fuse_lowlevel_notify_inval_inode(fuse, item->ino, -1, 0);
 }
 
@@ -69,15 +73,14 @@ static void *run(void *arg)
 	}
 }
 
-void invalidate_add(struct invalidate *invalidate, uint64_t parent, const char *name, uint64_t ino)
+static void add(struct invalidate *invalidate, const struct item *what)
 {
-	struct item *item = calloc(1, sizeof(*item));
+	struct item *item = malloc(sizeof(*item));
 
 	if (!item)
 		return; /* the kernel's own timeout must do */
-	item->parent = parent;
-	item->ino = ino;
-	item->name = name ? strdup(name) : NULL;
+	*item = *what;
+	item->name = what->name ? strdup(what->name) : NULL;
 	LOCK_GUARD(&invalidate->lock);
 	if (!invalidate->started || invalidate->stop) {
 		item_free(item);
@@ -85,6 +88,16 @@ void invalidate_add(struct invalidate *invalidate, uint64_t parent, const char *
 	}
 	list_add_tail(&invalidate->items, &item->node);
 	(void)pthread_cond_signal(&invalidate->cond);
+}
+
+void invalidate_add(struct invalidate *invalidate, uint64_t parent, const char *name, uint64_t ino)
+{
+	add(invalidate, &(struct item){.parent = parent, .name = (char *)name, .ino = ino});
+}
+
+void invalidate_pages(struct invalidate *invalidate, uint64_t ino, const struct range *pages)
+{
+	add(invalidate, &(struct item){.ino = ino, .pages = *pages});
 }
 
 int invalidate_new(struct invalidate **ret_invalidate)

@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "fs/cache.h"
 #include "fs/fs.h"
+#include "fs/invalidate.h"
 #include "fs/kernel.h"
 #include "fs/prefetch.h"
 #include "fs/reply.h"
@@ -346,6 +347,9 @@ static void read_spliced(fuse_req_t req, struct file *file, size_t len, off_t of
 {
 	struct fuse_bufvec vec = FUSE_BUFVEC_INIT(len);
 	struct content *content = file->content;
+	struct fs *fs = fs_of(req);
+	uint64_t ino = file->ino;
+	struct range passed;
 
 	vec.buf[0].flags = FUSE_BUF_IS_FD | FUSE_BUF_FD_SEEK;
 	vec.buf[0].fd = content_fd(content);
@@ -354,6 +358,8 @@ static void read_spliced(fuse_req_t req, struct file *file, size_t len, off_t of
 	content_hold(content);
 	(void)fuse_reply_data(req, &vec, 0); /* see reply.h */
 	content_read_done(content, (uint64_t)offset, len);
+	if (atomic_load(&fs->passthrough) && backing_take_passed(content, &passed))
+		invalidate_pages(fs->invalidate, ino, &passed);
 	content_put(content);
 }
 

@@ -29,6 +29,8 @@
 #define STRIDE_MAX (INT64_C(256) << 20)
 #define STRIDES_SURE 2
 #define BEHIND (UINT64_C(1) << 20)         /* what a reader has just passed may be read again */
+#define PASSED_STEP (UINT64_C(8) << 20)    /* told at a time */
+#define PASSED_KEPT (UINT64_C(8) << 20)    /* more than the kernel may ask for out of turn */
 #define GONE_AFTER (4 * READAHEAD_STREAMS) /* reads of others */
 #define READAHEAD_MISSES 8                 /* before these a reader may be after a header and an index only */
 
@@ -113,7 +115,7 @@ static int64_t find_step(const struct readahead *readahead, uint64_t start)
 static struct readahead_stream *begin_stream(struct readahead *readahead, uint64_t start)
 {
 	struct readahead_stream *before = find_stride(readahead, start), *stream;
-	struct readahead_stream fresh = {.next = start, .ahead = start};
+	struct readahead_stream fresh = {.next = start, .ahead = start, .passed = start};
 
 	if (before) {
 		fresh.stride = before->stride;
@@ -244,6 +246,25 @@ unsigned readahead_active(const struct readahead *readahead)
 	for (unsigned i = 0; i < readahead->count; i++)
 		active += is_active(readahead, &readahead->streams[i]);
 	return active;
+}
+
+static struct readahead_stream *find_active(struct readahead *readahead)
+{
+	for (unsigned i = 0; i < readahead->count; i++)
+		if (is_active(readahead, &readahead->streams[i]))
+			return &readahead->streams[i];
+	return NULL;
+}
+
+bool readahead_passed(struct readahead *readahead, struct range *ret_passed)
+{
+	struct readahead_stream *stream = readahead_active(readahead) == 1 ? find_active(readahead) : NULL;
+
+	if (!stream || stream->next < stream->passed + PASSED_STEP + PASSED_KEPT)
+		return false;
+	*ret_passed = (struct range){stream->passed, stream->next - PASSED_KEPT};
+	stream->passed = ret_passed->end;
+	return true;
 }
 
 int readahead_keep(const struct readahead *readahead, struct ranges *kept)

@@ -21,6 +21,7 @@ struct readahead_stream {
 	uint64_t next;      /* end of the furthest read */
 	uint64_t consumed;  /* bytes read in sequence; 0: a lone read so far */
 	uint64_t ahead;     /* fetched, or being fetched, up to here */
+	uint64_t passed;    /* told by readahead_passed, up to here */
 	int64_t stride;     /* from the read before to this one; 0: unknown */
 	unsigned strides;   /* how often in a row it was that */
 	uint64_t used;      /* tick of its newest read */
@@ -64,6 +65,10 @@ unsigned readahead_active(const struct readahead *readahead);
 
 /* Adds what these are about to read, or have just read. 0 or -ENOMEM. */
 int readahead_keep(const struct readahead *readahead, struct ranges *kept);
+
+/* When one sequence is all that is read: what it has left behind for good since this was last asked. False: not worth a
+ * word yet. */
+bool readahead_passed(struct readahead *readahead, struct range *ret_passed);
 
 /* A lone read waited so long for the store. */
 void readahead_paid(struct readahead *readahead, int64_t waited_ns);

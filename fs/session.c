@@ -67,7 +67,6 @@
 struct session {
 	struct fs fs;
 	struct backend *backend;
-	struct invalidate *invalidate;
 	struct sweep *sweep;
 	struct fuse_lowlevel_ops operations;
 	char *tmp_dir;
@@ -323,7 +322,7 @@ static void store_changed(void *arg, uint64_t parent, const char *name, uint64_t
 	/* While the layers come up there is no kernel to tell. */
 	if (session->fs.versions && name)
 		name = versions_shown(session->fs.versions, name);
-	invalidate_add(session->invalidate, parent, name, ino);
+	invalidate_add(session->fs.invalidate, parent, name, ino);
 }
 
 /* --- what others do in the store ------------------------------------------------------------------------------ */
@@ -520,7 +519,7 @@ static int mount_kernel(struct session *session, struct err *err)
 	session->mounted = true;
 	lock_release(&session->lock);
 	kernel_set_readahead(config->mountpoint);
-	invalidate_start(session->invalidate, session->fs.fuse);
+	invalidate_start(session->fs.invalidate, session->fs.fuse);
 	return 0;
 }
 
@@ -636,7 +635,7 @@ static int bring_up(struct session *session, struct err *err)
 		result = make_dir(config->state_dir, NULL, &state, err);
 	if (!result)
 		result = make_dir(config->state_dir, "tmp", &session->tmp_dir, err);
-	if (!result && invalidate_new(&session->invalidate))
+	if (!result && invalidate_new(&session->fs.invalidate))
 		result = err_set(err, ERR_NO_MEMORY, "out of memory");
 	if (!result)
 		result = open_catalog(session, config, &is_new, err);
@@ -763,7 +762,7 @@ int session_run(struct session *session)
 	if (result < 0)
 		log_error("session", "serving the kernel ended: %s", strerror(-result));
 	atomic_store(&session->served, true);
-	invalidate_stop(session->invalidate);
+	invalidate_stop(session->fs.invalidate);
 	unmount_kernel(session);
 	/* An unmount drops requests under way, releases too: what they owed is paid here. */
 	if (!session->fs.config->read_only)
@@ -780,8 +779,8 @@ void session_close(struct session *session)
 		return;
 	fs = &session->fs;
 	unmount_kernel(session);
-	if (session->invalidate)
-		invalidate_stop(session->invalidate);
+	if (session->fs.invalidate)
+		invalidate_stop(session->fs.invalidate);
 	if (session->signals_watched) {
 		(void)eventfd_write(session->stop_watching, 1); /* a first write cannot block or fail */
 		(void)pthread_join(session->signal_thread, NULL);
@@ -809,7 +808,7 @@ void session_close(struct session *session)
 	catalog_close(fs->catalog);
 	if (session->backend)
 		backend_ops(session->backend)->close(session->backend);
-	invalidate_free(session->invalidate);
+	invalidate_free(session->fs.invalidate);
 	if (session->signal_fd >= 0)
 		(void)close(session->signal_fd);
 	if (session->stop_watching >= 0)

@@ -169,6 +169,65 @@ Test(passthrough, a_file_that_is_not_wholly_cached_is_fetched)
 	close(fd);
 }
 
+static void read_large(int fd, size_t size)
+{
+	static char block[SIZE];
+
+	for (size_t offset = 0; offset < size; offset += SIZE) {
+		cr_assert_eq(pread(fd, block, SIZE, (off_t)offset), (ssize_t)SIZE);
+		cr_assert_arr_eq(block, bytes, SIZE);
+	}
+}
+
+/* "large", of `size` bytes, with nothing of it in the cache. */
+static void make_large(size_t size)
+{
+	int fd = open(at("large"), O_WRONLY | O_CREAT, 0644);
+
+	cr_assert_geq(fd, 0);
+	for (size_t offset = 0; offset < size; offset += SIZE)
+		cr_assert_eq(write(fd, bytes, SIZE), (ssize_t)SIZE);
+	cr_assert_eq(close(fd), 0);
+	cr_assert_eq(mounted_stop(&m), 0);
+	cr_assert_eq(mounted_shell(&m, "rm -rf \"$STATE\"/cache", NULL, 0), 0);
+	mounted_start(&m, NULL);
+}
+
+Test(passthrough, a_large_file_read_in_sequence_is_not_in_memory_twice)
+{
+	const size_t size = 96 * SIZE;
+	int fd;
+
+	start(NULL);
+	make_large(size);
+	fd = open(at("large"), O_RDONLY);
+	cr_assert_geq(fd, 0);
+	read_large(fd, size);
+	sleep(1); /* the kernel is told by a thread of its own */
+	if (can_pass_through())
+		cr_assert_lt(file_resident(fd), size / 2);
+	read_large(fd, size);
+	close(fd);
+}
+
+Test(passthrough, what_two_read_of_a_large_file_is_kept)
+{
+	const size_t size = 96 * SIZE;
+	int fd, other;
+
+	start(NULL);
+	make_large(size);
+	fd = open(at("large"), O_RDONLY);
+	other = open(at("large"), O_RDONLY);
+	cr_assert(fd >= 0 && other >= 0);
+	read_large(fd, size);
+	sleep(1);
+	cr_assert_gt(file_resident(fd), size / 2);
+	read_large(other, size);
+	close(other);
+	close(fd);
+}
+
 Test(passthrough, a_writer_and_a_reader_see_the_same_bytes)
 {
 	char changed[SIZE], names[4][128];

@@ -436,10 +436,7 @@ Test(readers, random_reads_buy_the_rest_of_a_file_once_they_have_cost_as_much)
 static size_t resident_of_cache(void)
 {
 	char command[400], path[300];
-	unsigned char *present;
-	size_t pages, count = 0;
-	struct stat st;
-	void *mapped;
+	size_t bytes;
 	int fd;
 
 	(void)snprintf(command, sizeof(command),
@@ -447,18 +444,9 @@ static size_t resident_of_cache(void)
 	OK(mounted_text(&m, command, path, sizeof(path)));
 	fd = open(path, O_RDONLY);
 	cr_assert_geq(fd, 0, "%s", path);
-	OK(fstat(fd, &st));
-	pages = (size_t)st.st_size / 4096;
-	present = malloc(pages);
-	mapped = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
-	cr_assert_neq(mapped, MAP_FAILED);
-	OK(mincore(mapped, (size_t)st.st_size, present));
-	for (size_t i = 0; i < pages; i++)
-		count += present[i] & 1;
-	(void)munmap(mapped, (size_t)st.st_size);
+	bytes = file_resident(fd);
 	(void)close(fd);
-	free(present);
-	return count * 4096;
+	return bytes;
 }
 
 Test(readers, what_is_bought_ahead_of_reads_does_not_stay_in_memory)

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -340,6 +341,30 @@ void file_write(const char *path, const void *bytes, size_t len)
 void file_puts(const char *path, const char *text)
 {
 	file_write(path, text, strlen(text));
+}
+
+size_t file_resident(int fd)
+{
+	size_t page = (size_t)sysconf(_SC_PAGESIZE), size, pages, count = 0;
+	unsigned char *present;
+	void *mapped;
+	struct stat st;
+	bool told;
+
+	if (fstat(fd, &st) || st.st_size <= 0)
+		return (size_t)-1;
+	size = (size_t)st.st_size;
+	pages = (size + page - 1) / page;
+	mapped = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+	if (mapped == MAP_FAILED)
+		return (size_t)-1;
+	present = malloc(pages);
+	told = present && mincore(mapped, size, present) == 0;
+	for (size_t i = 0; told && i < pages; i++)
+		count += present[i] & 1;
+	free(present);
+	(void)munmap(mapped, size);
+	return told ? count * page : (size_t)-1;
 }
 
 char *file_read(const char *path, size_t *ret_len)

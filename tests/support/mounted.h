@@ -61,6 +61,8 @@ void file_write(const char *path, const void *bytes, size_t len);
 void file_puts(const char *path, const char *text);
 char *file_read(const char *path, size_t *ret_len); /* malloc'd with a NUL; NULL when it cannot */
 bool file_is(const char *path, const void *bytes, size_t len);
+/* How much of it the kernel has in memory, in bytes; (size_t)-1 when that cannot be told. */
+size_t file_resident(int fd);
 /* Names in a directory, sorted, joined by '\n'; malloc'd. */
 char *dir_names(const char *path);
 /* Deterministic bytes. */

@@ -211,6 +211,35 @@ Test(readahead, a_reader_that_comes_no_more_is_forgotten)
 	cr_assert_eq(readahead.streams[0].consumed && readahead_active(&readahead) > 1, 0);
 }
 
+/* --- what a reader leaves behind --- */
+
+Test(readahead, what_the_only_sequence_has_passed_is_told_once)
+{
+	struct range passed, all = {0, 0};
+
+	for (uint64_t at = 0; at < 64 * MIB; at += MIB) {
+		read_at(at, MIB);
+		if (!readahead_passed(&readahead, &passed))
+			continue;
+		cr_assert_eq(passed.start, all.end);
+		cr_assert_lt(passed.end, at, "it is read yet");
+		all.end = passed.end;
+	}
+	cr_assert_geq(all.end, 32 * MIB);
+	cr_assert_not(readahead_passed(&readahead, &passed));
+}
+
+Test(readahead, what_others_may_still_read_is_not_passed)
+{
+	struct range passed;
+
+	for (uint64_t at = 0; at < 64 * MIB; at += MIB) {
+		read_at(at, MIB);
+		read_at(SIZE / 2 + at, MIB);
+		cr_assert_not(at && readahead_passed(&readahead, &passed));
+	}
+}
+
 /* --- ski rental --- */
 
 #define BANDWIDTH (100 * MIB)
