@@ -78,6 +78,7 @@ _Noreturn void runner_skip(void);
 		}                                                                                                      \
 	} while (0)
 
+#define cr_fail(...) RUNNER_EXPECT(false, "fail", __VA_ARGS__)
 #define cr_fatal(...) RUNNER_ASSERT(false, "fatal", __VA_ARGS__)
 #define cr_assert_fail(...) RUNNER_ASSERT(false, "fail", __VA_ARGS__)
 #define cr_skip_test(...)                                                                                              \

@@ -1,5 +1,6 @@
 /* Tests of fs/writeback.c and the claims of fs/placement.c, on a memory store that fails when told to. */
 #include <errno.h>
+#include <inttypes.h>
 #include <sys/stat.h>
 #include <time.h>
 
