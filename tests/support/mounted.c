@@ -221,8 +221,8 @@ bool mounted_died(struct mounted *mounted, int seconds)
 
 const char *mounted_path(const struct mounted *mounted, const char *path)
 {
-	static char paths[8][1024];
-	static unsigned next;
+	static _Thread_local char paths[8][1024];
+	static _Thread_local unsigned next;
 	char *at = paths[next++ % 8];
 
 	snprintf(at, sizeof(paths[0]), "%s/%s", mounted->dir, path);
