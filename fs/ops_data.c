@@ -348,6 +348,8 @@ static void read_spliced(fuse_req_t req, struct file *file, size_t len, off_t of
 	struct fuse_bufvec vec = FUSE_BUFVEC_INIT(len);
 	struct content *content = file->content;
 	struct fs *fs = fs_of(req);
+	/* Who writes as well comes back to what he has read; and nobody else is BACKED beside him. */
+	bool drops = !file->writable && atomic_load(&fs->passthrough);
 	uint64_t ino = file->ino;
 	struct range passed;
 
@@ -358,7 +360,7 @@ static void read_spliced(fuse_req_t req, struct file *file, size_t len, off_t of
 	content_hold(content);
 	(void)fuse_reply_data(req, &vec, 0); /* see reply.h */
 	content_read_done(content, (uint64_t)offset, len);
-	if (atomic_load(&fs->passthrough) && backing_take_passed(content, &passed))
+	if (drops && backing_take_passed(content, &passed))
 		invalidate_pages(fs->invalidate, ino, &passed);
 	content_put(content);
 }
