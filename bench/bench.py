@@ -587,7 +587,7 @@ def floor_big(plans, bench):
     size = bench.big_blocks * BLOCK
     return {"big.stored": plans.put_large("big", size), "big.read.cold": plans.get_large("big", size),
             "big.read.kept": plans.keep_large("big", size),
-            "big.random.cold": plans.random_reads("big", size, 400),
+            "big.random.cold": plans.random_reads("big", size, random_offsets(3, 400, size)),
             "big.patch": plans.patch("big", size, random_offsets(5, 20, size)),
             "big.append": plans.append("big", size, 100000)}
 
@@ -603,7 +603,8 @@ def floor_latency(plans, bench):
     plans.put_all(sizes)
     plans.put_large("big", size)
     with bench.late():
-        return {"latency.read.cold": plans.get_all(sizes), "latency.random.cold": plans.random_reads("big", size, 400)}
+        return {"latency.read.cold": plans.get_all(sizes),
+                "latency.random.cold": plans.random_reads("big", size, random_offsets(3, 400, size))}
 
 
 FLOORS = {"small": floor_small, "big": floor_big, "apps": floor_apps, "latency": floor_latency}

@@ -490,14 +490,12 @@ int backing_join(struct content *content, int flags, const struct backing_kernel
 		 (!content->cached && !content->uncached && begins_backed(content, flags, kernel));
 	if (!backed && content->loose)
 		return -EIO; /* invariant 2 */
-	if (!backed && (flags & O_ACCMODE) == O_WRONLY && kernel->uncached && !content->cached) {
-		content->uncached++;
-		*ret_mode = BACKING_UNCACHED;
-		return 0;
-	}
 	if (!backed) {
-		content->cached++;
-		*ret_mode = BACKING_CACHED;
+		bool past = (flags & O_ACCMODE) == O_WRONLY && kernel->uncached && !content->cached;
+
+		*ret_mode = past ? BACKING_UNCACHED : BACKING_CACHED;
+		content->uncached += past;
+		content->cached += !past;
 		return 0;
 	}
 	content->backed++;
@@ -526,9 +524,9 @@ void backing_leave(struct content *content, enum backing_mode mode, const struct
 bool backing_take_passed(struct content *content, struct range *ret_passed)
 {
 	LOCK_GUARD(&content->lock);
-	return content->cached == 1 && !content->uncached && !content->seq && content->readahead &&
-	       content->size >= WORTH_DROPPING && content->size <= most_pinned(content->owner) &&
-	       !atomic_load(&content->owner->tells_not) && readahead_passed(content->readahead, ret_passed);
+	return content->cached == 1 && !content->uncached && content->readahead && content->size >= WORTH_DROPPING &&
+	       content->size <= most_pinned(content->owner) && !atomic_load(&content->owner->tells_not) &&
+	       readahead_passed(content->readahead, ret_passed);
 }
 
 /* --- after a crash ---------------------------------------------------------------------------------------------- */

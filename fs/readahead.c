@@ -248,17 +248,24 @@ unsigned readahead_active(const struct readahead *readahead)
 	return active;
 }
 
-static struct readahead_stream *find_active(struct readahead *readahead)
+/* NULL: none, or several. */
+static struct readahead_stream *only_active(struct readahead *readahead)
 {
-	for (unsigned i = 0; i < readahead->count; i++)
-		if (is_active(readahead, &readahead->streams[i]))
-			return &readahead->streams[i];
-	return NULL;
+	struct readahead_stream *only = NULL;
+
+	for (unsigned i = 0; i < readahead->count; i++) {
+		if (!is_active(readahead, &readahead->streams[i]))
+			continue;
+		if (only)
+			return NULL;
+		only = &readahead->streams[i];
+	}
+	return only;
 }
 
 bool readahead_passed(struct readahead *readahead, struct range *ret_passed)
 {
-	struct readahead_stream *stream = readahead_active(readahead) == 1 ? find_active(readahead) : NULL;
+	struct readahead_stream *stream = only_active(readahead);
 
 	if (!stream || stream->next < stream->passed + PASSED_STEP + PASSED_KEPT)
 		return false;

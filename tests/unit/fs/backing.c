@@ -164,11 +164,11 @@ Test(backing, kernels_are_known_that_show_the_old_bytes_beside_an_uncached_write
 {
 	static const char *const repaired[] = {"6.19.0", "7.0-rc1", "6.18.3", "6.18.44-custom", "6.12.70+deb13-amd64",
 					       "6.6.120"};
-	static const char *const not [] = {"6.18.2",         "6.17.9", "6.12.64", "6.6.119",
-					   "6.1.0-50-amd64", "5.15.0", "?",       ""};
+	static const char *const stale[] = {"6.18.2",         "6.17.9", "6.12.64", "6.6.119",
+					    "6.1.0-50-amd64", "5.15.0", "?",       ""};
 
 	for (size_t i = 0; i < sizeof(repaired) / sizeof(repaired[0]); i++)
 		cr_assert(kernel_drops_what_is_written(repaired[i]), "%s", repaired[i]);
-	for (size_t i = 0; i < sizeof(not ) / sizeof(not [0]); i++)
-		cr_assert_not(kernel_drops_what_is_written(not [i]), "%s", not [i]);
+	for (size_t i = 0; i < sizeof(stale) / sizeof(stale[0]); i++)
+		cr_assert_not(kernel_drops_what_is_written(stale[i]), "%s", stale[i]);
 }
